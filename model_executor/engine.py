@@ -1,0 +1,225 @@
+"""The one seam of the system: what the HTTP side asks of an engine, and what comes back.
+
+Everything above this protocol runs without vLLM; everything below runs without HTTP. All values are plain and travel
+over the engine host's socket as msgpack. This module imports neither torch nor vllm.
+
+Errors:
+
+    EngineError
+    ├── EngineUnavailableError   the model is loading, or its process was lost: try again (`state` says which)
+    ├── RequestRefusedError      the engine cannot run this request as asked; the client's fault
+    └── RequestFailedError       the engine gave up on this request; ours
+"""
+
+from collections.abc import AsyncIterator
+from enum import StrEnum
+from typing import Literal, Protocol
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field
+
+Modality = Literal["image", "video"]
+FinishReason = Literal["stop", "length"]
+
+
+class EngineState(StrEnum):
+    """Where the engine process is in its life; the HTTP side shows it in `/health` and in 503 answers."""
+
+    LOADING = "loading"
+    READY = "ready"
+    RESTARTING = "restarting"
+    FAILED = "failed"
+
+
+class EngineError(Exception):
+    """Anything the engine reports; the text names no path and no address."""
+
+
+class EngineUnavailableError(EngineError):
+    """The engine is not there (yet, or any more); a later request may succeed."""
+
+    def __init__(self, message: str, state: EngineState) -> None:
+        """Args: message: the fact, for people. state: where the engine is in its life."""
+        super().__init__(message)
+        self.state = state
+
+
+class RequestRefusedError(EngineError):
+    """This request can never run as asked: the client's fault."""
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
+        """Args: message: the fact. param: the request field at fault. code: an OpenAI error code."""
+        super().__init__(message)
+        self.param = param
+        self.code = code
+
+
+class RequestFailedError(EngineError):
+    """The engine gave up on this request for a reason of its own."""
+
+
+class MediaItem(msgspec.Struct, frozen=True):
+    """One prepared picture or clip of a prompt.
+
+    The patches lie in a file below the server's own shared-memory folder; the owner of the request deletes it when
+    the request has ended, so the engine may read it at any time until then (also again, after a preemption).
+    """
+
+    modality: Modality
+    grid: tuple[int, int, int]
+    """(t, h, w) in patches, as `geometry.Grid`."""
+    offset: int
+    """Index in `Prompt.token_ids` of the first placeholder."""
+    num_tokens: int
+    """Placeholders in a row from `offset`: t*h*w/4."""
+    digest: str
+    """Hex digest over content bytes, grid, modality, every decode and resize parameter, and the tenant."""
+    path: str
+    """File of uint8 [P, C*D*14*14], C = 3 channels (RGB, 0..255), D = 1 frame for a picture and 2 for a clip."""
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """A rendered prompt: ids with media placeholders already spliced in."""
+
+    token_ids: list[int]
+    media: list[MediaItem] = []
+    """In order of `offset`."""
+    cache_salt: str | None = None
+    """Separates tenants in the prefix cache."""
+
+
+class SamplingLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to sample and when to stop. Ranges are checked by the API layer; names are vLLM's."""
+
+    max_tokens: int
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    """0: all tokens."""
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: list[str] = []
+    stop_token_ids: list[int] = []
+    """Besides the checkpoint's own end tokens, which the engine host adds unless `ignore_eos`."""
+    include_stop_str_in_output: bool = False
+    ignore_eos: bool = False
+    min_tokens: int = 0
+    logprobs: int | None = None
+    """Alternatives to report per token (0: only the sampled one); None: no log-probabilities."""
+    logit_bias: dict[int, float] = {}
+    skip_special_tokens: bool = True
+
+
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """A token and its natural-log probability."""
+
+    token_id: int
+    logprob: float
+
+
+class PositionLogprobs(msgspec.Struct, frozen=True):
+    """One generated position: the sampled token and the most likely ones, most likely first."""
+
+    sampled: TokenLogprob
+    top: list[TokenLogprob]
+
+
+class Delta(msgspec.Struct, frozen=True):
+    """What one engine step added to one choice."""
+
+    index: int
+    """Which of the `n` choices."""
+    text: str
+    """New text; never splits a character; may be empty while a character or a stop string is undecided."""
+    token_ids: list[int]
+    logprobs: list[PositionLogprobs] | None = None
+    """As long as `token_ids`, when asked for."""
+    finish_reason: FinishReason | None = None
+    """Set exactly once per choice, on its last delta."""
+    num_cached_tokens: int = 0
+    """Prompt tokens taken from the prefix cache (known from the first delta on)."""
+
+
+class EngineStats(msgspec.Struct, frozen=True):
+    """A reading of the engine's gauges and counters; counters start at 0 with each engine process."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    kv_cache_usage: float = 0.0
+    """Share of KV blocks in use, 0..1."""
+    num_preemptions: int = 0
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    prefix_cache_queries: int = 0
+    """Prompt tokens looked up."""
+    prefix_cache_hits: int = 0
+    encoder_cache_queries: int = 0
+    """Media items looked up."""
+    encoder_cache_hits: int = 0
+
+
+class Engine(Protocol):
+    """Generates from prepared prompts. One instance serves any number of requests at the same time."""
+
+    @property
+    def state(self) -> EngineState:
+        """Where the engine is in its life, without waiting."""
+
+    @property
+    def max_model_len(self) -> int:
+        """Context length in tokens, prompt and answer together; known before the engine is ready."""
+
+    def generate(self, request_id: str, prompt: Prompt, limits: SamplingLimits) -> AsyncIterator[Delta]:
+        """Stream an answer. Closing the iterator (or cancelling its consumer) aborts the request in the engine.
+
+        Args:
+            request_id: unique among running requests.
+            prompt: ids and media, placeholders spliced.
+            limits: sampling parameters.
+
+        Raises:
+            EngineUnavailableError: not ready, or lost while generating.
+            RequestRefusedError: the prompt or the limits cannot run.
+            RequestFailedError: the engine gave up.
+        """
+
+    async def stats(self) -> EngineStats:
+        """A fresh reading.
+
+        Raises:
+            EngineUnavailableError: not ready.
+        """
+
+
+class EngineSettings(BaseModel):
+    """The `engine` section of the settings, read by the engine host too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Number format of the computation. auto: bfloat16 on GPUs and on CPUs with native bfloat16, else float32."""
+    max_model_len: int | None = Field(default=None, ge=16)
+    """Context length in tokens, prompt and answer together. Unset: the checkpoint's."""
+    max_num_batched_tokens: int = Field(default=2048, ge=16)
+    """Tokens computed in one engine step; longer prompts are computed in chunks of this size."""
+    max_num_seqs: int = Field(default=16, ge=1)
+    """Sequences generated at the same time; further ones wait."""
+    max_num_waiting: int = Field(default=64, ge=0)
+    """Requests that may wait for a place; further ones are answered 429."""
+    kv_cache_bytes: int | None = Field(default=None, ge=1)
+    """Memory of the paged KV cache. Unset: 2 GiB on CPU, vLLM's own measure of the free memory on GPU."""
+    process_layout: Literal["auto", "single", "multi"] = "auto"
+    """How vLLM's processes are laid out. single: one engine process, forked (fast start). multi: vLLM's own layout.
+    auto: single on CPU, multi on GPU."""
+    num_threads: int = Field(default=0, ge=0)
+    """Threads of the CPU computation. 0: one per physical core available."""
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """GPUs one layer is split over."""
+    pipeline_parallel_size: int = Field(default=1, ge=1)
+    """GPUs the layers are spread over."""
+    start_timeout_s: float = Field(default=1800, gt=0)
+    """Longest a model may take to load before the start counts as failed."""

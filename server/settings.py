@@ -1,0 +1,86 @@
+"""Every setting of the server, declared once.
+
+`TESSERA_*` variables, command-line flags, `.env.example` and the README table all derive from the classes here (and
+from `model_executor.engine.EngineSettings`, which the engine host reads too). Loaded once in `server/__main__.py` and
+passed down as arguments; nothing else reads the environment.
+"""
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model_executor.engine import EngineSettings
+
+_SECTION = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class MediaSettings(BaseModel):
+    """The `media` section: what a request may bring, and what preparing it may cost."""
+
+    model_config = _SECTION
+
+    allow_private_networks: bool = False
+    """Let media URLs lead to addresses that are not globally routable (loopback, private, link-local)."""
+    max_parts: int = Field(default=32, ge=0)
+    """Media parts in one request."""
+    max_image_bytes: int = Field(default=32 << 20, ge=1)
+    """Encoded size of one picture."""
+    max_video_bytes: int = Field(default=512 << 20, ge=1)
+    """Encoded size of one clip."""
+    max_source_pixels: int = Field(default=200_000_000, ge=1)
+    """Pixels of one decoded picture or frame before resizing (a decompression-bomb guard)."""
+    max_image_pixels: int = Field(default=12_845_056, ge=784)
+    """Pixels of one picture after resizing; the checkpoint's own limit applies too."""
+    max_video_tokens: int = Field(default=16_384, ge=1, le=16_384)
+    """Tokens of one clip."""
+    max_video_frames: int = Field(default=768, ge=2, le=768)
+    """Frames sampled from one clip."""
+    max_video_s: float = Field(default=4 * 3600, gt=0)
+    """Presentation time of one clip, in seconds."""
+    fetch_timeout_s: float = Field(default=30, gt=0)
+    """Time to fetch one URL, from start to last byte."""
+    max_redirects: int = Field(default=3, ge=0)
+    """Redirects followed for one URL; each target is checked again."""
+    num_workers: int = Field(default=2, ge=1)
+    """Processes that decode media."""
+    max_queue: int = Field(default=64, ge=0)
+    """Media jobs that may wait for a worker; further ones are answered 429."""
+    timeout_s: float = Field(default=120, gt=0)
+    """Time to prepare one picture or clip; the worker is killed at the deadline."""
+    max_worker_bytes: int = Field(default=4 << 30, ge=1 << 28)
+    """Address space of one worker process."""
+    max_shared_bytes: int = Field(default=4 << 30, ge=1 << 20)
+    """Prepared patches held in shared memory at any time, over all requests."""
+
+
+class Settings(BaseSettings):
+    """All settings. Environment: `TESSERA_` and the name, sections joined by `__`; flags: `--section.name-with-dashes`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TESSERA_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(default=8000, ge=0, le=65_535)
+    """Port to listen on; 0 takes a free one and prints it."""
+    model: str = "models/random"
+    """Checkpoint folder, or a hub id such as `Qwen/Qwen2-VL-2B-Instruct`."""
+    served_model_name: str | None = None
+    """Name clients use for the model. Unset: the last part of `model`."""
+    api_key: SecretStr | None = None
+    """Key clients must send, or several separated by commas. Unset: no key needed."""
+    max_body_bytes: int = Field(default=64 << 20, ge=1024)
+    """Size of one request body; larger ones are answered 413."""
+    default_max_tokens: int | None = Field(default=None, ge=1)
+    """Answer length when a request names none. Unset: what the context leaves."""
+    keep_alive_s: float = Field(default=10, gt=0)
+    """Silence on a stream after which a comment is sent to keep proxies from closing it."""
+    shutdown_timeout_s: float = Field(default=30, ge=0)
+    """Time running answers get to finish after SIGTERM."""
+    engine: EngineSettings = EngineSettings()
+    media: MediaSettings = MediaSettings()
