@@ -1,0 +1,126 @@
+"""A model folder and what its small files say: limits, end tokens, chat template.
+
+What it does not: read weights (the engine does) or the tokenizer (`model_executor/tokens.py`).
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model_executor.geometry import TOKEN_PX, VIDEO_FRAME_MIN_PIXELS
+
+ARCHITECTURE = "Qwen2VLForConditionalGeneration"
+DEFAULT_IMAGE_MIN_PIXELS = 4 * TOKEN_PX
+DEFAULT_IMAGE_MAX_PIXELS = 16_384 * TOKEN_PX
+
+
+class CheckpointError(Exception):
+    """The model cannot be found, fetched or understood; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What the server must know of a model before its weights are loaded."""
+
+    folder: Path
+    max_model_len: int
+    """Context length in tokens that the model was made for."""
+    image_min_pixels: int
+    image_max_pixels: int
+    """Limits of a resized picture's area, as the model was trained."""
+    video_min_pixels: int
+    """Lower limit of a resized frame's area; gives way to the token cap."""
+    end_token_ids: tuple[int, ...]
+    """Ids after which an answer is over."""
+    chat_template: str | None
+    """Jinja source; None where the checkpoint ships none."""
+
+
+def resolve_checkpoint(model: str) -> Path:
+    """The local folder of `model`: the folder itself, or the files of a hub id, downloaded once.
+
+    Blocks while it downloads.
+
+    Raises:
+        CheckpointError: neither a folder nor a hub id that can be fetched.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        raise CheckpointError(f"there is no model folder {model!r}")
+    from huggingface_hub import snapshot_download  # slow to import, and rarely needed
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(f"{model!r} is neither a folder nor a model the hub gives out: {error}") from error
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read the small files of a model folder.
+
+    Raises:
+        CheckpointError: a file is missing or malformed, or the model is not a Qwen2-VL.
+    """
+    config = _read_json(folder / "config.json")
+    if ARCHITECTURE not in config.get("architectures", []):
+        raise CheckpointError(f"the model is {config.get('architectures')}, not {ARCHITECTURE}")
+    text = config.get("text_config", config)  # transformers 5 nests what the release kept at the top
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError("the model folder has no tokenizer.json")
+    generation = _read_json(folder / "generation_config.json", optional=True)
+    ends = generation.get("eos_token_id", config.get("eos_token_id", text.get("eos_token_id", [])))
+    image = _read_json(folder / "preprocessor_config.json", optional=True)
+    video = _read_json(folder / "video_preprocessor_config.json", optional=True)
+    return Checkpoint(
+        folder=folder,
+        max_model_len=_positive(text, "max_position_embeddings"),
+        image_min_pixels=_pixels(image, "min_pixels", "shortest_edge", DEFAULT_IMAGE_MIN_PIXELS),
+        image_max_pixels=_pixels(image, "max_pixels", "longest_edge", DEFAULT_IMAGE_MAX_PIXELS),
+        video_min_pixels=_pixels(video, "min_pixels", "shortest_edge", VIDEO_FRAME_MIN_PIXELS),
+        end_token_ids=tuple(ends) if isinstance(ends, list) else (ends,),
+        chat_template=_chat_template(folder),
+    )
+
+
+def _chat_template(folder: Path) -> str | None:
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text("utf-8")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        template = _read_json(folder / name, optional=True).get("chat_template")
+        if isinstance(template, str):
+            return template
+    return None
+
+
+def _pixels(values: dict[str, Any], name: str, size_key: str, default: int) -> int:
+    """A pixel limit: named directly (the release), or inside `size` (transformers 5)."""
+    if values.get(name) is not None:
+        return _positive(values, name)
+    size = values.get("size") or {}
+    return _positive(size, size_key) if size_key in size else default
+
+
+def _positive(values: dict[str, Any], key: str) -> int:
+    value = values.get(key)
+    if not isinstance(value, int) or value < 1:
+        raise CheckpointError(f"the model's {key} is {value!r}, not a positive whole number")
+    return value
+
+
+def _read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
+    if optional and not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"the model folder has no {path.name}") from error
+    except ValueError as error:
+        raise CheckpointError(f"the model's {path.name} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"the model's {path.name} is not a JSON object")
+    return value
