@@ -1,0 +1,297 @@
+"""A small random Qwen2-VL checkpoint of the true architecture, with the true tokenizer.
+
+Run it:
+
+    python -m training.random_checkpoint --out models/random --seed 0
+
+It answers nonsense, but never the same nonsense twice: the weights are scaled so that every token and every picture
+changes what follows, which is what tests of exactness and a first `make serve` need. Nothing is trained here.
+
+Source: Qwen2-VL release for `config.json` and weight names; transformers 5 for the newer generation of both.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+
+from training.qwen_tokenizer import NUM_ORDINARY_TOKENS, write_tokenizer
+
+IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+_CONTROL_SCALE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class TextShape:
+    """Sizes of the language model; the head dimension is `hidden / num_heads`."""
+
+    num_layers: int = 4
+    hidden: int = 256
+    intermediate: int = 768
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    mrope_section: tuple[int, int, int] = (8, 12, 12)
+    """Rotary pairs for time, height and width; together half the head dimension."""
+    vocab_size: int = 151_936
+    max_model_len: int = 32_768
+    rope_theta: float = 1_000_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class VisionShape:
+    """Sizes of the vision tower; the head dimension is `width / num_heads`, a multiple of 4."""
+
+    depth: int = 4
+    width: int = 160
+    num_heads: int = 2
+    mlp_ratio: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointShape:
+    """Everything that tells one random checkpoint from another, the seed aside."""
+
+    text: TextShape = field(default_factory=TextShape)
+    vision: VisionShape = field(default_factory=VisionShape)
+    tied: bool = True
+    """Whether the output head is the embedding (as in the released 2B model) or a matrix of its own (7B, 72B)."""
+    dtype: torch.dtype = torch.bfloat16
+    """Number format on disk."""
+    names: Literal["release", "transformers5"] = "release"
+    """Weight names and layout of `config.json`: as the release (`visual.*`, `model.*`) or as transformers 5 writes
+    them (`model.visual.*`, `model.language_model.*`)."""
+    num_shards: int = 1
+    """Safetensors files the weights are spread over."""
+
+
+def write_random_checkpoint(folder: Path, shape: CheckpointShape | None = None, *, seed: int = 0) -> None:
+    """Write a complete checkpoint folder; the same shape and seed give the same bytes.
+
+    Args:
+        folder: created if missing; files of the same names are replaced.
+        shape: sizes and layout; the defaults make about 45 million parameters, 90 MB.
+        seed: of the weights.
+
+    Raises:
+        ValueError: the sizes do not fit together.
+    """
+    shape = shape or CheckpointShape()
+    _check(shape)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {_named(name, shape): value.to(shape.dtype) for name, value in _weights(shape, seed)}
+    _write_weights(folder, weights, shape.num_shards)
+    _write_json(folder / "config.json", _config(shape))
+    _write_json(folder / "generation_config.json", _generation_config())
+    _write_json(folder / "preprocessor_config.json", _preprocessor_config())
+    write_tokenizer(folder, max_model_len=shape.text.max_model_len)
+
+
+def _check(shape: CheckpointShape) -> None:
+    text, vision = shape.text, shape.vision
+    if text.hidden % text.num_heads or text.num_heads % text.num_kv_heads:
+        raise ValueError("num_heads must divide hidden, and num_kv_heads must divide num_heads")
+    if sum(text.mrope_section) * 2 != text.hidden // text.num_heads:
+        raise ValueError(f"mrope_section {text.mrope_section} must add up to half of {text.hidden // text.num_heads}")
+    if vision.width % (4 * vision.num_heads):
+        raise ValueError("the vision tower's head dimension must be a multiple of 4")
+
+
+_Named = Iterator[tuple[str, torch.Tensor]]
+
+
+class _Source:
+    """Draws named parameters from one seeded generator, in a fixed order."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def normal(self, *size: int, std: float) -> torch.Tensor:
+        return torch.randn(*size, generator=self._generator) * std
+
+    def linear(self, name: str, out: int, into: int, *, gain: float = 1.0, bias: bool = True) -> _Named:
+        yield f"{name}.weight", self.normal(out, into, std=gain / math.sqrt(into))
+        if bias:
+            yield f"{name}.bias", self.normal(out, std=0.1 * gain)
+
+    def norm(self, name: str, width: int, *, gain: float = 1.0, bias: bool = False) -> _Named:
+        yield f"{name}.weight", gain + self.normal(width, std=0.1)
+        if bias:
+            yield f"{name}.bias", self.normal(width, std=0.1)
+
+    def token_rows(self, name: str, text: TextShape) -> _Named:
+        """One row per id; those of control and unused ids are small, so that they are never the most likely."""
+        rows = self.normal(text.vocab_size, text.hidden, std=0.1)
+        rows[NUM_ORDINARY_TOKENS:] *= _CONTROL_SCALE
+        yield f"{name}.weight", rows
+
+
+def _vision_weights(source: _Source, shape: VisionShape, hidden: int) -> _Named:
+    tower, width, inner = "model.visual", shape.width, shape.mlp_ratio * shape.width
+    yield f"{tower}.patch_embed.proj.weight", source.normal(width, 3, 2, 14, 14, std=1 / math.sqrt(3 * 2 * 14 * 14))
+    for i in range(shape.depth):
+        block = f"{tower}.blocks.{i}"
+        yield from source.norm(f"{block}.norm1", width, bias=True)
+        yield from source.linear(f"{block}.attn.qkv", 3 * width, width, gain=1.5)
+        yield from source.linear(f"{block}.attn.proj", width, width)
+        yield from source.norm(f"{block}.norm2", width, bias=True)
+        yield from source.linear(f"{block}.mlp.fc1", inner, width)
+        yield from source.linear(f"{block}.mlp.fc2", width, inner)
+    yield from source.norm(f"{tower}.merger.ln_q", width, bias=True)
+    yield from source.linear(f"{tower}.merger.mlp.0", 4 * width, 4 * width)
+    yield from source.linear(f"{tower}.merger.mlp.2", hidden, 4 * width)
+
+
+def _text_weights(source: _Source, shape: TextShape) -> _Named:
+    """Weights whose greedy output is alive.
+
+    Two scales decide that. Queries and keys are large, so that attention picks instead of averaging; and what layers
+    add is large against the embedding, so that a tied head does not just repeat its input.
+    """
+    model, hidden = "model.language_model", shape.hidden
+    kv = hidden // shape.num_heads * shape.num_kv_heads
+    yield from source.token_rows(f"{model}.embed_tokens", shape)
+    for i in range(shape.num_layers):
+        layer = f"{model}.layers.{i}"
+        yield from source.norm(f"{layer}.input_layernorm", hidden)
+        yield from source.linear(f"{layer}.self_attn.q_proj", hidden, hidden, gain=2)
+        yield from source.linear(f"{layer}.self_attn.k_proj", kv, hidden, gain=2)
+        yield from source.linear(f"{layer}.self_attn.v_proj", kv, hidden)
+        yield from source.linear(f"{layer}.self_attn.o_proj", hidden, hidden, gain=3, bias=False)
+        yield from source.norm(f"{layer}.post_attention_layernorm", hidden)
+        yield from source.linear(f"{layer}.mlp.gate_proj", shape.intermediate, hidden, bias=False)
+        yield from source.linear(f"{layer}.mlp.up_proj", shape.intermediate, hidden, bias=False)
+        yield from source.linear(f"{layer}.mlp.down_proj", hidden, shape.intermediate, gain=3, bias=False)
+    yield from source.norm(f"{model}.norm", hidden, gain=3)
+
+
+def _weights(shape: CheckpointShape, seed: int) -> _Named:
+    """Float32 values under the names transformers 5 gives them."""
+    source = _Source(seed)
+    yield from _vision_weights(source, shape.vision, shape.text.hidden)
+    yield from _text_weights(source, shape.text)
+    if not shape.tied:
+        yield from source.token_rows("lm_head", shape.text)
+
+
+def _named(name: str, shape: CheckpointShape) -> str:
+    if shape.names == "transformers5":
+        return name
+    return name.replace("model.visual.", "visual.").replace("model.language_model.", "model.")
+
+
+def _write_weights(folder: Path, weights: dict[str, torch.Tensor], num_shards: int) -> None:
+    for stale in folder.glob("model*.safetensors*"):
+        stale.unlink()
+    if num_shards == 1:
+        _write_shard(folder / "model.safetensors", weights)
+        return
+    files = [f"model-{i + 1:05}-of-{num_shards:05}.safetensors" for i in range(num_shards)]
+    home = {name: files[i % num_shards] for i, name in enumerate(weights)}
+    for file in files:
+        _write_shard(folder / file, {name: value for name, value in weights.items() if home[name] == file})
+    total = sum(value.numel() * value.element_size() for value in weights.values())
+    _write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": home})
+
+
+def _write_shard(path: Path, weights: dict[str, torch.Tensor]) -> None:
+    save_file(weights, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # the library makes files that only their owner may read
+
+
+def _config(shape: CheckpointShape) -> dict[str, Any]:
+    dtype = str(shape.dtype).removeprefix("torch.")
+    language, tower = _text_config(shape.text), _vision_config(shape)
+    theta, section = shape.text.rope_theta, list(shape.text.mrope_section)
+    config: dict[str, Any] = {
+        "architectures": ["Qwen2VLForConditionalGeneration"],
+        "model_type": "qwen2_vl",
+        "tie_word_embeddings": shape.tied,
+        "vision_start_token_id": 151_652,
+        "vision_end_token_id": 151_653,
+        "vision_token_id": 151_654,
+        "image_token_id": 151_655,
+        "video_token_id": 151_656,
+    }
+    if shape.names == "release":
+        rope = {"rope_theta": theta, "rope_scaling": {"type": "mrope", "mrope_section": section}}
+        tower |= {"model_type": "qwen2_vl", "in_chans": 3, "spatial_patch_size": 14}
+        return config | language | rope | {"torch_dtype": dtype, "vision_config": tower}
+    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": theta, "mrope_section": section}}
+    return config | {
+        "dtype": dtype,
+        "text_config": language | rope | {"model_type": "qwen2_vl_text", "dtype": dtype},
+        "vision_config": tower | {"model_type": "qwen2_vl_vision", "in_channels": 3, "dtype": dtype},
+    }
+
+
+def _text_config(text: TextShape) -> dict[str, Any]:
+    return {
+        "hidden_size": text.hidden,
+        "intermediate_size": text.intermediate,
+        "num_hidden_layers": text.num_layers,
+        "num_attention_heads": text.num_heads,
+        "num_key_value_heads": text.num_kv_heads,
+        "vocab_size": text.vocab_size,
+        "max_position_embeddings": text.max_model_len,
+        "rms_norm_eps": 1e-6,
+        "hidden_act": "silu",
+        "use_sliding_window": False,
+        "bos_token_id": 151_643,
+        "eos_token_id": 151_645,
+    }
+
+
+def _vision_config(shape: CheckpointShape) -> dict[str, Any]:
+    vision = shape.vision
+    return {
+        "depth": vision.depth,
+        "embed_dim": vision.width,
+        "num_heads": vision.num_heads,
+        "mlp_ratio": vision.mlp_ratio,
+        "hidden_size": shape.text.hidden,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    }
+
+
+def _generation_config() -> dict[str, Any]:
+    return {"bos_token_id": 151_643, "pad_token_id": 151_643, "eos_token_id": [151_645, 151_643]}
+
+
+def _preprocessor_config() -> dict[str, Any]:
+    return {
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "processor_class": "Qwen2VLProcessor",
+        "min_pixels": 3136,
+        "max_pixels": 12_845_056,
+        "patch_size": 14,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        "image_mean": list(IMAGE_MEAN),
+        "image_std": list(IMAGE_STD),
+    }
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def main() -> None:
+    """Write a checkpoint of the default sizes."""
+    parser = argparse.ArgumentParser(description="Write a small random Qwen2-VL checkpoint.")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights")
+    arguments = parser.parse_args()
+    write_random_checkpoint(arguments.out, seed=arguments.seed)
+
+
+if __name__ == "__main__":
+    main()
