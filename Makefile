@@ -1,0 +1,44 @@
+# Two commands are all a newcomer needs: `make serve` and `make test`. Each sets up what it needs and says so.
+SHELL := /bin/bash
+DEVICE ?= cpu
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help setup serve test check fmt bench docs lock model clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup:  ## environment in .venv (DEVICE=cuda for NVIDIA GPUs)
+	@VENV=$(VENV) requirements/setup.sh $(DEVICE) dev
+
+model: setup  ## the small model that is served when none is named
+	@[ -f models/random/config.json ] || $(BIN)/python -m training.random_checkpoint --out models/random
+
+serve: model  ## serve (settings: TESSERA_* variables, or ARGS="--port 9000")
+	@exec $(BIN)/tessera serve $(ARGS)
+
+test: setup  ## all tests (ARGS="-m 'not engine'" for the quick ones)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup  ## lint, format, types, generated documentation
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m server.settings_docs --check
+
+fmt: setup  ## format and mend what can be mended; write generated documentation
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/python -m server.settings_docs --write
+
+bench: model  ## side-by-side measurements
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+lock:  ## write requirements/*.lock from what is installed in .venv
+	@$(BIN)/python requirements/lock.py
+
+clean:  ## remove the environment and the generated model
+	rm -rf $(VENV) models *.egg-info
