@@ -1,0 +1,1 @@
+"""The M-RoPE operator and its bodies."""

@@ -1,0 +1,74 @@
+"""The operator `tessera::mrope_`: multimodal rotary embedding, in place on queries and keys.
+
+What it does: declares the schema, the fake body that tracing uses, and the reference body as the default
+for every device. A body registered for one device takes precedence there without a change here. What it does not:
+build position ids (`model_executor/positions.py`).
+
+One operator serves the language model (three sections: time, height, width) and the vision tower (two: height,
+width); they differ in their tables only.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from model_executor.kernels import reference
+
+_LIBRARY = torch.library.Library("tessera", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define(  # type: ignore[no-untyped-call]
+    "mrope_(Tensor(a!) q, Tensor(b!) k, Tensor positions, Tensor cos_sin, int[] section) -> ()",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+_LIBRARY.impl("mrope_", reference.rotate_, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+
+
+@torch.library.register_fake("tessera::mrope_", lib=_LIBRARY)  # type: ignore[untyped-decorator]
+def _fake(
+    q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor, cos_sin: torch.Tensor, section: Sequence[int]
+) -> None:
+    """Nothing is returned and no shape changes."""
+
+
+def mrope_(
+    q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor, cos_sin: torch.Tensor, section: Sequence[int]
+) -> None:
+    """Rotate queries and keys in place, each rotary pair by the position on its section's axis.
+
+    The arithmetic is float32 whatever the type of `q` and `k`. Dimensions of a head from R on stay as they are.
+
+    Args:
+        q: [T, Nq, D], float32 or bfloat16; a strided view is fine as long as the last axis is contiguous.
+        k: [T, Nk, D], of the same type; q and k may be views of one fused tensor, but must not overlap.
+        positions: int64 [A, T], or [T] where all axes agree; values in [0, max_pos). Rows may be strided.
+        cos_sin: float32 [max_pos, R], R even and at most D: R/2 cosines, then R/2 sines (see `cos_sin_table`).
+        section: A sizes, in rotary pairs, that add up to R/2.
+
+    Raises:
+        ValueError: shapes or types that do not fit together.
+        IndexError: a position outside the table.
+    """
+    torch.ops.tessera.mrope_(q, k, positions, cos_sin, section)
+
+
+def cos_sin_table(max_pos: int, inverse_frequencies: torch.Tensor) -> torch.Tensor:
+    """Cosines and sines of every position.
+
+    Args:
+        max_pos: rows; positions run from 0 to `max_pos - 1`.
+        inverse_frequencies: float32 [R/2], radians per position of each rotary pair.
+
+    Returns:
+        float32 [max_pos, R]: cosines in the first half of a row, sines in the second.
+    """
+    angles = (
+        torch.arange(max_pos, dtype=torch.float32, device=inverse_frequencies.device)[:, None] * inverse_frequencies
+    )
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def inverse_frequencies(rotary_dim: int, theta: float) -> torch.Tensor:
+    """Radians per position of the rotary pairs of one axis: theta^(-2i/rotary_dim), float32 [rotary_dim/2].
+
+    Source: Su et al. 2021 section 3.2.2.
+    """
+    return 1.0 / theta ** (torch.arange(0, rotary_dim, 2, dtype=torch.float32) / rotary_dim)
