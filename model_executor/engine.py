@@ -11,7 +11,7 @@ Errors:
     └── RequestFailedError       the engine gave up on this request; ours
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from enum import StrEnum
 from typing import Literal, Protocol
 
@@ -173,8 +173,8 @@ class Engine(Protocol):
     def max_model_len(self) -> int:
         """Context length in tokens, prompt and answer together; known before the engine is ready."""
 
-    def generate(self, request_id: str, prompt: Prompt, limits: SamplingLimits) -> AsyncIterator[Delta]:
-        """Stream an answer. Closing the iterator (or cancelling its consumer) aborts the request in the engine.
+    def generate(self, request_id: str, prompt: Prompt, limits: SamplingLimits) -> AsyncGenerator[Delta, None]:
+        """Stream an answer. Closing the generator (or cancelling its consumer) aborts the request in the engine.
 
         Args:
             request_id: unique among running requests.
