@@ -1,0 +1,183 @@
+"""Samples to arrays: rendered by `server.chatml`, sized by `model_executor.geometry`, placed by `positions`.
+
+The exchanges of a sample share its media. Their prompts begin alike, so the common beginning (branch 0) is computed
+once, and each exchange continues it as a branch of its own: a token sees the beginning and its own branch, at the
+positions it has when the exchange stands alone. That is exactly the result of separate samples, at a fraction of the
+cost. Tokens and patches of a whole batch lie flat, one after another; only attention needs to know who is whose.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os.path import commonprefix
+
+import numpy as np
+import numpy.typing as npt
+
+from model_executor.geometry import Grid, image_grid, smart_resize, video_grid, video_size
+from model_executor.positions import MediaSpan, mrope_positions
+from model_executor.tokens import ControlText, Tokenizer
+from server.chatml import render
+from server.media.patches import row_bytes, write_clip_frame, write_picture
+from training.drawing import resize
+from training.recipe import Limits
+from training.sample import Exchange, Medium, Sample
+
+Ints = npt.NDArray[np.int64]
+END = "<|im_end|>"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One sample as arrays; `T` counts the tokens of all branches together."""
+
+    rows: tuple[npt.NDArray[np.uint8], ...]
+    """By medium: uint8 [P, 588] of a still, [P, 1176] of a clip."""
+    grids: tuple[Grid, ...]
+    token_ids: Ints
+    """[T]"""
+    positions: Ints
+    """[3, T]: time, height, width."""
+    branches: Ints
+    """[T]: 0 for the common beginning, then the exchange counted from 1."""
+    media_offsets: tuple[int, ...]
+    """By medium: index of its first placeholder."""
+    answers: tuple[tuple[str, Ints, Ints], ...]
+    """By exchange: task, indices [A] of the tokens that predict the answer, and the answer's ids [A]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch, flat: `T` tokens of `S` samples, `P` patches of all media, `A` answer tokens."""
+
+    still_rows: npt.NDArray[np.uint8]
+    """[P of stills, 588]; stills come before clips in all patch arrays."""
+    clip_rows: npt.NDArray[np.uint8]
+    """[P of clips, 1176]"""
+    slice_patches: Ints
+    """Patches of each temporal slice, in order; sums to `P`."""
+    patch_positions: Ints
+    """[2, P]: row and column of each patch in its slice."""
+    placeholders: Ints
+    """[P / 4]: index in the tokens of each merged patch."""
+    token_ids: Ints
+    positions: Ints
+    branches: Ints
+    sample_tokens: Ints
+    """[S]; sums to `T`. Samples are sorted by it."""
+    answer_index: Ints
+    """[A]: index of the token that predicts each answer token."""
+    answer_ids: Ints
+    answer_exchange: Ints
+    """[A]: which exchange of `tasks` an answer token belongs to."""
+    tasks: tuple[str, ...]
+
+
+def prepare(medium: Medium, limits: Limits) -> tuple[npt.NDArray[np.uint8], Grid]:
+    """Patch rows and grid of a medium, sized as the server would."""
+    height, width = medium.frames[0].shape[:2]
+    if medium.modality == "image":
+        low, high = limits.image_min_pixels, limits.image_max_pixels
+        size = smart_resize(height, width, min_pixels=low, max_pixels=high)
+        grid = image_grid(size)
+        rows = np.empty((grid.num_patches, row_bytes(1)), np.uint8)
+        write_picture(rows, grid, resize(medium.frames[0], size))
+        return rows, grid
+    low, high = limits.video_min_pixels, limits.video_max_pixels
+    size = video_size(height, width, len(medium.frames), min_pixels=low, max_pixels=high)
+    grid = video_grid(size, len(medium.frames))
+    rows = np.empty((grid.num_patches, row_bytes(2)), np.uint8)
+    resized = {id(frame): resize(frame, size) for frame in medium.frames}  # many frames are one object
+    for index, frame in enumerate(medium.frames):
+        write_clip_frame(rows, grid, index, resized[id(frame)])
+    return rows, grid
+
+
+def encode(sample: Sample, tokenizer: Tokenizer, limits: Limits) -> Encoded:
+    """A sample as arrays.
+
+    Raises:
+        ValueError: several exchanges whose common beginning does not hold all media.
+    """
+    prepared = [prepare(medium, limits) for medium in sample.media]
+    grids = tuple(grid for _, grid in prepared)
+    prompts, answers = zip(*(_tokens(exchange, tokenizer, grids) for exchange in sample.exchanges), strict=True)
+    shared = len(commonprefix([prompt.token_ids for prompt in prompts])) if len(prompts) > 1 else 0
+    offsets = prompts[0].media_offsets
+    if len(prompts) > 1 and any(offset + grid.num_tokens > shared for offset, grid in zip(offsets, grids, strict=True)):
+        raise ValueError("exchanges that share media must begin with them")
+    spans = [MediaSpan(offset, grid) for offset, grid in zip(offsets, grids, strict=True)]
+    ids, positions, branches, learnt, total = [], [], [], [], 0
+    for number, (exchange, prompt, answer) in enumerate(zip(sample.exchanges, prompts, answers, strict=True), start=1):
+        first = shared if number > 1 else 0  # the first exchange brings the common beginning along
+        whole = np.array(prompt.token_ids + answer[:-1], np.int64)  # nothing follows the end token
+        ids.append(whole[first:])
+        positions.append(mrope_positions(len(whole), spans)[0][:, first:])
+        branches.append(np.where(np.arange(first, len(whole)) < shared, 0, number))
+        start = total + len(prompt.token_ids) - first - 1
+        learnt.append((exchange.task, np.arange(start, start + len(answer)), np.array(answer, np.int64)))
+        total += len(whole) - first
+    return Encoded(
+        tuple(rows for rows, _ in prepared),
+        grids,
+        np.concatenate(ids),
+        np.concatenate(positions, axis=1),
+        np.concatenate(branches),
+        tuple(offsets),
+        tuple(learnt),
+    )
+
+
+def _tokens(exchange: Exchange, tokenizer: Tokenizer, grids: Sequence[Grid]):  # type: ignore[no-untyped-def]
+    prompt = tokenizer.encode(render(exchange.messages), [grid.num_tokens for grid in grids])
+    return prompt, tokenizer.encode([ControlText(exchange.answer + END)], []).token_ids
+
+
+def collate(samples: Sequence[Encoded]) -> Batch:
+    """Lay samples one after another, short ones first."""
+    samples = sorted(samples, key=lambda sample: len(sample.token_ids))
+    starts = np.cumsum([0, *(len(sample.token_ids) for sample in samples)])
+    media = [
+        (rows, grid, start + offset)
+        for sample, start in zip(samples, starts, strict=False)
+        for rows, grid, offset in zip(sample.rows, sample.grids, sample.media_offsets, strict=True)
+    ]
+    stills = [item for item in media if item[0].shape[1] == row_bytes(1)]
+    clips = [item for item in media if item[0].shape[1] != row_bytes(1)]
+    media = stills + clips
+    answers = [
+        (task, index + start, ids)
+        for sample, start in zip(samples, starts, strict=False)
+        for task, index, ids in sample.answers
+    ]
+    return Batch(
+        still_rows=_stack([rows for rows, _, _ in stills], row_bytes(1)),
+        clip_rows=_stack([rows for rows, _, _ in clips], row_bytes(2)),
+        slice_patches=np.array([grid.h * grid.w for _, grid, _ in media for _ in range(grid.t)], np.int64),
+        patch_positions=np.concatenate(
+            [np.zeros((2, 0), np.int64), *(patch_positions(g) for _, g, _ in media)], axis=1
+        ),
+        placeholders=_join([np.arange(start, start + grid.num_tokens) for _, grid, start in media]),
+        token_ids=_join([sample.token_ids for sample in samples]),
+        positions=np.concatenate([sample.positions for sample in samples], axis=1),
+        branches=_join([sample.branches for sample in samples]),
+        sample_tokens=np.array([len(sample.token_ids) for sample in samples], np.int64),
+        answer_index=_join([index for _, index, _ in answers]),
+        answer_ids=_join([ids for _, _, ids in answers]),
+        answer_exchange=_join([np.full(len(ids), number) for number, (_, _, ids) in enumerate(answers)]),
+        tasks=tuple(task for task, _, _ in answers),
+    )
+
+
+def patch_positions(grid: Grid) -> Ints:
+    """[2, P]: row and column of each patch, in the order of patch rows (t, h/2, w/2, 2, 2)."""
+    rows, columns = np.indices((grid.h, grid.w))
+    both = np.stack([rows, columns]).reshape(2, grid.h // 2, 2, grid.w // 2, 2).transpose(0, 1, 3, 2, 4)
+    return np.tile(both.reshape(2, -1), (1, grid.t)).astype(np.int64)
+
+
+def _join(arrays: Sequence[Ints]) -> Ints:
+    return np.concatenate([np.zeros(0, np.int64), *arrays])
+
+
+def _stack(rows: Sequence[npt.NDArray[np.uint8]], width: int) -> npt.NDArray[np.uint8]:
+    return np.concatenate([np.zeros((0, width), np.uint8), *rows])

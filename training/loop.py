@@ -1,0 +1,205 @@
+"""The one loop of all stages: draw, step, log, save; go on exactly where a run was cut off.
+
+A batch depends on nothing but the recipe's seed, the stage and the step, so what is saved is the step, the weights and
+the optimizer. Drawing is done by a worker process, ahead of the training process.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from model_executor.tokens import Tokenizer
+from training.batch import Batch, collate, encode
+from training.data import draw_sample
+from training.model import Model
+from training.optimizer import Optimizer, global_norm
+from training.recipe import Recipe, Stage
+from training.vocabulary import save_tokenizer
+
+LOG_EVERY_STEPS = 20
+SAVE_EVERY_STEPS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a step did, for whoever shows it."""
+
+    stage: str
+    step: int
+    """Steps done, over all stages."""
+    num_steps: int
+    loss: float
+    samples_per_s: float
+    left_s: float
+
+
+class Batches(Dataset[Batch]):
+    """The batches of a run, by step."""
+
+    def __init__(self, recipe: Recipe, folder: Path, first: int) -> None:
+        """Args: recipe: whose batches. folder: of the tokenizer. first: the step that index 0 stands for."""
+        self.recipe, self.folder, self.first = recipe, folder, first
+        self._tokenizer: Tokenizer | None = None
+
+    def __len__(self) -> int:
+        """Batches from `first` to the end of the run."""
+        return sum(stage.steps for stage in self.recipe.stages) - self.first
+
+    def __getitem__(self, index: int) -> Batch:
+        """The batch of step `first + index`."""
+        self._tokenizer = self._tokenizer or Tokenizer(self.folder)
+        step = self.first + index
+        stage, _ = stage_at(self.recipe, step)
+        seeds = [f"{self.recipe.seed} {step} {i}" for i in range(self.recipe.optimizer.batch_samples)]
+        samples = [draw_sample(stage, seed) for seed in seeds]
+        return collate([encode(sample, self._tokenizer, self.recipe.limits) for sample in samples])
+
+
+def stage_at(recipe: Recipe, step: int) -> tuple[Stage, int]:
+    """The stage of a step of the run, and the step within it."""
+    for stage in recipe.stages:
+        if step < stage.steps:
+            return stage, step
+        step -= stage.steps
+    raise IndexError("the run is over")
+
+
+def rate_at(recipe: Recipe, step: int) -> float:
+    """The rate multiplier of a step: a warm-up at the start of the run, then the stage's line."""
+    stage, within = stage_at(recipe, step)
+    start, held, end = stage.lr
+    share = max(0.0, within / stage.steps - held) / (1 - held) if held < 1 else 0.0
+    return min(1.0, (step + 1) / recipe.optimizer.warmup_steps) * (start + (end - start) * share)
+
+
+def exchange_weights(batch: Batch) -> torch.Tensor:
+    """[A]: an answer of n tokens weighs sqrt(n) in all, so that captions do not drown one-word answers."""
+    lengths = np.bincount(batch.answer_exchange)[batch.answer_exchange]
+    weights = torch.from_numpy(lengths).float().rsqrt()
+    return weights / weights.sum()
+
+
+class Run:
+    """A training run in a folder: its model, its optimizer and how far it is."""
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        """Start, or go on from the folder's last save.
+
+        Args:
+            recipe: what to train.
+            folder: gets the tokenizer, the log and the saves.
+        """
+        self.recipe, self.folder, self.step = recipe, folder, 0
+        torch.manual_seed(recipe.seed)
+        self.model = Model(recipe.shape)
+        self.optimizer = Optimizer(self.model, recipe.optimizer)
+        self.seconds = 0.0
+        if not (folder / "tokenizer.json").exists():
+            save_tokenizer(recipe, folder)
+        if self._save_path.exists():
+            self._load()
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of all stages."""
+        return sum(stage.steps for stage in self.recipe.stages)
+
+    @property
+    def _save_path(self) -> Path:
+        return self.folder / "run.pt"
+
+    def train(self, until: int | None = None) -> Iterator[Progress]:
+        """Train on, to the end or to step `until`; yields once per step."""
+        end = self.num_steps if until is None else until
+        batches = Batches(self.recipe, self.folder, self.step)
+        loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=16)
+        started, window = time.monotonic(), _Window()
+        for batch in loader:
+            if self.step >= end:
+                break
+            begun = time.monotonic()
+            loss = self.train_step(batch, window)
+            self.seconds += time.monotonic() - begun
+            rate = (time.monotonic() - started) / max(1, window.steps_ever)
+            stage, _ = stage_at(self.recipe, self.step - 1)
+            samples_per_s = self.recipe.optimizer.batch_samples / rate
+            yield Progress(stage.name, self.step, end, loss, samples_per_s, rate * (end - self.step))
+            if self.step % LOG_EVERY_STEPS == 0:
+                self._log(window.close(), stage)
+            if self.step % SAVE_EVERY_STEPS == 0:
+                self.save()
+        self.save()
+
+    def train_step(self, batch: Batch, window: "_Window | None" = None) -> float:
+        """One step; returns its loss in nats per (weighted) answer token."""
+        stage, _ = stage_at(self.recipe, self.step)
+        for name, weight in self.model.named_parameters():
+            weight.requires_grad_(not name.startswith(stage.frozen) if stage.frozen else True)
+        logits = self.model(batch)
+        targets = torch.from_numpy(batch.answer_ids)
+        losses = F.cross_entropy(logits, targets, reduction="none")
+        loss = (losses * exchange_weights(batch)).sum()
+        loss.backward()
+        weights = list(self.model.parameters())
+        shrink = self.recipe.optimizer.max_gradient / (global_norm(weights) + 1e-6)
+        if shrink < 1:
+            for weight in weights:
+                if weight.grad is not None:
+                    weight.grad *= shrink
+        self.optimizer.step(rate_at(self.recipe, self.step))
+        self.step += 1
+        if window is not None:
+            window.add(loss.item(), batch, logits.argmax(-1) == targets)
+        return loss.item()
+
+    def save(self) -> None:
+        """Write everything a resumed run needs; an interrupted save leaves the one before."""
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state(),
+        }
+        torch.save(state, self._save_path.with_suffix(".new"))
+        self._save_path.with_suffix(".new").replace(self._save_path)
+
+    def _load(self) -> None:
+        state = torch.load(self._save_path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    def _log(self, values: dict[str, Any], stage: Stage) -> None:
+        entry = {"step": self.step, "stage": stage.name, "seconds": round(self.seconds, 1), **values}
+        with (self.folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(entry) + "\n")
+
+
+class _Window:
+    """Loss and exact match by task since the last line of the log; data never repeats, so both are on unseen samples."""
+
+    def __init__(self) -> None:
+        self.steps_ever = 0
+        self.losses: list[float] = []
+        self.right: dict[str, list[bool]] = {}
+
+    def add(self, loss: float, batch: Batch, right: torch.Tensor) -> None:
+        self.steps_ever += 1
+        self.losses.append(loss)
+        wrong = np.bincount(batch.answer_exchange, ~right.numpy(), minlength=len(batch.tasks))
+        for task, number in zip(batch.tasks, wrong, strict=True):
+            self.right.setdefault(task, []).append(number == 0)
+
+    def close(self) -> dict[str, Any]:
+        exact = {task: round(float(np.mean(values)), 4) for task, values in sorted(self.right.items())}
+        values = {"loss": round(float(np.mean(self.losses)), 5), "exact": exact}
+        self.losses, self.right = [], {}
+        return values

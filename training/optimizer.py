@@ -1,0 +1,88 @@
+"""Muon for the matrices of the blocks, AdamW for embeddings, head, norms and biases.
+
+Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks" (the quintic Newton-Schulz
+coefficients and the step's scale); Loshchilov and Hutter 2019 for AdamW.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.recipe import Optimizer as Rates
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+_NAME = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv", "proj", "fc1", "fc2"}
+
+
+class Optimizer:
+    """Both optimizers over one model. Weights whose gradient is None stay as they are."""
+
+    def __init__(self, model: nn.Module, rates: Rates) -> None:
+        """Args: model: whose weights to step. rates: the recipe's."""
+        self.rates = rates
+        named = dict(model.named_parameters())
+        self.matrices = {name: weight for name, weight in named.items() if _is_matrix(name, weight)}
+        self.momenta = {name: torch.zeros_like(weight) for name, weight in self.matrices.items()}
+        rest = [weight for name, weight in named.items() if name not in self.matrices]
+        self.adam = torch.optim.AdamW(rest, rates.adam_lr, rates.adam_betas, weight_decay=0.0, foreach=True)
+
+    def step(self, scale: float) -> None:
+        """Step every weight that has a gradient, at `scale` times the rates, and drop the gradients."""
+        for group in self.adam.param_groups:
+            group["lr"] = self.rates.adam_lr * scale
+        self.adam.step()
+        self._step_matrices(self.rates.muon_lr * scale)
+        for weight in [*self.matrices.values(), *(w for g in self.adam.param_groups for w in g["params"])]:
+            weight.grad = None
+
+    @torch.no_grad()
+    def _step_matrices(self, rate: float) -> None:
+        by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for name, weight in self.matrices.items():
+            if weight.grad is None:
+                continue
+            momentum = self.momenta[name].lerp_(weight.grad, 1 - self.rates.muon_momentum)
+            update = weight.grad.lerp(momentum, self.rates.muon_momentum)  # Nesterov
+            parts = 3 if name.endswith("qkv.weight") else 1  # query, key and value are matrices of their own
+            for target, direction in zip(weight.chunk(parts), update.chunk(parts), strict=True):
+                by_shape[direction.shape[0], direction.shape[1]].append((target, direction))
+        for (rows, columns), pairs in by_shape.items():
+            steps = orthogonal(torch.stack([direction for _, direction in pairs]), self.rates.muon_steps)
+            size = rate * max(1.0, rows / columns) ** 0.5
+            for (target, _), step in zip(pairs, steps, strict=True):
+                target.mul_(1 - rate * self.rates.weight_decay).sub_(step, alpha=size)
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed run needs."""
+        return {"momenta": self.momenta, "adam": self.adam.state_dict()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave."""
+        for name, momentum in state["momenta"].items():
+            self.momenta[name].copy_(momentum)
+        self.adam.load_state_dict(state["adam"])
+
+
+def orthogonal(matrices: Tensor, steps: int) -> Tensor:
+    """The nearest semi-orthogonal matrices [B, m, n], roughly: singular values come out between 0.7 and 1.2."""
+    a, b, c = _COEFFICIENTS
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.mT if tall else x
+
+
+def global_norm(weights: Iterable[Tensor]) -> Tensor:
+    """The norm of all gradients together."""
+    return torch.stack([weight.grad.norm() for weight in weights if weight.grad is not None]).norm()
+
+
+def _is_matrix(name: str, weight: Tensor) -> bool:
+    parts = name.split(".")
+    return weight.ndim == 2 and (parts[-2] in _NAME or "merger" in parts)

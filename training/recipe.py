@@ -1,0 +1,168 @@
+"""The recipe of `tessera-tiny`: every hyper-parameter of the bundled model, and nothing else.
+
+The three stages follow section 2.3 of the Qwen2-VL report (arXiv 2409.12191), with one difference that is forced on us.
+The paper starts from a trained language model and a trained vision transformer; here both start from nothing, so in
+stage 1 the language model learns to speak while the vision tower learns to see, and stage 1 therefore trains all
+parts. Stage 2 widens the mix as in the paper; stage 3 freezes the vision tower and tunes the rest, as in the paper.
+
+What was learnt on the way: a model of this size sits at chance on one-word answers for a long time, and learns to look
+from dense ones. So captions and reading come first, and a picture is asked about many times at once.
+"""
+
+from dataclasses import dataclass, field
+
+from training.sample import SizeMix
+
+SEED = 20_240_918
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The model's shape, in the words of its `config.json`."""
+
+    vocab_size: int = 896
+    hidden_size: int = 192
+    num_layers: int = 4
+    num_heads: int = 6
+    num_kv_heads: int = 2
+    intermediate_size: int = 512
+    mrope_section: tuple[int, int, int] = (4, 6, 6)
+    """Rotary pairs of time, height and width; half of the head dimension (32) in all."""
+    rope_theta: float = 20.0
+    """Low, because positions here are small: with the release's million the width axis would hardly turn at all."""
+    rms_norm_eps: float = 1e-6
+    max_position_embeddings: int = 20_480
+    vision_depth: int = 4
+    vision_size: int = 128
+    vision_heads: int = 4
+    vision_mlp_ratio: int = 4
+    vision_rope_theta: float = 10_000.0
+    """Fixed by the architecture."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Pixel limits the model is trained within; its `preprocessor_config.json` says the same."""
+
+    image_min_pixels: int = 4 * 784
+    image_max_pixels: int = 64 * 784
+    video_min_pixels: int = 4 * 784
+    video_max_pixels: int = 16 * 784
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Muon for the matrices of the blocks, AdamW for all else; rates are multiplied by the stage's."""
+
+    muon_lr: float = 0.02
+    muon_momentum: float = 0.95
+    muon_steps: int = 5
+    """Newton-Schulz iterations."""
+    adam_lr: float = 0.003
+    adam_betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.01
+    """Per step, times the rate; matrices only."""
+    max_gradient: float = 1.0
+    """Gradients are scaled down to this norm."""
+    warmup_steps: int = 60
+    batch_samples: int = 32
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of the recipe."""
+
+    name: str
+    frozen: tuple[str, ...]
+    """Prefixes of the weights that do not train."""
+    steps: int
+    lr: tuple[float, float, float]
+    """Rate multiplier at the start, share of the steps it is held for, and at the end; falls linearly."""
+    samples: dict[str, float]
+    """Shares of the kinds of sample."""
+    questions: dict[str, float]
+    """Chance that a question of each kind is asked about a scene."""
+    sizes: SizeMix
+    """Shares of small, medium, large and narrow pictures."""
+    words: float = 0.4
+    """Share of words, against numbers, among printed text."""
+    clip_frames: tuple[int, int] = (4, 10)
+    """Fewest and most frames of a clip."""
+    systems: float = 0.0
+    """Share of samples with a system turn of their own."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training run."""
+
+    stages: tuple[Stage, ...]
+    shape: Shape = field(default_factory=Shape)
+    limits: Limits = field(default_factory=Limits)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    seed: int = SEED
+    vocabulary_samples: int = 4000
+    """Samples whose texts the tokenizer is trained on."""
+
+
+_ALL_QUESTIONS = {
+    "caption": 0.6,
+    "color": 0.8,
+    "shape": 0.8,
+    "position": 0.8,
+    "size": 0.3,
+    "count": 0.9,
+    "what is at": 0.6,
+    "exists": 0.3,
+    "grounding": 0.7,
+    "background": 0.15,
+    "outside": 0.1,
+}
+
+SEE = Stage(
+    name="1 see",
+    frozen=(),
+    steps=700,
+    lr=(1.0, 1.0, 1.0),
+    samples={"scene": 0.6, "reading": 0.4},
+    questions={"caption": 1.0, "what is at": 0.5, "grounding": 0.5},
+    sizes=(0.85, 0.15, 0.0, 0.0),
+)
+UNDERSTAND = Stage(
+    name="2 understand",
+    frozen=(),
+    steps=3000,
+    lr=(1.0, 0.55, 0.1),
+    samples={
+        "scene": 0.38,
+        "reading": 0.24,
+        "handwriting": 0.05,
+        "clip": 0.19,
+        "pair": 0.08,
+        "talk": 0.03,
+        "photo": 0.03,
+    },
+    questions=_ALL_QUESTIONS,
+    sizes=(0.52, 0.22, 0.10, 0.16),
+    systems=0.05,
+)
+TALK = Stage(
+    name="3 talk",
+    frozen=("visual.",),
+    steps=500,
+    lr=(0.25, 0.0, 0.0),
+    samples={
+        "scene": 0.36,
+        "reading": 0.2,
+        "handwriting": 0.05,
+        "clip": 0.2,
+        "pair": 0.08,
+        "talk": 0.07,
+        "photo": 0.04,
+    },
+    questions=_ALL_QUESTIONS,
+    sizes=(0.42, 0.22, 0.18, 0.18),
+    systems=0.2,
+)
+
+FULL = Recipe(stages=(SEE, UNDERSTAND, TALK))

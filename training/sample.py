@@ -1,0 +1,76 @@
+"""What the model learns from: media, and exchanges about them. Plain values; twin of one chat request each.
+
+A sample's exchanges share their media, so a picture is drawn and encoded once for many questions; each exchange is
+nevertheless seen by the model as a conversation of its own (`training/batch.py`).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from model_executor.engine import Modality
+from model_executor.tokens import MediaSlot
+from server.chatml import Message
+from training.drawing import Pixels
+
+SizeMix = tuple[float, float, float, float]
+"""Shares of small, medium, large and narrow pictures."""
+Split = Literal["training", "held-out"]
+
+
+@dataclass(frozen=True, slots=True)
+class Medium:
+    """A picture (one frame) or a clip (frames half a second apart): uint8 [H, W, 3] each, at source size."""
+
+    modality: Modality
+    frames: tuple[Pixels, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One conversation up to the answer, and the answer to learn."""
+
+    task: str
+    messages: tuple[Message, ...]
+    answer: str
+    """May hold grounding tokens; the end token is added when it is encoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Media and the exchanges about them; every exchange shows all the media, in order."""
+
+    media: tuple[Medium, ...]
+    exchanges: tuple[Exchange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question and its answer before they are put in a conversation."""
+
+    task: str
+    question: str
+    answer: str
+
+
+def picture(pixels: Pixels) -> Medium:
+    """A still."""
+    return Medium("image", (pixels,))
+
+
+def converse(media: tuple[Medium, ...], asked: list[Asked], *, system: str | None, media_first: bool) -> Sample:
+    """A sample with each of `asked` as a user turn that holds the media and the question.
+
+    Args:
+        media: shown in every turn.
+        asked: questions with answers.
+        system: text of a system turn; None for none.
+        media_first: whether the media stand before the question.
+    """
+    opening = () if system is None else (Message("system", (system,)),)
+    slots = tuple(MediaSlot(index, medium.modality) for index, medium in enumerate(media))
+
+    def exchange(item: Asked) -> Exchange:
+        parts = (*slots, item.question) if media_first else (item.question, *slots)
+        return Exchange(item.task, (*opening, Message("user", parts)), item.answer)
+
+    return Sample(media, tuple(exchange(item) for item in asked))
