@@ -13,10 +13,12 @@
         ├── UnavailableError     503  with Retry-After
         └── DeadlineError        504  with x-should-retry: false
 
-The handlers in `server/app.py` turn them into responses; `server/sse.py` into events.
+`server/boundary.py` turns them into responses; `server/sse.py` into events.
 """
 
 from typing import Any, ClassVar
+
+from model_executor.engine import EngineUnavailableError, RequestRefusedError
 
 MAX_MESSAGE_CHARS = 2_000
 
@@ -176,3 +178,16 @@ class DeadlineError(ServerError):
     def headers(self) -> dict[str, str]:
         """Read by the official SDKs."""
         return {"x-should-retry": "false"}
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """What the API answers for `error`: itself, the engine's errors by their kind, and a plain 500 for the rest."""
+    match error:
+        case ApiError():
+            return error
+        case EngineUnavailableError():
+            return UnavailableError(f"The model is not available at the moment ({error.state}): {error}.")
+        case RequestRefusedError():
+            return BadRequestError(str(error), param=error.param, code=error.code)
+        case _:
+            return InternalError()

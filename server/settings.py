@@ -5,6 +5,8 @@ from `model_executor.engine.EngineSettings`, which the engine host reads too). L
 passed down as arguments; nothing else reads the environment.
 """
 
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -53,7 +55,7 @@ class MediaSettings(BaseModel):
 
 
 class Settings(BaseSettings):
-    """All settings. Environment: `TESSERA_` and the name, sections joined by `__`; flags: `--section.name-with-dashes`."""
+    """All settings. Environment: `TESSERA_` and the name, sections joined by `__`; flags: `--section.name-in-words`."""
 
     model_config = SettingsConfigDict(
         env_prefix="TESSERA_",
@@ -84,3 +86,8 @@ class Settings(BaseSettings):
     """Time running answers get to finish after SIGTERM."""
     engine: EngineSettings = EngineSettings()
     media: MediaSettings = MediaSettings()
+
+    @property
+    def model_name(self) -> str:
+        """What clients call the model."""
+        return self.served_model_name or Path(self.model).name

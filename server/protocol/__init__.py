@@ -1,0 +1,1 @@
+"""The wire models of the OpenAI API; plain pydantic, knowing nothing of the rest of the project."""

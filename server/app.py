@@ -1,0 +1,65 @@
+"""The application: routes, and the layers every request passes.
+
+From the outside in: access (id, log, metrics), boundary (errors become bodies), auth, body limit, disconnect, routes.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from server.access import Access
+from server.auth import Auth, split_keys
+from server.body import BodyLimit
+from server.boundary import Boundary, translate_http_exception
+from server.disconnect import Disconnect
+from server.metrics import Metrics
+from server.routes import chat, health, metrics, models, openapi
+from server.service import OpenModel, Service
+from server.settings import Settings
+
+OPEN_PATHS = ("/health",)
+"""Paths that need no key."""
+
+
+def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
+    """The ASGI application; its lifespan opens and closes the model.
+
+    Args:
+        settings: of the server.
+        open_model: brings up what answers requests.
+    """
+    measurements = Metrics()
+    service = Service(settings, open_model, measurements)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+
+    app = FastAPI(
+        title="Tessera",
+        version=version("tessera-serve"),
+        description="Qwen2-VL behind the OpenAI API: text, pictures and video.",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        middleware=[
+            Middleware(Access, metrics=measurements),
+            Middleware(Boundary),
+            Middleware(Auth, keys=settings.api_key, open_paths=OPEN_PATHS),
+            Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
+            Middleware(Disconnect),
+        ],
+        exception_handlers={HTTPException: translate_http_exception},
+    )
+    app.state.service = service
+    app.state.needs_key = bool(split_keys(settings.api_key))
+    for family in (chat, models, health, metrics, openapi):
+        app.include_router(family.router)
+    return app

@@ -1,0 +1,212 @@
+"""The use case: a chat request becomes a prompt and media, goes to the engine, and comes back as an answer.
+
+1. Messages become turns and media (`conversation.py`).
+2. Media are fetched, decoded and sized (`media/`).
+3. Turns are rendered and encoded, placeholders spliced in and checked (`prompt.py`).
+4. The context and the sampling limits are checked (`sampling.py`).
+5. The engine generates; each delta is folded or becomes chunks (`answer.py`).
+6. Whatever happens, the engine's iterator is closed and the media are released.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from model_executor.engine import Delta, Engine, Modality
+from model_executor.tokens import Tokenizer
+from server.answer import Answer
+from server.conversation import Conversation, read_conversation
+from server.media.part import MediaPart, PreparedMedia
+from server.metrics import Metrics
+from server.prompt import build_prompt
+from server.protocol.chat_request import ChatCompletionRequest
+from server.protocol.chat_response import ChatCompletion, ChatCompletionChunk, Dimensions, MediaReport, Report
+from server.sampling import sampling_limits
+
+
+class MediaPreparer(Protocol):
+    """Brings and decodes media."""
+
+    async def prepare(self, parts: Sequence[MediaPart], tenant: str) -> list[PreparedMedia]:
+        """Prepare all media of a request, in order; none is left held when it raises.
+
+        Raises:
+            ApiError: a medium cannot be used, or cannot be prepared now.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """Everything a request needs of the model."""
+
+    name: str
+    """What clients call it."""
+    created: int
+    """When it was opened, in seconds since 1970."""
+    engine: Engine
+    media: MediaPreparer
+    tokenizer: Tokenizer
+    chat_template: str | None
+    """The checkpoint's Jinja template, or None for ChatML."""
+    end_token_ids: tuple[int, ...]
+    """Ids after which an answer is over."""
+
+
+class Chat:
+    """Answers chat requests with one model.
+
+    Args:
+        model: what answers.
+        default_max_tokens: longest answer where a request names none; None for what the context leaves.
+        metrics: where to measure.
+    """
+
+    def __init__(self, model: ServedModel, *, default_max_tokens: int | None, metrics: Metrics) -> None:
+        """See the class."""
+        self._model = model
+        self._default_max_tokens = default_max_tokens
+        self._metrics = metrics
+
+    async def complete(self, request: ChatCompletionRequest, tenant: str) -> ChatCompletion:
+        """The whole answer.
+
+        Args:
+            request: what was asked.
+            tenant: whose caches may be used; the empty string where there is one tenant only.
+
+        Raises:
+            ApiError: the request, or one of its media, cannot be served.
+            EngineError: the engine refuses it, fails or is not there.
+        """
+        async with self._generation(request, tenant) as (answer, deltas):
+            async for delta in deltas:
+                answer.add(delta)
+            return answer.completion()
+
+    async def stream(self, request: ChatCompletionRequest, tenant: str) -> AsyncGenerator[ChatCompletionChunk, None]:
+        """The answer as it grows; nothing is yielded before the engine's first delta.
+
+        Args:
+            request: as `complete`.
+            tenant: as `complete`.
+
+        Raises:
+            ApiError: as `complete`.
+            EngineError: as `complete`.
+        """
+        async with self._generation(request, tenant) as (answer, deltas):
+            async for delta in deltas:
+                for chunk in answer.chunks(delta):
+                    yield chunk
+            if (last := answer.last_chunk()) is not None:
+                yield last
+
+    @asynccontextmanager
+    async def _generation(
+        self, request: ChatCompletionRequest, tenant: str
+    ) -> AsyncIterator[tuple[Answer, AsyncIterator[Delta]]]:
+        started_s = time.perf_counter()
+        id_ = f"chatcmpl-{uuid.uuid4().hex}"
+        model = self._model
+        conversation = read_conversation(request.messages)
+        media = await self._prepare(conversation, tenant)
+        try:
+            with self._metrics.stage_s.labels("prompt").time():
+                prompt = await asyncio.to_thread(
+                    build_prompt,
+                    conversation.turns,
+                    media,
+                    model.tokenizer,
+                    template=model.chat_template,
+                    add_generation_prompt=_opens_turn(request),
+                    continue_final_message=request.continue_final_message,
+                    add_vision_id=request.add_vision_id,
+                    cache_salt=tenant or None,
+                )
+            limits = sampling_limits(
+                request,
+                num_prompt_tokens=len(prompt.token_ids),
+                max_model_len=model.engine.max_model_len,
+                default_max_tokens=self._default_max_tokens,
+                num_vocabulary_tokens=model.tokenizer.num_tokens,
+            )
+            answer = Answer(
+                id_=id_,
+                created=int(time.time()),
+                model=model.name,
+                num_choices=request.n,
+                num_prompt_tokens=len(prompt.token_ids),
+                num_image_tokens=_num_tokens(media, "image"),
+                num_video_tokens=_num_tokens(media, "video"),
+                logprobs=limits.logprobs,
+                include_usage=request.include_usage,
+                report=_report(conversation.media, media) if "media" in request.include else None,
+                tokenizer=model.tokenizer,
+                end_token_ids=model.end_token_ids,
+            )
+            self._metrics.prompt_tokens.observe(len(prompt.token_ids))
+            async with (
+                aclosing(model.engine.generate(id_, prompt, limits)) as deltas,
+                aclosing(self._measured(deltas, started_s)) as measured,
+            ):
+                yield answer, measured
+            self._metrics.answer_tokens.observe(answer.num_answer_tokens)
+        finally:
+            for medium in media:
+                medium.release()
+
+    async def _prepare(self, conversation: Conversation, tenant: str) -> list[PreparedMedia]:
+        if not conversation.media:
+            return []
+        with self._metrics.stage_s.labels("media").time():
+            media = await self._model.media.prepare(conversation.media, tenant)
+        for medium in media:
+            self._metrics.media_tokens.labels(medium.modality).inc(medium.grid.num_tokens)
+        return media
+
+    async def _measured(self, deltas: AsyncIterator[Delta], started_s: float) -> AsyncGenerator[Delta, None]:
+        """The same deltas, timed."""
+        last_s: dict[int, float] = {}
+        async for delta in deltas:
+            now_s = time.perf_counter()
+            if not last_s:
+                self._metrics.first_token_s.observe(now_s - started_s)
+            elif delta.index in last_s and delta.token_ids:
+                self._metrics.inter_token_s.observe((now_s - last_s[delta.index]) / len(delta.token_ids))
+            last_s[delta.index] = now_s
+            yield delta
+        self._metrics.answer_s.observe(time.perf_counter() - started_s)
+
+
+def _opens_turn(request: ChatCompletionRequest) -> bool:
+    if request.add_generation_prompt is None:
+        return not request.continue_final_message
+    return request.add_generation_prompt
+
+
+def _num_tokens(media: Sequence[PreparedMedia], modality: Modality) -> int:
+    return sum(medium.grid.num_tokens for medium in media if medium.modality == modality)
+
+
+def _report(parts: Sequence[MediaPart], media: Sequence[PreparedMedia]) -> Report:
+    return Report(media=[_medium_report(part, medium) for part, medium in zip(parts, media, strict=True)])
+
+
+def _medium_report(part: MediaPart, medium: PreparedMedia) -> MediaReport:
+    video = medium.modality == "video"
+    return MediaReport(
+        param=part.param,
+        modality=medium.modality,
+        source_size=Dimensions(width=medium.source_size.width, height=medium.source_size.height),
+        size=Dimensions(width=medium.size.width, height=medium.size.height),
+        grid=(medium.grid.t, medium.grid.h, medium.grid.w),
+        tokens=medium.grid.num_tokens,
+        frames=len(medium.frame_times_s) if video else None,
+        timestamps=[round(time_s, 6) for time_s in medium.frame_times_s] if video else None,
+        fps=medium.effective_fps,
+        notes=list(medium.notes),
+    )

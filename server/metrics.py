@@ -1,0 +1,103 @@
+"""What the server counts and measures, in Prometheus' terms, on a registry of its own.
+
+Labels come from fixed sets only: route templates, HTTP methods, status classes, stages, engine states. Whatever a
+client can make up (model names, paths, keys) is never a label.
+"""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from model_executor.engine import EngineState, EngineStats
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+_SHORT_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+_LONG_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600)
+_TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16_384, 65_536, 262_144)
+
+
+class Metrics:
+    """The server's own measurements, and the engine's last reading."""
+
+    def __init__(self) -> None:
+        """A registry of its own, so that several servers fit into one process."""
+        self.registry = registry = CollectorRegistry()
+        self.requests_in_flight = Gauge(
+            "tessera_http_requests_in_flight", "Requests being answered.", registry=registry
+        )
+        self._requests = Counter(
+            "tessera_http_requests", "Requests answered.", ["route", "method", "status"], registry=registry
+        )
+        self._request_s = Histogram(
+            "tessera_http_request_seconds", "Request to last byte.", ["route"], buckets=_LONG_S, registry=registry
+        )
+        self.stage_s = Histogram(
+            "tessera_stage_seconds",
+            "Work before the engine gets a request: media (fetch, queue, decode) and prompt (render, encode).",
+            ["stage"],
+            buckets=_LONG_S,
+            registry=registry,
+        )
+        self.first_token_s = Histogram(
+            "tessera_time_to_first_token_seconds", "Request to first token.", buckets=_LONG_S, registry=registry
+        )
+        self.inter_token_s = Histogram(
+            "tessera_inter_token_seconds", "Time per token after the first.", buckets=_SHORT_S, registry=registry
+        )
+        self.answer_s = Histogram(
+            "tessera_answer_seconds", "Request to last token.", buckets=_LONG_S, registry=registry
+        )
+        self.prompt_tokens = Histogram(
+            "tessera_request_prompt_tokens", "Prompt tokens of a request.", buckets=_TOKENS, registry=registry
+        )
+        self.answer_tokens = Histogram(
+            "tessera_request_generation_tokens", "Tokens generated for a request.", buckets=_TOKENS, registry=registry
+        )
+        self.media_tokens = Counter(
+            "tessera_media_tokens", "Prompt tokens of prepared media.", ["modality"], registry=registry
+        )
+        self._engine = _EngineReading()
+        registry.register(self._engine)
+
+    def count_request(self, route: str, method: str, status: int, duration_s: float) -> None:
+        """Count one answered request; `route` is a template, `status` is counted by its class."""
+        known_method = method if method in _METHODS else "other"
+        self._requests.labels(route, known_method, f"{status // 100}xx").inc()
+        self._request_s.labels(route).observe(duration_s)
+
+    def render(self, state: EngineState, stats: EngineStats | None) -> bytes:
+        """Everything in Prometheus' text format, with the engine's reading (None where it cannot be had)."""
+        self._engine.state, self._engine.stats = state, stats
+        return generate_latest(self.registry)
+
+
+class _EngineReading:
+    """The engine's own gauges and counters, as read for this scrape; absent while it cannot be asked."""
+
+    def __init__(self) -> None:
+        self.state = EngineState.LOADING
+        self.stats: EngineStats | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        states = GaugeMetricFamily("tessera_engine_state", "1 for the state the engine is in.", labels=["state"])
+        for state in EngineState:
+            states.add_metric([state.value], float(state is self.state))
+        yield states
+        if (now := self.stats) is None:
+            return
+        yield GaugeMetricFamily("tessera_requests_running", "Sequences being generated.", now.num_running)
+        yield GaugeMetricFamily("tessera_requests_waiting", "Requests waiting for a place.", now.num_waiting)
+        yield GaugeMetricFamily("tessera_kv_cache_usage", "Share of KV blocks in use, 0 to 1.", now.kv_cache_usage)
+        for name, text, value in (
+            ("preemptions", "Sequences put back for want of KV blocks.", now.num_preemptions),
+            ("prompt_tokens", "Prompt tokens computed or taken from the cache.", now.prompt_tokens),
+            ("generation_tokens", "Tokens generated.", now.generation_tokens),
+            ("prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", now.prefix_cache_queries),
+            ("prefix_cache_hits", "Prompt tokens found in the prefix cache.", now.prefix_cache_hits),
+            ("encoder_cache_queries", "Media looked up in the encoder cache.", now.encoder_cache_queries),
+            ("encoder_cache_hits", "Media found in the encoder cache.", now.encoder_cache_hits),
+        ):
+            yield CounterMetricFamily(f"tessera_{name}", text, value)

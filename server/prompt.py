@@ -1,0 +1,85 @@
+"""Turns and prepared media as the engine's prompt: rendered, encoded, counted. Pure, and slow for long texts."""
+
+from collections.abc import Sequence
+
+from model_executor.engine import MediaItem, Modality, Prompt
+from model_executor.tokens import Encoded, Tokenizer
+from server.chatml import Message, TemplateFaultError, render
+from server.errors import BadRequestError
+from server.media.part import PreparedMedia
+
+_PLACEHOLDERS: dict[Modality, str] = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
+
+
+class PlaceholderError(Exception):
+    """Placeholders and grids disagree: a fault of ours, and one the engine would answer with nonsense."""
+
+
+def build_prompt(
+    turns: Sequence[Message],
+    media: Sequence[PreparedMedia],
+    tokenizer: Tokenizer,
+    *,
+    template: str | None,
+    continue_final_message: bool,
+    add_generation_prompt: bool,
+    add_vision_id: bool,
+    cache_salt: str | None,
+) -> Prompt:
+    """The prompt of a conversation, with one placeholder per token of each medium.
+
+    Args:
+        turns: the conversation; its media slots index `media`.
+        media: what stands in the slots.
+        tokenizer: the model's.
+        template: the checkpoint's chat template, or None for ChatML.
+        continue_final_message: as `chatml.render`.
+        add_generation_prompt: as `chatml.render`.
+        add_vision_id: as `chatml.render`.
+        cache_salt: as `Prompt.cache_salt`.
+
+    Raises:
+        BadRequestError: the template refuses the conversation.
+        PlaceholderError: see the class.
+    """
+    try:
+        segments = render(
+            turns,
+            template=template,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            add_vision_id=add_vision_id,
+        )
+    except TemplateFaultError as error:
+        raise BadRequestError(f"The conversation cannot be rendered: {error}.", param="messages") from error
+    encoded = tokenizer.encode(segments, [medium.grid.num_tokens for medium in media])
+    _check(encoded, media, tokenizer)
+    items = [
+        MediaItem(
+            modality=medium.modality,
+            grid=(medium.grid.t, medium.grid.h, medium.grid.w),
+            offset=offset,
+            num_tokens=medium.grid.num_tokens,
+            digest=medium.digest,
+            path=medium.path,
+        )
+        for medium, offset in zip(media, encoded.media_offsets, strict=True)
+    ]
+    return Prompt(encoded.token_ids, sorted(items, key=lambda item: item.offset), cache_salt)
+
+
+def _check(encoded: Encoded, media: Sequence[PreparedMedia], tokenizer: Tokenizer) -> None:
+    """Every medium has exactly its placeholders where it stands, and there are no others."""
+    for modality, name in _PLACEHOLDERS.items():
+        placeholder = tokenizer.special_id(name)
+        total = 0
+        for medium, offset in zip(media, encoded.media_offsets, strict=True):
+            if medium.modality != modality:
+                continue
+            num_tokens = medium.grid.num_tokens
+            total += num_tokens
+            run = encoded.token_ids[offset : offset + num_tokens]
+            if offset < 0 or run != [placeholder] * num_tokens:
+                raise PlaceholderError(f"a medium of {num_tokens} tokens is not at {offset}")
+        if placeholder is not None and encoded.token_ids.count(placeholder) != total:
+            raise PlaceholderError(f"the prompt has more {name} than its media have tokens")

@@ -1,0 +1,163 @@
+"""Answers of `POST /v1/chat/completions`: the whole one, and the chunks of a stream.
+
+A field that was not given is left out when encoding (`exclude_unset`), one given as None is written as null; the API
+needs both.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+FinishReason = Literal["stop", "length"]
+
+
+class Outgoing(BaseModel):
+    """An object the server sends."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    def encode(self) -> bytes:
+        """The object as JSON, without the fields that were not given."""
+        return self.model_dump_json(exclude_unset=True).encode()
+
+
+class TopLogprob(Outgoing):
+    """A likely token of one position."""
+
+    token: str
+    logprob: float
+    """Natural logarithm of the probability, at least -9999."""
+    bytes: list[int]
+    """UTF-8 bytes of the token; a character may be spread over several tokens."""
+
+
+class TokenLogprob(TopLogprob):
+    """The token of one position, and the most likely ones."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(Outgoing):
+    """Log-probabilities of a choice, or of a chunk of it."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class PromptTokensDetails(Outgoing):
+    """Of the prompt's tokens."""
+
+    cached_tokens: int
+    """Taken from the prefix cache."""
+    image_tokens: int
+    """Of pictures, without delimiters."""
+    video_tokens: int
+    """Of clips, without delimiters."""
+
+
+class Usage(Outgoing):
+    """What a request cost, in tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class Dimensions(Outgoing):
+    """Size in pixels."""
+
+    width: int
+    height: int
+
+
+class MediaReport(Outgoing):
+    """What was done to one medium."""
+
+    param: str
+    """The content part, such as `messages[0].content[1]`."""
+    modality: Literal["image", "video"]
+    source_size: Dimensions
+    """As sent, upright."""
+    size: Dimensions
+    """As the model sees it."""
+    grid: tuple[int, int, int]
+    """Temporal slices, rows and columns of 14 px patches."""
+    tokens: int
+    """Tokens in the prompt, without the two delimiters."""
+    frames: int | None
+    """Sampled frames of a clip."""
+    timestamps: list[float] | None
+    """Presentation time of each sampled frame, in seconds."""
+    fps: float | None
+    """Sampled frames per second of presentation time."""
+    notes: list[str]
+    """What a person should know."""
+
+
+class Report(Outgoing):
+    """What the server tells beyond the standard, on request by `include`."""
+
+    media: list[MediaReport]
+
+
+class Message(Outgoing):
+    """An answer."""
+
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+
+
+class Choice(Outgoing):
+    """One of the `n` answers."""
+
+    index: int
+    message: Message
+    logprobs: Logprobs | None
+    finish_reason: FinishReason
+
+
+class ChatCompletion(Outgoing):
+    """The whole answer."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    """Seconds since 1970."""
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    tessera: Report | None = None
+
+
+class ChoiceDelta(Outgoing):
+    """What a chunk adds to an answer; the first of a choice has the role."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    refusal: None = None
+
+
+class ChunkChoice(Outgoing):
+    """A chunk of one of the `n` answers."""
+
+    index: int
+    delta: ChoiceDelta
+    logprobs: Logprobs | None
+    finish_reason: FinishReason | None
+
+
+class ChatCompletionChunk(Outgoing):
+    """One event of a stream."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    """Seconds since 1970; the same in all chunks."""
+    model: str
+    choices: list[ChunkChoice]
+    """Empty in the last chunk with `include_usage`."""
+    usage: Usage | None = None
+    """With `include_usage`: null in all chunks but the last."""
+    tessera: Report | None = None

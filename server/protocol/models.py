@@ -1,0 +1,24 @@
+"""Answers of `GET /v1/models` and `GET /v1/models/{id}`."""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+
+class Model(BaseModel):
+    """A model that can be asked."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    """Seconds since 1970."""
+    owned_by: str = "tessera"
+    max_model_len: int
+    """Context length in tokens, prompt and answer together."""
+
+
+class ModelList(BaseModel):
+    """The models that can be asked."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]

@@ -1,0 +1,36 @@
+"""`POST /v1/chat/completions`."""
+
+from fastapi import APIRouter, Request, Response
+
+from server.body import read_json
+from server.openapi import errors, event_stream, json_body
+from server.protocol.chat_request import ChatCompletionRequest
+from server.protocol.chat_response import ChatCompletion, ChatCompletionChunk
+from server.service import Service
+from server.sse import EventStream
+
+router = APIRouter()
+
+
+@router.post(
+    "/v1/chat/completions",
+    summary="Answer a conversation",
+    operation_id="createChatCompletion",
+    response_class=Response,
+    openapi_extra=json_body(ChatCompletionRequest),
+    responses={
+        200: {"model": ChatCompletion, "content": event_stream(ChatCompletionChunk), "description": "The answer."},
+        **errors(400, 401, 404, 413, 429, 500, 503, 504),
+    },
+)
+async def create_chat_completion(request: Request) -> Response:
+    """Answer a conversation of text, pictures and clips, as a whole or as a stream of server-sent events."""
+    service: Service = request.app.state.service
+    chat = service.chat()
+    body = await read_json(request, ChatCompletionRequest)
+    service.require_model(body.model)
+    tenant: str = request.state.tenant
+    if body.stream:
+        return EventStream(chat.stream(body, tenant), keep_alive_s=service.keep_alive_s)
+    answer = await chat.complete(body, tenant)
+    return Response(answer.encode(), media_type="application/json")

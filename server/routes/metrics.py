@@ -1,0 +1,30 @@
+"""`GET /metrics`: Prometheus' text format."""
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
+
+from model_executor.engine import EngineStats, EngineUnavailableError
+from server.errors import UnavailableError
+from server.metrics import CONTENT_TYPE
+from server.openapi import errors
+from server.service import Service
+
+router = APIRouter()
+
+
+@router.get(
+    "/metrics",
+    summary="Measurements for Prometheus",
+    operation_id="metrics",
+    response_class=PlainTextResponse,
+    responses=errors(401, 500),
+)
+async def metrics(request: Request) -> Response:
+    """The server's own measurements and a fresh reading of the engine's; without the latter while it is away."""
+    service: Service = request.app.state.service
+    stats: EngineStats | None
+    try:
+        stats = await service.model().engine.stats()
+    except (UnavailableError, EngineUnavailableError):
+        stats = None
+    return Response(service.metrics.render(service.state, stats), headers={"Content-Type": CONTENT_TYPE})

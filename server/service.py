@@ -1,0 +1,108 @@
+"""The model behind the routes: being opened, open, lost, or failed.
+
+The HTTP side listens before the model is there. What opens it is handed in as a function, so that tests open fakes and
+`server/__main__.py` opens a checkpoint, an engine process and media workers (`server/opening.py`).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from model_executor.engine import EngineState
+from server.chat import Chat, ServedModel
+from server.errors import NotFoundError, UnavailableError
+from server.metrics import Metrics
+from server.settings import Settings
+
+OpenModel = Callable[[], AbstractAsyncContextManager[ServedModel]]
+"""Brings the model up and, on leaving, takes it down; may take minutes, and need not wait until the engine is ready."""
+
+LOADING_RETRY_S = 5
+RESTARTING_RETRY_S = 2
+
+
+class Service:
+    """The one model of the server.
+
+    Args:
+        settings: of the server.
+        open_model: see `OpenModel`.
+        metrics: where to measure.
+    """
+
+    def __init__(self, settings: Settings, open_model: OpenModel, metrics: Metrics) -> None:
+        """See the class."""
+        self.model_name = settings.model_name
+        self.metrics = metrics
+        self.keep_alive_s = settings.keep_alive_s
+        self.failure: Exception | None = None
+        """Why the model could not be opened."""
+        self._default_max_tokens = settings.default_max_tokens
+        self._open_model = open_model
+        self._model: ServedModel | None = None
+
+    @property
+    def state(self) -> EngineState:
+        """Where the model is in its life."""
+        if self.failure is not None:
+            return EngineState.FAILED
+        return EngineState.LOADING if self._model is None else self._model.engine.state
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Open the model in the background; take it down on leaving."""
+        closing = asyncio.Event()
+        holder = asyncio.create_task(self._hold(closing))
+        try:
+            yield
+        finally:
+            closing.set()
+            if self._model is None:
+                holder.cancel()
+            await asyncio.wait({holder})
+        if not holder.cancelled():
+            holder.result()
+
+    async def _hold(self, closing: asyncio.Event) -> None:
+        try:
+            async with self._open_model() as model:
+                self._model = model
+                await closing.wait()
+        except Exception as error:
+            # Kept for the process to report and exit on; requests are answered 503 until then.
+            self.failure = error
+        finally:
+            self._model = None
+
+    def model(self) -> ServedModel:
+        """The open model.
+
+        Raises:
+            UnavailableError: it is not ready.
+        """
+        state = self.state
+        if self._model is None or state is not EngineState.READY:
+            retry_after_s = RESTARTING_RETRY_S if state is EngineState.RESTARTING else LOADING_RETRY_S
+            raise UnavailableError(f"The model is not ready: {state.value}.", retry_after_s=retry_after_s)
+        return self._model
+
+    def chat(self) -> Chat:
+        """The chat use case over the open model.
+
+        Raises:
+            UnavailableError: the model is not ready.
+        """
+        return Chat(self.model(), default_max_tokens=self._default_max_tokens, metrics=self.metrics)
+
+    def require_model(self, name: str) -> None:
+        """Check that a request names the served model.
+
+        Raises:
+            NotFoundError: it names another one.
+        """
+        if name != self.model_name:
+            raise NotFoundError(
+                f"The model {name[:100]!r} does not exist; this server has {self.model_name!r}.",
+                param="model",
+                code="model_not_found",
+            )

@@ -1,0 +1,96 @@
+"""Server-sent events: encoding, comments that keep a silent connection open, an error in the stream, the end mark.
+
+What it does not: know what the events say, or notice a departed client (`server/disconnect.py` cancels the stream).
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Protocol
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from server.boundary import reported
+
+DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
+
+
+class Event(Protocol):
+    """Anything that can be sent."""
+
+    def encode(self) -> bytes:
+        """The event's data, on one line."""
+
+
+class EventStream(Response):
+    """The response that sends events as they come.
+
+    The status line goes out with the first event, so an error before it is still an HTTP error. After `keep_alive_s`
+    without any, the stream is opened by a comment: a long preparation must not look like a dead connection. Errors from
+    then on are one event, followed by the end mark.
+
+    Args:
+        events: what to send; closed at the end, also when the response is cancelled.
+        keep_alive_s: silence after which a comment is sent, in seconds.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[Event, None], *, keep_alive_s: float) -> None:
+        """See the class."""
+        self.status_code = 200
+        self.background = None
+        self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        self._events = events
+        self._keep_alive_s = keep_alive_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send everything.
+
+        Raises:
+            Exception: what `events` raised before the stream was open.
+        """
+        queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue(maxsize=1)
+        pump = asyncio.create_task(self._pump(queue))
+        try:
+            item = await self._next(queue)
+            if isinstance(item, Exception):
+                raise item
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            while item is not None:
+                await send({"type": "http.response.body", "body": _frame(item, scope), "more_body": True})
+                item = None if isinstance(item, Exception) else await self._next(queue)
+            await send({"type": "http.response.body", "body": DONE, "more_body": False})
+        finally:
+            pump.cancel()
+            await asyncio.wait({pump})
+
+    async def _pump(self, queue: "asyncio.Queue[Event | Exception | None]") -> None:
+        """Run the generator in one task from start to close, as its timeouts and task groups need."""
+        try:
+            async with aclosing(self._events) as events:
+                async for event in events:
+                    await queue.put(event)
+        except Exception as error:
+            await queue.put(error)
+        else:
+            await queue.put(None)
+
+    async def _next(self, queue: "asyncio.Queue[Event | Exception | None]") -> "Event | Exception | bytes | None":
+        try:
+            return await asyncio.wait_for(queue.get(), self._keep_alive_s)
+        except TimeoutError:
+            return KEEP_ALIVE
+
+
+def _frame(item: Event | Exception | bytes, scope: Scope) -> bytes:
+    if isinstance(item, bytes):
+        return item
+    if isinstance(item, Exception):
+        data = json.dumps(reported(item, scope).body(), ensure_ascii=False, separators=(",", ":")).encode()
+    else:
+        data = item.encode()
+    return b"data: " + data + b"\n\n"
