@@ -1,0 +1,203 @@
+"""A picture's bytes to RGB pixels at the size the model sees. Pure; runs in a media worker.
+
+The header alone decides whether the picture is taken and how large it becomes; only then is it decoded. The order of
+steps is part of the contract with every reference: upright first, then alpha on white, then RGB, then bicubic.
+
+Source: Pillow 12 (`Image.draft`, `Image.has_transparency_data`); the EXIF orientation values are EXIF 2.32's.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from model_executor.geometry import GeometryError, Size, fit
+from server.errors import BadRequestError, ClientError
+from server.media.job import ImageBudget
+from server.media.patches import Pixels
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+"""What is decoded; of animations and multi-page files, the first picture."""
+
+DRAFT_MARGIN = 2
+"""A JPEG may be decoded at a reduced size as long as that is this many times the size wanted; on photos the result
+stays within 1/255 mean absolute difference of a full decode."""
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SWAPPING = frozenset({5, 6, 7, 8})
+_SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+
+# `media.max_source_pixels` is the one limit.
+Image.MAX_IMAGE_PIXELS = None
+
+
+class Picture:
+    """A picture whose header was read and accepted; its pixels come with `render`.
+
+    Args:
+        file: the encoded picture, at its start.
+        max_source_pixels: limit of the picture's area before resizing.
+
+    Raises:
+        BadRequestError: not a picture of a known format, damaged, or too large.
+    """
+
+    def __init__(self, file: BinaryIO, *, max_source_pixels: int) -> None:
+        """See the class."""
+        with _translated():
+            if not file.read(1):
+                raise BadRequestError("The picture is empty (0 bytes).")
+            file.seek(0)
+            self._image: Image.Image = Image.open(file, formats=FORMATS)
+        width, height = self._image.size
+        refuse_bomb(width, height, max_source_pixels)
+        self.notes: tuple[str, ...] = ()
+        """What a person should know."""
+        self._orientation = self._read_orientation()
+        self.size = Size(width, height) if self._orientation in _SWAPPING else Size(height, width)
+        """Upright, before resizing."""
+
+    def render(self, size: Size) -> Pixels:
+        """Decode and resize.
+
+        Args:
+            size: the result's.
+
+        Returns:
+            uint8 [size.height, size.width, 3], RGB.
+
+        Raises:
+            BadRequestError: truncated, corrupt, or of a colour mode without a meaning here.
+        """
+        with _translated():
+            box = self._draft(size)
+            image: Image.Image = self._image
+            image.load()
+            if self._orientation in _UPRIGHT:
+                image = image.transpose(_UPRIGHT[self._orientation])
+                if box is not None and self._orientation in _SWAPPING:
+                    box = (box[1], box[0])
+            image = to_rgb(image)
+            # A reduced JPEG is rounded up to whole pixels; the box leaves out the rounding.
+            return resize(image, size, None if box is None else (0.0, 0.0, *box))
+
+    def _draft(self, size: Size) -> tuple[float, float] | None:
+        """Ask for a JPEG decoded at a fraction of its size; gives (width, height) of its content, or None."""
+        if self._image.format not in ("JPEG", "MPO") or self._image.mode not in ("L", "RGB"):
+            return None
+        wanted = (size.width, size.height)
+        if self._orientation in _SWAPPING:
+            wanted = (size.height, size.width)
+        drafted = self._image.draft(self._image.mode, (DRAFT_MARGIN * wanted[0], DRAFT_MARGIN * wanted[1]))
+        if drafted is None:
+            return None
+        left, top, right, bottom = drafted[1]
+        return right - left, bottom - top
+
+    def _read_orientation(self) -> int:
+        """The EXIF orientation; damaged EXIF does not make a picture useless, so it is told and left out."""
+        try:
+            with _translated():
+                orientation = self._image.getexif().get(_ORIENTATION_TAG, 1)
+        except BadRequestError:
+            self.notes += ("The EXIF data is damaged; the picture was taken as upright.",)
+            return 1
+        return orientation if isinstance(orientation, int) else 1
+
+
+def picture_size(source: Size, budget: ImageBudget) -> Size:
+    """The size a picture becomes.
+
+    Raises:
+        BadRequestError: the aspect ratio is above 200.
+    """
+    try:
+        fit(source.height, source.width, min_pixels=budget.min_pixels, max_pixels=budget.max_pixels)
+        height, width = budget.resized or (source.height, source.width)
+        return fit(height, width, min_pixels=budget.min_pixels, max_pixels=budget.max_pixels)
+    except GeometryError as error:
+        raise BadRequestError(f"The picture cannot be used: {error}.") from error
+
+
+def refuse_bomb(width: int, height: int, max_source_pixels: int) -> None:
+    """Refuse a picture or frame that is too large to decode.
+
+    Raises:
+        BadRequestError: more than `max_source_pixels`.
+    """
+    if width * height > max_source_pixels:
+        raise BadRequestError(
+            f"{width}x{height} px are {width * height} pixels; at most {max_source_pixels} are decoded "
+            "(media.max_source_pixels)."
+        )
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode to RGB: 16-bit gray scaled to 8 bits, transparency on white, palettes and CMYK converted."""
+    if image.mode in _SIXTEEN_BIT_MODES:
+        image = _from_sixteen_bit(image)
+    if image.mode in ("I", "F"):
+        raise BadRequestError("Pictures with 32 bits a sample have no defined brightness; 8 and 16 bits are taken.")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        opaque = Image.new("RGB", image.size, "white")
+        opaque.paste(image, mask=image.getchannel("A"))
+        return opaque
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def resize(image: Image.Image, size: Size, box: tuple[float, float, float, float] | None = None) -> Pixels:
+    """Bicubic with antialias, as Pillow does it.
+
+    Args:
+        image: mode RGB.
+        size: the result's.
+        box: the part of `image` to take, (left, top, right, bottom); None takes all.
+
+    Returns:
+        uint8 [size.height, size.width, 3].
+    """
+    return np.asarray(image.resize((size.width, size.height), Image.Resampling.BICUBIC, box=box))
+
+
+def _from_sixteen_bit(image: Image.Image) -> Image.Image:
+    samples = np.asarray(image).astype(np.uint32)
+    gray = Image.fromarray(((samples * 255 + 32_767) // 65_535).astype(np.uint8))
+    see_through = image.info.get("transparency")
+    if not isinstance(see_through, int):
+        return gray
+    gray.putalpha(Image.fromarray(np.where(samples == see_through, 0, 255).astype(np.uint8)))
+    return gray
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn whatever Pillow raises into our error.
+
+    Its decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError and more on damaged files, so
+    everything that leaves a call into Pillow counts as damage; its warnings are about the file, too.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except ClientError:
+        raise
+    except UnidentifiedImageError as error:
+        raise BadRequestError(f"Not a picture in a known format ({', '.join(FORMATS)}).") from error
+    except MemoryError as error:
+        raise BadRequestError("Decoding the picture needs more memory than media.max_worker_bytes.") from error
+    except Exception as error:
+        raise BadRequestError("The picture is truncated or corrupt.") from error

@@ -1,0 +1,88 @@
+"""What the pool tells a worker and what it hears back: one JSON line each way.
+
+Plain values only. Imported by the worker, so it pulls in neither pydantic nor anything that decodes.
+"""
+
+import msgspec
+
+PATCH_BYTES_PER_PIXEL = 3
+"""Bytes of patches per pixel and frame: RGB, uint8."""
+
+
+class ImageBudget(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
+    """What one picture may become, client's wishes and server's limits already joined."""
+
+    min_pixels: int
+    max_pixels: int
+    resized: tuple[int, int] | None
+    """(height, width) the client asks for instead of the picture's own; None for its own."""
+    max_source_pixels: int
+
+
+class ClipBudget(msgspec.Struct, frozen=True, kw_only=True, tag="clip"):
+    """What one clip may become, client's wishes and server's limits already joined."""
+
+    fps: float
+    """Frames to sample per second; of a list of frames, the rate they were sampled at."""
+    min_frames: int
+    max_frames: int
+    min_pixels: int
+    max_pixels: int
+    total_pixels: int
+    """Pixels over all temporal slices."""
+    resized: tuple[int, int] | None
+    """(height, width) the client asks for instead of the clip's own; None for its own."""
+    start_s: float | None
+    end_s: float | None
+    max_s: float
+    """Longest clip taken, in seconds of presentation time."""
+    max_source_pixels: int
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One medium to prepare."""
+
+    contents: list[str]
+    """Files of encoded bytes: one picture or clip, or the frames of a clip in order."""
+    is_frame_list: bool
+    """Whether `contents` are pictures that make up one clip."""
+    output: str
+    """File to write the patches to."""
+    budget: ImageBudget | ClipBudget
+    tenant: str
+    """Enters the digest, so that no cache is shared between tenants."""
+    timeout_s: float
+    """After this time and a little more the worker ends itself, in case nobody is left to kill it."""
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True, tag="prepared"):
+    """The patches are written."""
+
+    grid: tuple[int, int, int]
+    source_size: tuple[int, int]
+    """(height, width), upright."""
+    size: tuple[int, int]
+    """(height, width) the model sees."""
+    digest: str
+    frame_times_s: list[float] = []
+    effective_fps: float | None = None
+    notes: list[str] = []
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """The medium cannot be used; the message is for the client."""
+
+    message: str
+
+
+class NoSpace(msgspec.Struct, frozen=True, tag="no_space"):
+    """The shared-memory file system is full."""
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """A fault of ours; the traceback is for the log."""
+
+    traceback: str
+
+
+Outcome = Prepared | Refused | NoSpace | Failed

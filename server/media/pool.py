@@ -1,0 +1,325 @@
+"""Worker processes that decode media: a bounded queue, a deadline for every job, a new process for each that fails.
+
+Jobs are taken in the order of arrival plus estimated cost, and one worker of several takes only small jobs, so that a
+picture does not wait behind an hour of video. A job whose deadline passes, whose request goes away, or whose input
+brings the decoder down costs one process and nothing else. Nothing here blocks the event loop.
+
+Twin that must agree: `server/media/worker.py`.
+"""
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import logging
+import os
+import sys
+from dataclasses import dataclass, field
+
+import msgspec
+
+from server.errors import ApiError, BadRequestError, DeadlineError, InternalError, RateLimitError, UnavailableError
+from server.media.job import Failed, Job, NoSpace, Outcome, Prepared, Refused
+from server.media.shared import full_error
+from server.settings import MediaSettings
+
+LARGE_JOB_S = 1.0
+"""Estimated cost from which on a job is kept off the worker for small ones."""
+MAX_JOBS_PER_WORKER = 500
+"""A worker is replaced after so many, before its memory is in pieces."""
+
+_READY = b"ready\n"
+_START_TIMEOUT_S = 60
+_MAX_LINE_BYTES = 1 << 20
+_WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+
+_ANSWER: msgspec.json.Decoder[Outcome] = msgspec.json.Decoder(Outcome)
+_log = logging.getLogger(__name__)
+
+
+class _WorkerLostError(Exception):
+    """The worker ended in the middle of a job."""
+
+
+@dataclass(order=True, slots=True)
+class _Ticket:
+    """A job that waits or runs; sorted by when it should be taken."""
+
+    due_s: float
+    number: int
+    job: Job = field(compare=False)
+    param: str = field(compare=False)
+    is_large: bool = field(compare=False)
+    outcome: "asyncio.Future[Outcome]" = field(compare=False)
+
+
+class MediaPool:
+    """Runs media jobs in worker processes.
+
+    Args:
+        settings: `num_workers`, `max_queue`, `timeout_s` and `max_worker_bytes` are read.
+    """
+
+    def __init__(self, settings: MediaSettings) -> None:
+        """See the class."""
+        self._settings = settings
+        self._waiting: list[_Ticket] = []
+        self._numbers = itertools.count()
+        self._changed = asyncio.Condition()
+        self._slots: list[asyncio.Task[None]] = []
+        self._num_idle = {False: 0, True: 0}
+        self.num_restarts = 0
+        """Workers replaced because a job failed, was given up or ran out of time."""
+        self.num_running = 0
+        """Jobs being worked on."""
+
+    @property
+    def num_waiting(self) -> int:
+        """Jobs that wait for a worker."""
+        return len(self._waiting)
+
+    async def start(self) -> None:
+        """Start the workers.
+
+        Raises:
+            RuntimeError: a worker does not start; its output tells why.
+        """
+        starts = [_Worker.start(self._settings) for _ in range(self._settings.num_workers)]
+        started = await asyncio.gather(*starts, return_exceptions=True)
+        failures = [each for each in started if isinstance(each, BaseException)]
+        for number, worker in enumerate(each for each in started if isinstance(each, _Worker)):
+            takes_large = number > 0 or self._settings.num_workers == 1
+            self._slots.append(asyncio.create_task(self._serve(worker, takes_large=takes_large)))
+        if failures:
+            await self.close()
+            raise failures[0]
+
+    async def close(self) -> None:
+        """Stop the workers; jobs that wait or run end with an error."""
+        for slot in self._slots:
+            slot.cancel()
+        await asyncio.gather(*self._slots, return_exceptions=True)
+        for ticket in self._waiting:
+            _fail(ticket, UnavailableError("The server is shutting down."))
+        self._waiting.clear()
+
+    async def run(self, job: Job, *, estimate_s: float, param: str) -> Prepared:
+        """Have a job done. Cancelling this gives the job up at once, also when it has begun.
+
+        Args:
+            job: what to do.
+            estimate_s: what it may cost, in seconds.
+            param: the request field, for errors.
+
+        Raises:
+            BadRequestError: the medium cannot be used.
+            RateLimitError: too many jobs wait already, this one waited too long, or shared memory is full.
+            DeadlineError: preparing it took longer than `media.timeout_s`.
+        """
+        is_large = estimate_s >= LARGE_JOB_S
+        if len(self._waiting) >= self._settings.max_queue + self._num_idle[is_large]:
+            raise _busy_error()
+        loop = asyncio.get_running_loop()
+        ticket = _Ticket(loop.time() + estimate_s, next(self._numbers), job, param, is_large, loop.create_future())
+        heapq.heappush(self._waiting, ticket)
+        give_up = loop.call_later(self._settings.timeout_s, self._give_up_waiting, ticket)
+        try:
+            async with self._changed:
+                self._changed.notify_all()
+            outcome = await ticket.outcome
+        finally:
+            give_up.cancel()
+            self._forget(ticket)
+            ticket.outcome.cancel()
+        return _result(outcome, param)
+
+    def _forget(self, ticket: _Ticket) -> bool:
+        """Take a ticket out of the queue; False where a worker has it already."""
+        if ticket not in self._waiting:
+            return False
+        self._waiting.remove(ticket)
+        heapq.heapify(self._waiting)
+        return True
+
+    def _give_up_waiting(self, ticket: _Ticket) -> None:
+        if self._forget(ticket):
+            _fail(ticket, _busy_error())
+
+    async def _next(self, *, takes_large: bool) -> _Ticket:
+        """The next job for a worker, waiting for one."""
+        kinds = (False, True) if takes_large else (False,)
+        for is_large in kinds:
+            self._num_idle[is_large] += 1
+        try:
+            async with self._changed:
+                while True:
+                    fitting = [ticket for ticket in self._waiting if takes_large or not ticket.is_large]
+                    if fitting:
+                        ticket = min(fitting)
+                        self._forget(ticket)
+                        return ticket
+                    await self._changed.wait()
+        finally:
+            for is_large in kinds:
+                self._num_idle[is_large] -= 1
+
+    async def _serve(self, worker: "_Worker | None", *, takes_large: bool) -> None:
+        """The life of one slot: one worker after another."""
+        try:
+            while True:
+                ticket = await self._next(takes_large=takes_large)
+                self.num_running += 1
+                try:
+                    if worker is None:
+                        worker = await _Worker.start(self._settings)
+                    keep = await self._do(worker, ticket)
+                except asyncio.CancelledError:
+                    _fail(ticket, UnavailableError("The server is shutting down."))
+                    raise
+                except Exception:  # a fault of ours ends this job, never the slot
+                    _log.exception("a media worker cannot be used")
+                    keep = False
+                    _fail(ticket, InternalError())
+                finally:
+                    self.num_running -= 1
+                if worker is not None and (not keep or worker.num_jobs >= MAX_JOBS_PER_WORKER):
+                    self.num_restarts += not keep
+                    await worker.kill()
+                    worker = None
+                    worker = await self._replacement()
+        finally:
+            if worker is not None:
+                await worker.kill()
+
+    async def _replacement(self) -> "_Worker | None":
+        """A new worker, ready before the next job comes; None where that fails, which the next job will hear."""
+        try:
+            return await _Worker.start(self._settings)
+        except (OSError, RuntimeError):
+            _log.exception("a media worker does not start")
+            return None
+
+    async def _do(self, worker: "_Worker", ticket: _Ticket) -> bool:
+        """Have `worker` do a job; False where it must not be used again."""
+        work = asyncio.create_task(worker.run(ticket.job))
+        try:
+            await asyncio.wait(
+                {work, ticket.outcome}, timeout=self._settings.timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if ticket.outcome.done():  # its request went away
+                return False
+            if not work.done():
+                ticket.outcome.set_exception(
+                    DeadlineError(
+                        f"Preparing it took longer than {self._settings.timeout_s:g} s (media.timeout_s).",
+                        param=ticket.param,
+                    )
+                )
+                return False
+            try:
+                ticket.outcome.set_result(work.result())
+            except _WorkerLostError:
+                ticket.outcome.set_result(
+                    Refused("The decoder broke down on it: it is corrupt, or too much to decode.")
+                )
+                return False
+            return True
+        finally:
+            work.cancel()
+            with contextlib.suppress(asyncio.CancelledError, _WorkerLostError):
+                await work
+
+
+class _Worker:
+    """One worker process."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.num_jobs = 0
+
+    @classmethod
+    async def start(cls, settings: MediaSettings) -> "_Worker":
+        """Start a process and wait until it listens.
+
+        Raises:
+            RuntimeError: it ended, or did not get ready in time.
+        """
+        # The same modules wherever this server was started, and no secrets of its environment.
+        environment = {**_WORKER_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            "-m",
+            "server.media.worker",
+            str(settings.max_worker_bytes),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=environment,
+            limit=_MAX_LINE_BYTES,
+            start_new_session=True,  # a Ctrl-C in the terminal is for the server to handle
+        )
+        worker = cls(process)
+        try:
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                line = await worker._read_line()
+            if line != _READY:
+                raise RuntimeError("a media worker said something unexpected at its start")
+        except (TimeoutError, _WorkerLostError) as error:
+            await worker.kill()
+            raise RuntimeError("a media worker did not start") from error
+        except BaseException:
+            await worker.kill()
+            raise
+        return worker
+
+    async def run(self, job: Job) -> Outcome:
+        """Do one job.
+
+        Raises:
+            _WorkerLostError: the process ended.
+        """
+        assert self._process.stdin is not None
+        self.num_jobs += 1
+        try:
+            self._process.stdin.write(msgspec.json.encode(job) + b"\n")
+            await self._process.stdin.drain()
+        except OSError as error:
+            raise _WorkerLostError from error
+        return _ANSWER.decode(await self._read_line())
+
+    async def kill(self) -> None:
+        """End the process and wait for that."""
+        assert self._process.stdin is not None
+        if self._process.returncode is None:
+            self._process.kill()
+        self._process.stdin.close()
+        await self._process.wait()
+
+    async def _read_line(self) -> bytes:
+        assert self._process.stdout is not None
+        line = await self._process.stdout.readline()
+        if not line.endswith(b"\n"):
+            raise _WorkerLostError
+        return line
+
+
+def _result(outcome: Outcome, param: str) -> Prepared:
+    match outcome:
+        case Prepared():
+            return outcome
+        case Refused(message):
+            raise BadRequestError(message, param=param)
+        case NoSpace():
+            raise full_error()
+        case Failed(traceback):
+            _log.error("a media worker failed:\n%s", traceback)
+            raise InternalError
+
+
+def _fail(ticket: _Ticket, error: ApiError) -> None:
+    if not ticket.outcome.done():
+        ticket.outcome.set_exception(error)
+
+
+def _busy_error() -> RateLimitError:
+    return RateLimitError("Too many pictures and clips wait to be prepared (media.max_queue).", retry_after_s=2)

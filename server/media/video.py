@@ -1,0 +1,274 @@
+"""A clip's bytes to the frames the model sees, each resized as it is decoded. Pure; runs in a media worker.
+
+1. `demux.scan` reads the packets' timestamps; `timeline.sample` chooses frames; `geometry.video_size` their size.
+2. The clip is decoded in order, leaving out what no chosen frame needs: groups of pictures without one, and frames
+   that nothing refers to. A frame that is chosen is converted, turned upright, resized and handed over at once.
+3. Where a chosen frame does not come (a corrupt tail, wrong timestamps), the whole clip is decoded once to learn what
+   is really there, and sampled again from that; what was left out is told.
+
+Resizing is Pillow's bicubic, so that the result equals resizing fully decoded RGB frames.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+from PIL import Image
+
+from model_executor.geometry import GeometryError, Grid, Size, video_grid, video_size
+from server.errors import BadRequestError
+from server.media import demux
+from server.media.images import Picture, refuse_bomb, resize, to_rgb
+from server.media.job import ClipBudget
+from server.media.patches import Pixels
+from server.media.timeline import Sampling, sample, timeline
+
+FrameWriter = Callable[[int, Pixels], None]
+"""Takes each frame's number and its pixels, uint8 [height, width, 3]; numbers rise."""
+
+Turn = Image.Transpose | None
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """What a clip became."""
+
+    grid: Grid
+    source_size: Size
+    """Upright, with square pixels, before resizing."""
+    size: Size
+    frame_times_s: tuple[float, ...]
+    effective_fps: float | None
+    notes: tuple[str, ...]
+
+
+class _MissingFrameError(Exception):
+    """A chosen frame did not come out of the decoder."""
+
+
+def sample_clip(file: BinaryIO, budget: ClipBudget, open_writer: Callable[[Grid], FrameWriter]) -> Clip:
+    """Sample a clip.
+
+    Args:
+        file: the encoded clip.
+        budget: what it may become.
+        open_writer: called with the grid before the first frame, and once more should the clip turn out damaged.
+
+    Raises:
+        BadRequestError: not a clip, damaged throughout, or over a limit.
+    """
+    if not file.read(1):
+        raise BadRequestError("The clip is empty (0 bytes).")
+    scan = demux.scan(file, max_s=budget.max_s)
+    frame = scan.first_frame
+    refuse_bomb(frame.width, frame.height, budget.max_source_pixels)
+    turn = _turn(frame)
+    source_size = _display_size(frame, scan, turn)
+    notes = (f"{scan.num_missing} or more frames at the end are missing.",) if scan.num_missing else ()
+
+    def resample(sampling: Sampling, frames: Iterator[tuple[int, VideoFrame]]) -> Clip:
+        size = clip_size(source_size, len(sampling.indices), budget)
+        grid = video_grid(size, len(sampling.indices))
+        write = open_writer(grid)
+        positions = iter(range(len(sampling.indices)))
+        for index, frame in frames:
+            pixels = _pixels(frame, turn, size, budget.max_source_pixels)
+            for _ in range(sampling.indices.count(index)):
+                write(next(positions), pixels)
+        return Clip(grid, source_size, size, sampling.times_s, sampling.effective_fps, (*notes, *sampling.notes))
+
+    if scan.is_trusted:
+        line = timeline(scan.ticks, scan.tick_s, rates=scan.rates, last_frame_ticks=scan.last_frame_ticks)
+        sampling = sample(line, budget)
+        try:
+            return resample(sampling, _chosen(file, scan, sorted(set(sampling.indices))))
+        except _MissingFrameError:
+            pass  # not every packet decodes; found out below
+    ticks = _decodable_ticks(file, scan)
+    num_lost = len(scan.ticks) - len(ticks)
+    if num_lost > 0:
+        notes = (*notes, f"{num_lost} of {len(scan.ticks)} frames do not decode and were left out.")
+    sampling = sample(timeline(ticks, scan.tick_s, rates=scan.rates), budget)
+    wanted = set(sampling.indices)
+    return resample(sampling, ((i, frame) for i, frame in enumerate(_all(file)) if i in wanted))
+
+
+def sample_frames(files: Sequence[BinaryIO], budget: ClipBudget, open_writer: Callable[[Grid], FrameWriter]) -> Clip:
+    """Make a clip of pictures, all of one size, taken at `budget.fps`; the last repeats where their number is odd.
+
+    Raises:
+        BadRequestError: a picture is damaged, too large, or of another size than the first.
+    """
+    num_frames = len(files) + len(files) % 2
+    first = Picture(files[0], max_source_pixels=budget.max_source_pixels)
+    size = clip_size(first.size, num_frames, budget)
+    grid = video_grid(size, num_frames)
+    write = open_writer(grid)
+    pixels = first.render(size)
+    for index in range(num_frames):
+        if 0 < index < len(files):
+            pixels = _frame_pixels(files[index], index, first.size, size, budget.max_source_pixels)
+        write(index, pixels)
+    times_s = tuple(min(index, len(files) - 1) / budget.fps for index in range(num_frames))
+    return Clip(grid, first.size, size, times_s, budget.fps, first.notes)
+
+
+def clip_size(source: Size, num_frames: int, budget: ClipBudget) -> Size:
+    """The size all frames of a clip become.
+
+    Raises:
+        BadRequestError: the aspect ratio is above 200.
+    """
+    limits = {"min_pixels": budget.min_pixels, "max_pixels": budget.max_pixels, "total_pixels": budget.total_pixels}
+    try:
+        size = video_size(source.height, source.width, num_frames, **limits)
+        return size if budget.resized is None else video_size(*budget.resized, num_frames, **limits)
+    except GeometryError as error:
+        raise BadRequestError(f"The clip cannot be used: {error}.") from error
+
+
+def _frame_pixels(file: BinaryIO, index: int, first: Size, size: Size, max_source_pixels: int) -> Pixels:
+    try:
+        picture = Picture(file, max_source_pixels=max_source_pixels)
+        if picture.size != first:
+            raise BadRequestError(
+                f"it is {picture.size.width}x{picture.size.height} px, the first is {first.width}x{first.height} px"
+            )
+        return picture.render(size)
+    except BadRequestError as error:
+        raise BadRequestError(f"Frame {index} of the list cannot be used: {error.message}") from error
+
+
+def _chosen(file: BinaryIO, scan: demux.Scan, indices: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
+    """The frames `indices` (rising), found by their timestamps, without decoding more than they need.
+
+    Raises:
+        _MissingFrameError: one of them does not come.
+    """
+    wanted = [scan.ticks[index] for index in indices]
+    needed = _needed_packets(scan, set(wanted))
+    position = 0
+    for frame in _decoded_packets(file, scan, needed, set(wanted)):
+        if frame.pts is None or frame.pts > wanted[position]:
+            raise _MissingFrameError
+        if frame.pts == wanted[position]:
+            if frame.is_corrupt:
+                raise _MissingFrameError
+            yield indices[position], frame
+            position += 1
+            if position == len(wanted):
+                return
+    raise _MissingFrameError
+
+
+def _needed_packets(scan: demux.Scan, wanted: set[int]) -> list[bool]:
+    """Which packets belong to a group of pictures that holds a wanted frame.
+
+    A frame shown before its group's key frame may refer to the group before, which is then needed, too.
+    """
+    groups: list[int] = []
+    key_ticks: list[int] = []
+    needed: set[int] = set()
+    for tick, is_key in zip(scan.packet_ticks, scan.packet_is_key, strict=True):
+        assert tick is not None  # as scan.is_trusted
+        if is_key or not key_ticks:
+            key_ticks.append(tick)
+        group = len(key_ticks) - 1
+        groups.append(group)
+        if tick in wanted:
+            needed.add(group)
+            if tick < key_ticks[group]:
+                needed.add(group - 1)
+    return [group in needed for group in groups]
+
+
+def _decoded_packets(
+    file: BinaryIO, scan: demux.Scan, needed: Sequence[bool], wanted: set[int]
+) -> Iterator[VideoFrame]:
+    """Frames of the needed packets; of those, ones that are neither wanted nor referred to may be left out."""
+    with demux.opened(file) as (container, stream):
+        context = stream.codec_context
+        is_running = False
+        for number, packet in enumerate(demux.tolerant_packets(container, stream)):
+            if packet is None or number >= len(needed):
+                break
+            if needed[number]:
+                context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+                yield from demux.decoded(stream, packet)
+            elif is_running:
+                yield from demux.decoded(stream, None)
+                context.flush_buffers()
+            is_running = needed[number]
+        yield from demux.decoded(stream, None)
+
+
+def _all(file: BinaryIO) -> Iterator[VideoFrame]:
+    """Every frame that decodes, in order of presentation."""
+    with demux.opened(file) as (container, stream):
+        for packet in demux.tolerant_packets(container, stream):
+            if packet is not None:
+                yield from demux.decoded(stream, packet)
+        yield from demux.decoded(stream, None)
+
+
+def _decodable_ticks(file: BinaryIO, scan: demux.Scan) -> list[int]:
+    """Presentation times of the frames that decode, rising; where they have none, counted by the claimed rate."""
+    ticks = [frame.pts for frame in _all(file)]
+    rising = [tick for tick in ticks if tick is not None]
+    if len(rising) == len(ticks) and all(a < b for a, b in zip(rising, rising[1:], strict=False)):
+        return rising
+    if not scan.rates:
+        raise BadRequestError("The clip has neither timestamps nor a frame rate.")
+    step = 1 / (scan.rates[0] * scan.tick_s)
+    return [round(number * step) for number in range(len(ticks))]
+
+
+def _pixels(frame: VideoFrame, turn: Turn, size: Size, max_source_pixels: int) -> Pixels:
+    refuse_bomb(frame.width, frame.height, max_source_pixels)
+    has_alpha = any(component.is_alpha for component in frame.format.components)
+    try:
+        array = frame.to_ndarray(format="rgba" if has_alpha else "rgb24", threads=1)
+    except (av.FFmpegError, ValueError) as error:
+        raise BadRequestError(f"The clip's pixel format {frame.format.name} cannot be converted.") from error
+    image = to_rgb(Image.fromarray(array))
+    return resize(image if turn is None else image.transpose(turn), size)
+
+
+def _display_size(frame: VideoFrame, scan: demux.Scan, turn: Turn) -> Size:
+    """The frame's size upright and with square pixels: the side whose pixels are longer grows."""
+    aspect = scan.aspect if scan.aspect > 0 else 1
+    width = max(1, round(frame.width * max(aspect, 1)))
+    height = max(1, round(frame.height / min(aspect, 1)))
+    turns_sides = turn in (
+        Image.Transpose.ROTATE_90,
+        Image.Transpose.ROTATE_270,
+        Image.Transpose.TRANSPOSE,
+        Image.Transpose.TRANSVERSE,
+    )
+    return Size(width, height) if turns_sides else Size(height, width)
+
+
+def _turn(frame: VideoFrame) -> Turn:
+    """What makes the frame upright, from its display matrix, to the nearest quarter turn.
+
+    The matrix (row vectors, 16.16 fixed point) sends (x, y), y down, to (a*x + c*y, b*x + d*y).
+    """
+    side_data = cast("Mapping[str, bytes]", frame.side_data)
+    if "DISPLAYMATRIX" not in side_data:
+        return None
+    a, b, _, c, d = np.frombuffer(side_data["DISPLAYMATRIX"], dtype=np.int32)[:5].tolist()
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return {
+            (True, False): Image.Transpose.FLIP_LEFT_RIGHT,
+            (False, True): Image.Transpose.FLIP_TOP_BOTTOM,
+            (True, True): Image.Transpose.ROTATE_180,
+        }.get((a < 0, d < 0))
+    return {
+        (False, True): Image.Transpose.ROTATE_270,
+        (True, False): Image.Transpose.ROTATE_90,
+        (False, False): Image.Transpose.TRANSPOSE,
+        (True, True): Image.Transpose.TRANSVERSE,
+    }[(b < 0, c < 0)]

@@ -1,0 +1,169 @@
+"""The process that decodes: `python -m server.media.worker MAX_BYTES`. Reads one job a line, answers one line each.
+
+It handles hostile bytes, so it is started with a clean interpreter and an almost empty environment, may take only so
+much address space, opens no connection, and may be killed at any moment. It imports neither torch nor vllm nor
+fastapi. Twin that must agree: `server/media/pool.py`.
+"""
+
+import contextlib
+import mmap
+import os
+import resource
+import signal
+import sys
+import traceback
+from typing import BinaryIO
+
+import blake3
+import msgspec
+import numpy as np
+
+from model_executor.geometry import TEMPORAL_PATCH_FRAMES, Grid, Size, image_grid
+from server.errors import ClientError
+from server.media import images, video
+from server.media.job import ClipBudget, Failed, ImageBudget, Job, NoSpace, Outcome, Prepared, Refused
+from server.media.patches import Rows, row_bytes, write_clip_frame, write_picture
+
+READY = b"ready\n"
+"""First line of a worker's output."""
+
+_GRACE_S = 5
+_HASH_BYTES = 1 << 20
+
+
+class _NoSpaceError(Exception):
+    """The shared-memory file system is full."""
+
+
+def prepare(job: Job) -> Prepared:
+    """Decode, resize and patchify one medium into `job.output`.
+
+    Raises:
+        ClientError: the medium cannot be used.
+        _NoSpaceError: the output does not fit into shared memory.
+    """
+    with contextlib.ExitStack() as stack:
+        # Opened by number: a container must not learn the name of its file.
+        files: list[BinaryIO] = [
+            stack.enter_context(os.fdopen(os.open(path, os.O_RDONLY), "rb")) for path in job.contents
+        ]
+        contents = [_content_digest(file) for file in files]
+        if isinstance(job.budget, ImageBudget):
+            prepared = _prepare_picture(files[0], job.budget, job.output)
+        else:
+            prepared = _prepare_clip(files, job.budget, job.output, is_frame_list=job.is_frame_list)
+    return msgspec.structs.replace(prepared, digest=_digest(job, contents, prepared.grid))
+
+
+def run(job: Job) -> Outcome:
+    """`prepare`, with every way to fail as a value."""
+    try:
+        return prepare(job)
+    except ClientError as error:
+        return Refused(error.message)
+    except MemoryError:
+        return Refused("Decoding needs more memory than one worker may take (media.max_worker_bytes).")
+    except _NoSpaceError:
+        return NoSpace()
+    except Exception:  # the process boundary: the traceback travels to the server's log
+        return Failed(traceback.format_exc())
+
+
+def main(max_bytes: int) -> None:
+    """Serve jobs from standard input until it ends.
+
+    Args:
+        max_bytes: address space of this process.
+    """
+    resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    answers = os.fdopen(os.dup(1), "wb")
+    # Decoders write what a file makes them write; none of it may reach the answers or the server's log.
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    answers.write(READY)
+    answers.flush()
+    for line in sys.stdin.buffer:
+        job = msgspec.json.decode(line, type=Job)
+        # Ends this process should the server be gone when the deadline passes.
+        signal.setitimer(signal.ITIMER_REAL, job.timeout_s + _GRACE_S)
+        outcome = run(job)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        answers.write(msgspec.json.encode(outcome) + b"\n")
+        answers.flush()
+
+
+def _prepare_picture(file: BinaryIO, budget: ImageBudget, output: str) -> Prepared:
+    picture = images.Picture(file, max_source_pixels=budget.max_source_pixels)
+    size = images.picture_size(picture.size, budget)
+    grid = image_grid(size)
+    pixels = picture.render(size)
+    write_picture(_rows(output, grid, 1), grid, pixels)
+    return Prepared(
+        grid=(grid.t, grid.h, grid.w),
+        source_size=_pair(picture.size),
+        size=_pair(size),
+        digest="",
+        notes=list(picture.notes),
+    )
+
+
+def _prepare_clip(files: list[BinaryIO], budget: ClipBudget, output: str, *, is_frame_list: bool) -> Prepared:
+    def open_writer(grid: Grid) -> video.FrameWriter:
+        rows = _rows(output, grid, TEMPORAL_PATCH_FRAMES)
+        return lambda index, pixels: write_clip_frame(rows, grid, index, pixels)
+
+    if is_frame_list:
+        clip = video.sample_frames(files, budget, open_writer)
+    else:
+        clip = video.sample_clip(files[0], budget, open_writer)
+    return Prepared(
+        grid=(clip.grid.t, clip.grid.h, clip.grid.w),
+        source_size=_pair(clip.source_size),
+        size=_pair(clip.size),
+        digest="",
+        frame_times_s=list(clip.frame_times_s),
+        effective_fps=clip.effective_fps,
+        notes=list(clip.notes),
+    )
+
+
+def _rows(path: str, grid: Grid, num_depth_frames: int) -> Rows:
+    """The output file as rows, uint8 [P, 3 * D * 14 * 14], its memory taken for sure.
+
+    Raises:
+        _NoSpaceError: there is not enough; found out here, as a write into a mapping would kill the process.
+    """
+    shape = (grid.num_patches, row_bytes(num_depth_frames))
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.posix_fallocate(file, 0, shape[0] * shape[1])
+        mapping = mmap.mmap(file, shape[0] * shape[1])
+    except OSError as error:
+        raise _NoSpaceError from error
+    finally:
+        os.close(file)
+    return np.frombuffer(mapping, dtype=np.uint8).reshape(shape)
+
+
+def _content_digest(file: BinaryIO) -> str:
+    digest = blake3.blake3()
+    while chunk := file.read(_HASH_BYTES):
+        digest.update(chunk)
+    file.seek(0)
+    return digest.hexdigest()
+
+
+def _digest(job: Job, contents: list[str], grid: tuple[int, int, int]) -> str:
+    """Hex digest over everything the patches depend on, and the tenant. JSON keeps the fields apart."""
+    budget = msgspec.json.encode(job.budget).decode()
+    return blake3.blake3(msgspec.json.encode([contents, job.is_frame_list, budget, grid, job.tenant])).hexdigest()
+
+
+def _pair(size: Size) -> tuple[int, int]:
+    return size.height, size.width
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
