@@ -13,6 +13,8 @@ from model_executor.geometry import TOKEN_PX, VIDEO_FRAME_MIN_PIXELS
 ARCHITECTURE = "Qwen2VLForConditionalGeneration"
 DEFAULT_IMAGE_MIN_PIXELS = 4 * TOKEN_PX
 DEFAULT_IMAGE_MAX_PIXELS = 16_384 * TOKEN_PX
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class CheckpointError(Exception):
@@ -31,6 +33,9 @@ class Checkpoint:
     """Limits of a resized picture's area, as the model was trained."""
     video_min_pixels: int
     """Lower limit of a resized frame's area; gives way to the token cap."""
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+    """Per channel, of pixels in 0..1: what the model was trained to see subtracted and divided by."""
     end_token_ids: tuple[int, ...]
     """Ids after which an answer is over."""
     chat_template: str | None
@@ -81,6 +86,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         image_min_pixels=_pixels(image, "min_pixels", "shortest_edge", DEFAULT_IMAGE_MIN_PIXELS),
         image_max_pixels=_pixels(image, "max_pixels", "longest_edge", DEFAULT_IMAGE_MAX_PIXELS),
         video_min_pixels=_pixels(video, "min_pixels", "shortest_edge", VIDEO_FRAME_MIN_PIXELS),
+        image_mean=_channels(image, "image_mean", CLIP_MEAN),
+        image_std=_channels(image, "image_std", CLIP_STD),
         end_token_ids=tuple(ends) if isinstance(ends, list) else (ends,),
         chat_template=_chat_template(folder),
     )
@@ -103,6 +110,13 @@ def _pixels(values: dict[str, Any], name: str, size_key: str, default: int) -> i
         return _positive(values, name)
     size = values.get("size") or {}
     return _positive(size, size_key) if size_key in size else default
+
+
+def _channels(values: dict[str, Any], key: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
+    value = values.get(key, default)
+    if len(value) != 3 or not all(isinstance(item, int | float) for item in value):
+        raise CheckpointError(f"the model's {key} is {value!r}, not three numbers")
+    return (float(value[0]), float(value[1]), float(value[2]))
 
 
 def _positive(values: dict[str, Any], key: str) -> int:
