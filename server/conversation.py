@@ -3,7 +3,8 @@
 Media are numbered from 0 in the order they stand, over the whole conversation; both results use that number.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
+from typing import Any
 
 from model_executor.geometry import TOKEN_PX
 from model_executor.tokens import MediaSlot
@@ -81,12 +82,10 @@ def _medium(part: AnyPart, param: str) -> MediaPart:
             raise AssertionError(f"{param} is text")
 
 
-def _limits(
-    param: str, beside: ImageLimits | VideoLimits, inside: ImageLimits | VideoLimits | None = None, *, nested: str = ""
-) -> PixelLimits:
-    kind = ImageLimits if isinstance(beside, ImageLimits) else VideoLimits
-    given: dict[str, int | float] = {}
-    for name in kind.model_fields:
+def _limits(param: str, beside: ImageLimits, inside: ImageLimits | None = None, *, nested: str = "") -> PixelLimits:
+    """The limits of a part, wherever they stand."""
+    given: dict[str, Any] = {}
+    for name in (VideoLimits if isinstance(beside, VideoLimits) else ImageLimits).model_fields:
         outer, inner = getattr(beside, name), getattr(inside, name, None)
         if outer is not None and inner is not None:
             raise BadRequestError(
@@ -97,11 +96,9 @@ def _limits(
         value = inner if outer is None else outer
         if value is not None:
             given[_RENAMED.get(name, name)] = value
-    return PixelLimits(**given)  # type: ignore[arg-type]  # the models' types are those of the fields
+    return PixelLimits(**given)
 
 
 def _low_detail(limits: PixelLimits) -> PixelLimits:
     cap = LOW_DETAIL_TOKENS * TOKEN_PX
-    values = {field.name: getattr(limits, field.name) for field in fields(limits)}
-    values["max_pixels"] = min(limits.max_pixels or cap, cap)
-    return PixelLimits(**values)
+    return replace(limits, max_pixels=min(limits.max_pixels or cap, cap))

@@ -5,10 +5,16 @@ from `model_executor.engine.EngineSettings`, which the engine host reads too). L
 passed down as arguments; nothing else reads the environment.
 """
 
+import difflib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 from model_executor.engine import EngineSettings
 
@@ -61,6 +67,9 @@ class Settings(BaseSettings):
         env_prefix="TESSERA_",
         env_nested_delimiter="__",
         env_ignore_empty=True,
+        cli_prog_name="tessera serve",
+        cli_kebab_case="all",
+        cli_avoid_json=True,
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
@@ -91,3 +100,70 @@ class Settings(BaseSettings):
     def model_name(self) -> str:
         """What clients call the model."""
         return self.served_model_name or Path(self.model).name
+
+
+class SettingsError(Exception):
+    """A setting that does not exist, or whose value cannot be; the text names variable and flag."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """One setting, as declared: what command line, documentation and checks derive from."""
+
+    path: tuple[str, ...]
+    """Section, if any, and name."""
+    default: Any
+    description: str
+
+    @property
+    def variable(self) -> str:
+        """Name of the environment variable."""
+        return ("TESSERA_" + "__".join(self.path)).upper()
+
+    @property
+    def flag(self) -> str:
+        """Name of the command-line flag."""
+        return "--" + ".".join(self.path).replace("_", "-")
+
+
+def declarations(model: type[BaseModel] = Settings, path: tuple[str, ...] = ()) -> Iterator[Declaration]:
+    """Every setting in declared order, sections after the settings of their own level."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            yield from declarations(type(field.default), (*path, name))
+        else:
+            yield Declaration((*path, name), field.default, " ".join((field.description or "").split()))
+
+
+def load_settings(arguments: Sequence[str]) -> Settings:
+    """The settings from flags, then the environment, then defaults. Exits by itself on `--help` and unknown flags.
+
+    Args:
+        arguments: the command line after `tessera serve`.
+
+    Raises:
+        SettingsError: see the class.
+    """
+    _refuse_unknown_variables(os.environ)
+    try:
+        return CliApp.run(Settings, cli_args=list(arguments))
+    except ValidationError as error:
+        raise SettingsError("\n".join(_sentence(detail) for detail in error.errors())) from error
+
+
+def _refuse_unknown_variables(names: Iterable[str]) -> None:
+    known = [declared.variable for declared in declarations()]
+    for name in names:
+        if name.upper().startswith("TESSERA_") and name.upper() not in known:
+            close = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f" Is {close[0]} meant?" if close else " `tessera serve --help` lists all settings."
+            raise SettingsError(f"There is no setting {name}.{hint}")
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    path = tuple(str(step) for step in detail["loc"])
+    for declared in declarations():
+        if declared.path == path:
+            fact = detail["msg"].removeprefix("Input ")
+            return f"{declared.variable} ({declared.flag}) {fact}; it is {detail['input']!r}. {declared.description}"
+    return f"There is no setting {'.'.join(path)}."

@@ -7,65 +7,41 @@ an object of its own, inside it.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag
 
-from server.protocol.wire import Unsupported, WireModel, conflict
+from server.protocol.wire import Unsupported, WireModel
 
-_Pixels = Annotated[int, Field(ge=1, le=1 << 40)]
-_Side = Annotated[int, Field(ge=1, le=1 << 20)]
-_Frames = Annotated[int, Field(ge=1, le=1 << 20)]
-_Seconds = Annotated[float, Field(ge=0, le=1e9)]
 _Url = Annotated[str, Field(min_length=1)]
 
 
 class ImageLimits(WireModel):
-    """What a client may ask of a picture's size; the server's own limits apply as well."""
+    """What a client may ask of a medium's size; ranges and the server's own limits are `server/media/budget.py`'s."""
 
-    min_pixels: _Pixels | None = None
-    """Lower limit of the area the model sees."""
-    max_pixels: _Pixels | None = None
-    """Upper limit of the area the model sees."""
-    resized_height: _Side | None = None
+    min_pixels: int | None = None
+    """Lower limit of the area the model sees: of the picture, of one frame."""
+    max_pixels: int | None = None
+    """Upper limit of the area the model sees: of the picture, of one frame."""
+    resized_height: int | None = None
     """Height to resize to, in pixels, before rounding to a multiple of 28; with `resized_width`."""
-    resized_width: _Side | None = None
+    resized_width: int | None = None
     """Width to resize to, in pixels, before rounding to a multiple of 28; with `resized_height`."""
 
-    @model_validator(mode="after")
-    def _agree(self) -> "ImageLimits":
-        _ordered(self.min_pixels, "max_pixels", self.max_pixels, "min_pixels")
-        if (self.resized_height is None) != (self.resized_width is None):
-            missing = "resized_height" if self.resized_height is None else "resized_width"
-            raise conflict(missing, "is needed as well: the two sides are given together")
-        return self
 
+class VideoLimits(ImageLimits):
+    """What a client may ask of a clip's sampling, besides its size."""
 
-class VideoLimits(WireModel):
-    """What a client may ask of a clip's sampling and size; the server's own limits apply as well."""
-
-    fps: Annotated[float, Field(gt=0, le=1000)] | None = None
-    """Frames sampled per second of presentation time; of a list of frames: the rate they were taken at."""
-    min_frames: _Frames | None = None
-    """Lower limit of the number of sampled frames."""
-    max_frames: _Frames | None = None
-    """Upper limit of the number of sampled frames."""
-    min_pixels: _Pixels | None = None
-    """Lower limit of the area of one frame."""
-    max_pixels: _Pixels | None = None
-    """Upper limit of the area of one frame."""
-    total_pixels: _Pixels | None = None
+    total_pixels: int | None = None
     """Upper limit of the area of all temporal slices together."""
-    video_start: _Seconds | None = None
+    fps: float | None = None
+    """Frames sampled per second of presentation time; of a list of frames: the rate they were taken at."""
+    min_frames: int | None = None
+    """Lower limit of the number of sampled frames."""
+    max_frames: int | None = None
+    """Upper limit of the number of sampled frames."""
+    video_start: float | None = None
     """Where to begin in the clip, in seconds."""
-    video_end: _Seconds | None = None
+    video_end: float | None = None
     """Where to end in the clip, in seconds."""
-
-    @model_validator(mode="after")
-    def _agree(self) -> "VideoLimits":
-        _ordered(self.min_pixels, "max_pixels", self.max_pixels, "min_pixels")
-        _ordered(self.min_frames, "max_frames", self.max_frames, "min_frames")
-        if self.video_end is not None and self.video_end <= (self.video_start or 0):
-            raise conflict("video_end", "must be after 'video_start'")
-        return self
 
 
 class TextPart(WireModel):
@@ -189,8 +165,3 @@ AnyMessage = Annotated[
     | Annotated[AssistantMessage, Tag("<assistant>")],
     _tag("role"),
 ]
-
-
-def _ordered(lower: float | None, upper_name: str, upper: float | None, lower_name: str) -> None:
-    if lower is not None and upper is not None and lower > upper:
-        raise conflict(upper_name, f"is below '{lower_name}'")

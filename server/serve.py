@@ -1,0 +1,126 @@
+"""The HTTP process's life: bind, listen, tell how loading goes, drain on SIGTERM, exit with a meaningful status."""
+
+import asyncio
+import socket
+import time
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from model_executor.engine import EngineState
+from server.app import create_app
+from server.log import configure_logging
+from server.service import Service
+from server.settings import Settings
+
+PROGRESS_INTERVAL_S = 5.0
+"""How often loading is reported."""
+IDLE_CONNECTION_S = 75
+"""How long an idle connection is kept; above the minute most clients and proxies keep theirs."""
+
+
+class ListenError(Exception):
+    """The address cannot be listened on; the text says why."""
+
+
+def serve(settings: Settings) -> int:
+    """Serve until told to stop; returns the process's exit status.
+
+    Raises:
+        ListenError: see the class.
+    """
+    from server.opening import open_model
+
+    configure_logging()
+    listener = _bind(settings.host, settings.port)
+    app = create_app(settings, lambda: open_model(settings))
+    config = server_config(app, settings)
+    server = _Server(config, app.state.service, _url(settings.host, listener.getsockname()[1]))
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(server.serve(sockets=[listener]))
+    return server.exit_status
+
+
+def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves the application."""
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        loop="uvloop",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=IDLE_CONNECTION_S,
+        timeout_graceful_shutdown=settings.shutdown_timeout_s,  # type: ignore[arg-type]  # passed on to asyncio as is
+    )
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's server, which also says where the model is in its life and stops when that life has ended."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, url: str) -> None:
+        super().__init__(config)
+        self.exit_status = 0
+        self._service = service
+        self._url = url
+        self._state = EngineState.LOADING
+        self._since_s = time.monotonic()
+        self._reported_s = self._since_s
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        _say(f"Tessera listens on {self._url} and loads {self._service.model_name}.")
+
+    async def on_tick(self, counter: int) -> bool:
+        self._announce()
+        return await super().on_tick(counter)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal drains; a second one cuts the answers still running. Both leave by the front door."""
+        if self.should_exit:
+            for task in self.server_state.tasks:
+                task.cancel()
+        self.should_exit = True
+
+    def _announce(self) -> None:
+        state = self._service.state
+        now_s = time.monotonic()
+        if state is self._state:
+            if state is EngineState.LOADING and now_s - self._reported_s >= PROGRESS_INTERVAL_S:
+                self._reported_s = now_s
+                _say(f"Still loading, {now_s - self._since_s:.0f} s so far.")
+            return
+        if state is EngineState.READY:
+            _say(f"Ready after {now_s - self._since_s:.1f} s: {self._service.model_name} answers at {self._url}/v1.")
+        elif state is EngineState.RESTARTING:
+            _say("The engine was lost and is being restarted.")
+        elif state is EngineState.FAILED:
+            _say(f"The model cannot be served: {self._service.failure or 'its engine failed for good'}.")
+            self.exit_status = 1
+            self.should_exit = True
+        self._state, self._since_s = state, now_s
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise ListenError(f"Cannot listen on {host} port {port}: {error.strerror or error}.") from error
+    return listener
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,105 @@
+"""The application over fakes: called directly, or behind a real server on a free port."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from model_executor.engine import EngineState
+from model_executor.tokens import Tokenizer
+from server.app import create_app
+from server.serve import server_config
+from server.settings import Settings
+from tests.fakes import MODEL, FakeEngine, FakeMedia, opener
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny_checkpoint: Path) -> Tokenizer:
+    """The true Qwen tokenizer."""
+    return Tokenizer(tiny_checkpoint)
+
+
+@dataclass
+class World:
+    """A server over fakes, and a client of it."""
+
+    client: httpx.AsyncClient
+    app: FastAPI
+    engine: FakeEngine = field(default_factory=FakeEngine)
+    media: FakeMedia = field(default_factory=FakeMedia)
+
+    @property
+    def url(self) -> str:
+        return str(self.client.base_url).rstrip("/")
+
+    def body(self, **changes: Any) -> dict[str, Any]:
+        """A request with some fields changed; None is sent as null."""
+        return {"model": MODEL, "messages": [{"role": "user", "content": "Hi."}], **changes}
+
+    async def ask(self, **changes: Any) -> httpx.Response:
+        """Send `body(**changes)`."""
+        return await self.client.post("/v1/chat/completions", json=self.body(**changes))
+
+
+OpenWorld = Callable[..., AbstractAsyncContextManager[World]]
+
+
+@pytest.fixture
+def open_world(tokenizer: Tokenizer) -> OpenWorld:
+    """Opens a world: settings by name, other fakes than the plain ones, `live` for real sockets."""
+
+    @asynccontextmanager
+    async def opened(
+        *,
+        engine: FakeEngine | None = None,
+        media: FakeMedia | None = None,
+        live: bool = False,
+        **settings: Any,
+    ) -> AsyncIterator[World]:
+        engine, media = engine or FakeEngine(), media or FakeMedia()
+        configured = Settings(served_model_name=MODEL, **settings)
+        app = create_app(configured, opener(engine, media, tokenizer))
+        running = _live(app, configured) if live else _direct(app)
+        async with running as client, client:
+            if engine.state is EngineState.READY:
+                while app.state.service.state is not EngineState.READY:
+                    await asyncio.sleep(0)
+            yield World(client, app, engine, media)
+
+    return opened
+
+
+@pytest.fixture
+async def world(open_world: OpenWorld) -> AsyncIterator[World]:
+    """A world with nothing special about it."""
+    async with open_world() as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def _direct(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with app.router.lifespan_context(app):
+        yield httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+
+
+@asynccontextmanager
+async def _live(app: FastAPI, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    import uvicorn
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(server_config(app, settings))
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=20)
+    finally:
+        server.should_exit = True
+        await running
