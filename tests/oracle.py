@@ -1,0 +1,181 @@
+"""The independent side of every exactness test: transformers on the same weights, fed by its own pipeline.
+
+Stills go through transformers' PIL processor; clips through PyAV, Pillow and plain numpy, decoded whole; the prompt is the
+chat template's text encoded at once; positions are a literal reading of the paper. Nothing here uses the project.
+"""
+
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
+STD = np.array([0.26862954, 0.26130258, 0.27577711])
+
+
+@dataclass(frozen=True)
+class Still:
+    """A picture of a conversation."""
+
+    picture: Image.Image
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip of a conversation: the file, and the size its frames are to have where that is not the usual one."""
+
+    content: bytes
+    max_pixels: int = 768 * 784
+
+
+Turn = tuple[str, list[str | Still | Clip]]
+"""Role and parts."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A greedy answer."""
+
+    token_ids: list[int]
+    tokens: list[str]
+    """What each id decodes to by itself."""
+    logprobs: list[float]
+    num_prompt_tokens: int
+
+
+class Oracle:
+    """transformers' Qwen2-VL in float32.
+
+    Args:
+        model: checkpoint folder.
+    """
+
+    def __init__(self, model: Path) -> None:
+        """Load it."""
+        self.network = Qwen2VLForConditionalGeneration.from_pretrained(model, dtype=torch.float32).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        self.processor = Qwen2VLImageProcessorPil.from_pretrained(model)
+
+    @torch.inference_mode()
+    def answer(self, turns: list[Turn], max_tokens: int) -> Answer:
+        """The most likely token, `max_tokens` times over, end tokens included."""
+        text, grids, pixels = self._prompt(turns)
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        positions = literal_positions(ids, grids, self._placeholders())
+        first: dict[str, Any] = {**pixels, "position_ids": torch.tensor(positions)[:, None]}
+        step = self.network(input_ids=torch.tensor([ids]), use_cache=True, **first)
+        position, chosen, logprobs = int(np.max(positions)) + 1, [], []
+        while True:
+            distribution = step.logits[0, -1].float().log_softmax(-1)
+            chosen.append(int(distribution.argmax()))
+            logprobs.append(float(distribution.max()))
+            if len(chosen) == max_tokens:
+                break
+            step = self.network(
+                input_ids=torch.tensor([chosen[-1:]]),
+                position_ids=torch.full((3, 1, 1), position),
+                past_key_values=step.past_key_values,
+                use_cache=True,
+            )
+            position += 1
+        return Answer(chosen, [self.tokenizer.decode([id_]) for id_ in chosen], logprobs, len(ids))
+
+    def text(self, token_ids: list[int]) -> str:
+        """The ids as a client would read them."""
+        return str(self.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def _placeholders(self) -> tuple[int, int]:
+        config = self.network.config
+        return config.image_token_id, config.video_token_id
+
+    def _prompt(self, turns: list[Turn]) -> tuple[str, list[tuple[int, int, int]], dict[str, torch.Tensor]]:
+        text, grids = "", []
+        arrays: dict[str, list[npt.NDArray[np.float32]]] = {"image": [], "video": []}
+        shapes: dict[str, list[tuple[int, int, int]]] = {"image": [], "video": []}
+        if turns[0][0] != "system":
+            turns = [("system", ["You are a helpful assistant."]), *turns]
+        for role, parts in turns:
+            text += f"<|im_start|>{role}\n"
+            for part in parts:
+                if isinstance(part, str):
+                    text += part
+                    continue
+                kind = "image" if isinstance(part, Still) else "video"
+                rows, grid = self._still(part.picture) if isinstance(part, Still) else clip_rows(part)
+                arrays[kind].append(rows)
+                shapes[kind].append(grid)
+                grids.append(grid)
+                text += f"<|vision_start|>{f'<|{kind}_pad|>' * (math.prod(grid) // 4)}<|vision_end|>"
+            text += "<|im_end|>\n"
+        pixels: dict[str, torch.Tensor] = {}
+        for kind, names in (
+            ("image", ("pixel_values", "image_grid_thw")),
+            ("video", ("pixel_values_videos", "video_grid_thw")),
+        ):
+            if arrays[kind]:
+                pixels[names[0]] = torch.from_numpy(np.concatenate(arrays[kind]))
+                pixels[names[1]] = torch.tensor(shapes[kind])
+        return text + "<|im_start|>assistant\n", grids, pixels
+
+    def _still(self, picture: Image.Image) -> tuple[npt.NDArray[np.float32], tuple[int, int, int]]:
+        made = self.processor(images=[picture.convert("RGB")], return_tensors="np")
+        t, h, w = made["image_grid_thw"][0].tolist()
+        return np.asarray(made["pixel_values"], np.float32), (t, h, w)
+
+
+def clip_rows(clip: Clip) -> tuple[npt.NDArray[np.float32], tuple[int, int, int]]:
+    """Normalised patch rows [P, 1176] and grid of a constant-rate clip sampled at two frames a second."""
+    with av.open(io.BytesIO(clip.content)) as container:
+        rate = float(container.streams.video[0].average_rate or 1)
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    total = len(frames)
+    count = math.floor(min(max(total / rate * 2, 4), min(768, total) // 2 * 2) / 2) * 2
+    chosen = [frames[round(index)] for index in np.linspace(0, total - 1, count)]
+    height, width = clip_size(frames[0].shape[0], frames[0].shape[1], count, clip.max_pixels)
+    resized = [Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC) for frame in chosen]
+    pixels = ((np.stack([np.asarray(r) for r in resized]) / 255 - MEAN) / STD).astype(np.float32)
+    t, h, w = count // 2, height // 14, width // 14
+    blocks = pixels.reshape(t, 2, h // 2, 2, 14, w // 2, 2, 14, 3)
+    return blocks.transpose(0, 2, 5, 3, 6, 8, 1, 4, 7).reshape(t * h * w, 1176), (t, h, w)
+
+
+def clip_size(height: int, width: int, count: int, max_pixels: int) -> tuple[int, int]:
+    """Height and width of every frame, by the published formula."""
+    top = min(768 * 784, 16_384 * 784 * 2 / count, max_pixels)
+    low = min(128 * 784, top)
+    h, w = max(28, round(height / 28) * 28), max(28, round(width / 28) * 28)
+    if h * w > top:
+        shrink = math.sqrt(height * width / top)
+        h, w = (max(28, math.floor(side / shrink / 28) * 28) for side in (height, width))
+    elif h * w < low:
+        grow = math.sqrt(low / (height * width))
+        h, w = (math.ceil(side * grow / 28) * 28 for side in (height, width))
+    return h, w
+
+
+def literal_positions(
+    ids: list[int], grids: list[tuple[int, int, int]], placeholders: tuple[int, int]
+) -> npt.NDArray[np.int64]:
+    """Positions [3, T], token by token."""
+    columns: list[tuple[int, int, int]] = []
+    remaining = iter(grids)
+    following = 0
+    while len(columns) < len(ids):
+        if ids[len(columns)] not in placeholders:
+            columns.append((following,) * 3)
+            following += 1
+            continue
+        t, h, w = next(remaining)
+        run = [(a, b, c) for a in range(t) for b in range(h // 2) for c in range(w // 2)]
+        columns.extend((following + a, following + b, following + c) for a, b, c in run)
+        following += max(t, h // 2, w // 2)
+    return np.array(columns, np.int64).T
