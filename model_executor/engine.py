@@ -7,6 +7,7 @@ Errors:
 
     EngineError
     ├── EngineUnavailableError   the model is loading, or its process was lost: try again (`state` says which)
+    ├── EngineBusyError          as many requests are waiting as may: try again soon
     ├── RequestRefusedError      the engine cannot run this request as asked; the client's fault
     └── RequestFailedError       the engine gave up on this request; ours
 """
@@ -42,6 +43,10 @@ class EngineUnavailableError(EngineError):
         """Args: message: the fact, for people. state: where the engine is in its life."""
         super().__init__(message)
         self.state = state
+
+
+class EngineBusyError(EngineError):
+    """As many requests are running and waiting as the settings allow; the same request may succeed soon."""
 
 
 class RequestRefusedError(EngineError):
@@ -183,6 +188,7 @@ class Engine(Protocol):
 
         Raises:
             EngineUnavailableError: not ready, or lost while generating.
+            EngineBusyError: too many requests are waiting.
             RequestRefusedError: the prompt or the limits cannot run.
             RequestFailedError: the engine gave up.
         """
