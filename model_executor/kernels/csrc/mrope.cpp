@@ -1,0 +1,291 @@
+// The CPU body of `tessera::mrope_`: rotary embedding by sections, in place on strided queries and keys.
+//
+// It must agree bit for bit with `reference.py`: the same float32 products and sums in the same order (so no fused
+// multiply-add: compile with -ffp-contract=off), rounded once to the nearest even bfloat16.
+//
+// It is written against torch's stable interface, so that one build serves every later torch, and contains the same
+// loops three times, for AVX-512, for AVX2 and for any machine; which ones run is decided when the library is loaded.
+// Threads are torch's own (`parallel_for`), as the process configured them.
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+/// A thread is worth waking for this many bytes of queries and keys, about ten microseconds of work.
+constexpr int64_t kMinBytesPerThread = 128 * 1024;
+
+#define TESSERA_INLINE inline __attribute__((always_inline))  // a function for one instruction set inlines only these
+
+template <typename T>
+struct Heads {  // strides count elements
+  explicit Heads(const Tensor& x)
+      : data(static_cast<T*>(x.data_ptr())), num_heads(x.size(1)), token_stride(x.stride(0)), head_stride(x.stride(1)) {}
+
+  T* data;
+  int64_t num_heads, token_stride, head_stride;
+};
+
+struct Rotation {
+  const Tensor &q, &k;
+  const int64_t* positions;
+  int64_t num_tokens, num_axes, axis_stride, token_stride;  // num_axes is 1 for positions [T]
+  const float* table;
+  int64_t num_rows, row_stride, half;
+  const int64_t* section;
+};
+
+/// Rotates the heads of one token. `row` holds the cosines, then the sines.
+TESSERA_INLINE void rotate_token(const Heads<float>& heads, int64_t token, const float* __restrict row, int64_t half) {
+  float* head = heads.data + token * heads.token_stride;
+  for (int64_t n = 0; n < heads.num_heads; ++n, head += heads.head_stride) {
+    float* __restrict first = head;
+    float* __restrict second = head + half;
+    for (int64_t i = 0; i < half; ++i) {
+      const float a = first[i], b = second[i], cosine = row[i], sine = row[half + i];
+      first[i] = a * cosine - b * sine;
+      second[i] = b * cosine + a * sine;
+    }
+  }
+}
+
+// bfloat16 is worked on two neighbours at a time, as the halves of one 32-bit lane: either half widens with a single
+// operation, and nothing has to be packed. The row must then come with even and odd pairs apart (`split`).
+static_assert(std::endian::native == std::endian::little, "the even neighbour is taken for the low half");
+using Neighbours = uint32_t __attribute__((aligned(2), may_alias));
+
+TESSERA_INLINE float even(uint32_t neighbours) { return std::bit_cast<float>(neighbours << 16); }
+TESSERA_INLINE float odd(uint32_t neighbours) { return std::bit_cast<float>(neighbours & 0xffff0000); }
+
+/// Nearest even bfloat16, in the upper half. A NaN stays one: it comes from a bfloat16 or from the arithmetic itself, so
+/// its lower half is zero and the sum does not carry.
+TESSERA_INLINE uint32_t rounded(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  return bits + 0x7fff + ((bits >> 16) & 1);
+}
+TESSERA_INLINE uint32_t joined(float even, float odd) { return (rounded(even) >> 16) | (rounded(odd) & 0xffff0000); }
+
+/// As above; `row` holds even cosines, odd cosines, even sines, odd sines, then cosine and sine of an unpaired last.
+TESSERA_INLINE void rotate_token(const Heads<uint16_t>& heads, int64_t token, const float* __restrict row,
+                                 int64_t half) {
+  const int64_t num_lanes = half / 2;
+  const float* const cosines[] = {row, row + num_lanes};
+  const float* const sines[] = {row + 2 * num_lanes, row + 3 * num_lanes};
+  uint16_t* head = heads.data + token * heads.token_stride;
+  for (int64_t n = 0; n < heads.num_heads; ++n, head += heads.head_stride) {
+    Neighbours* __restrict first = reinterpret_cast<Neighbours*>(head);
+    Neighbours* __restrict second = reinterpret_cast<Neighbours*>(head + half);
+    for (int64_t i = 0; i < num_lanes; ++i) {
+      const uint32_t a = first[i], b = second[i];
+      first[i] = joined(even(a) * cosines[0][i] - even(b) * sines[0][i], odd(a) * cosines[1][i] - odd(b) * sines[1][i]);
+      second[i] =
+          joined(even(b) * cosines[0][i] + even(a) * sines[0][i], odd(b) * cosines[1][i] + odd(a) * sines[1][i]);
+    }
+    if (half % 2) {
+      const float a = even(head[half - 1]), b = even(head[2 * half - 1]);
+      const float cosine = row[2 * half - 2], sine = row[2 * half - 1];
+      head[half - 1] = static_cast<uint16_t>(rounded(a * cosine - b * sine) >> 16);
+      head[2 * half - 1] = static_cast<uint16_t>(rounded(b * cosine + a * sine) >> 16);
+    }
+  }
+}
+
+/// Reorders a row for bfloat16.
+TESSERA_INLINE void split(const float* __restrict row, int64_t half, float* __restrict out) {
+  const int64_t num_lanes = half / 2;
+  for (int64_t i = 0; i < num_lanes; ++i) {
+    out[i] = row[2 * i];
+    out[num_lanes + i] = row[2 * i + 1];
+    out[2 * num_lanes + i] = row[half + 2 * i];
+    out[3 * num_lanes + i] = row[half + 2 * i + 1];
+  }
+  if (half % 2) {
+    out[2 * half - 2] = row[half - 1];
+    out[2 * half - 1] = row[2 * half - 1];
+  }
+}
+
+/// The row of a token whose axes stand at different positions.
+TESSERA_INLINE void mix(const Rotation& r, const int64_t* position, float* __restrict out) {
+  for (int64_t axis = 0, start = 0; axis < r.num_axes; start += r.section[axis++]) {
+    const float* row = r.table + position[axis * r.axis_stride] * r.row_stride;
+    for (int64_t i = start; i < start + r.section[axis]; ++i) {
+      out[i] = row[i];
+      out[r.half + i] = row[r.half + i];
+    }
+  }
+}
+
+template <typename T>
+TESSERA_INLINE void rotate_tokens(const Rotation& r, int64_t begin, int64_t end) {
+  const Heads<T> queries(r.q), keys(r.k);
+  std::vector<float> mixed_row(2 * r.half), split_row(2 * r.half);
+  for (int64_t token = begin; token < end; ++token) {
+    const int64_t* position = r.positions + token * r.token_stride;
+    const float* row = r.table + *position * r.row_stride;
+    bool is_mixed = false;
+    for (int64_t axis = 1; axis < r.num_axes; ++axis) is_mixed |= position[axis * r.axis_stride] != *position;
+    if (is_mixed) {
+      mix(r, position, mixed_row.data());
+      row = mixed_row.data();
+    }
+    if (std::is_same_v<T, uint16_t>) {
+      split(row, r.half, split_row.data());
+      row = split_row.data();
+    }
+    rotate_token(queries, token, row, r.half);
+    rotate_token(keys, token, row, r.half);
+  }
+}
+
+struct Loops {  // the loops of one instruction set
+  const char* name;
+  bool (*runs_here)();
+  void (*float32)(const Rotation&, int64_t begin, int64_t end);
+  void (*bfloat16)(const Rotation&, int64_t begin, int64_t end);
+};
+
+#define TESSERA_LOOPS(set, attributes)                                                          \
+  attributes void float32_##set(const Rotation& rotation, int64_t begin, int64_t end) {         \
+    rotate_tokens<float>(rotation, begin, end);                                                 \
+  }                                                                                             \
+  attributes void bfloat16_##set(const Rotation& rotation, int64_t begin, int64_t end) {        \
+    rotate_tokens<uint16_t>(rotation, begin, end);                                              \
+  }
+
+#if defined(__x86_64__)
+TESSERA_LOOPS(avx512, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))))
+TESSERA_LOOPS(avx2, __attribute__((target("avx2"))))
+
+bool has_avx512() {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+bool has_avx2() {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx2");
+}
+#endif
+TESSERA_LOOPS(portable, )
+
+const Loops kLoops[] = {
+#if defined(__x86_64__)
+    {"avx512", has_avx512, float32_avx512, bfloat16_avx512},
+    {"avx2", has_avx2, float32_avx2, bfloat16_avx2},
+#endif
+    {"portable", [] { return true; }, float32_portable, bfloat16_portable},
+};
+
+const Loops* fastest() {
+  return std::find_if(std::begin(kLoops), std::end(kLoops), [](const Loops& loops) { return loops.runs_here(); });
+}
+
+const Loops* chosen = fastest();
+
+void require(bool holds, const char* fact) {
+  if (!holds) throw std::invalid_argument(fact);
+}
+
+/// Shapes and types as `reference.py` demands them, with the same exceptions.
+Rotation checked(const Tensor& q, const Tensor& k, const Tensor& positions, const Tensor& table,
+                 const std::vector<int64_t>& section) {
+  require(q.dim() == 3 && k.dim() == 3 && q.size(0) == k.size(0) && q.size(2) == k.size(2) &&
+              q.scalar_type() == k.scalar_type(),
+          "q and k do not fit together");
+  require(q.scalar_type() == ScalarType::Float || q.scalar_type() == ScalarType::BFloat16,
+          "q and k must be float32 or bfloat16");
+  require(q.stride(2) == 1 && k.stride(2) == 1, "the last axis of q and k must be contiguous");
+  require(table.dim() == 2 && table.size(1) % 2 == 0 && table.size(1) <= q.size(2) &&
+              table.scalar_type() == ScalarType::Float && table.stride(1) == 1,
+          "the table does not fit the heads");
+  int64_t num_pairs = 0;
+  for (const int64_t size : section) {
+    require(size >= 0, "the sections must not be negative");
+    num_pairs += size;
+  }
+  require(2 * num_pairs == table.size(1), "the sections do not add up to half of the table's width");
+  const bool shared = positions.dim() == 1;
+  const int64_t num_axes = static_cast<int64_t>(section.size()), num_tokens = q.size(0);
+  require(positions.scalar_type() == ScalarType::Long &&
+              ((shared && positions.size(0) == num_tokens) ||
+               (positions.dim() == 2 && positions.size(0) == num_axes && positions.size(1) == num_tokens)),
+          "the positions do not fit the tokens");
+  return {
+      .q = q,
+      .k = k,
+      .positions = static_cast<const int64_t*>(positions.data_ptr()),
+      .num_tokens = num_tokens,
+      .num_axes = shared ? 1 : num_axes,
+      .axis_stride = shared ? 0 : positions.stride(0),
+      .token_stride = positions.stride(shared ? 0 : 1),
+      .table = static_cast<const float*>(table.data_ptr()),
+      .num_rows = table.size(0),
+      .row_stride = table.stride(0),
+      .half = num_pairs,
+      .section = section.data(),
+  };
+}
+
+/// Every position is looked at before anything is written: a refused call leaves q and k as they were.
+void check_positions(const Rotation& r) {
+  for (int64_t axis = 0; axis < r.num_axes; ++axis) {
+    for (int64_t token = 0; token < r.num_tokens; ++token) {
+      const int64_t position = r.positions[axis * r.axis_stride + token * r.token_stride];
+      if (position < 0 || position >= r.num_rows) {
+        throw std::out_of_range("position " + std::to_string(position) + " is outside a table of " +
+                                std::to_string(r.num_rows) + " rows");
+      }
+    }
+  }
+}
+
+void rotate_(Tensor q, Tensor k, Tensor positions, Tensor table, std::vector<int64_t> section) {
+  const Rotation rotation = checked(q, k, positions, table, section);
+  check_positions(rotation);
+  const bool is_float = q.scalar_type() == ScalarType::Float;
+  const auto loops = is_float ? chosen->float32 : chosen->bfloat16;
+  const int64_t num_heads = q.size(1) + k.size(1);
+  const int64_t token_bytes = std::max<int64_t>(1, num_heads * 2 * rotation.half * (is_float ? 4 : 2));
+  const int64_t grain = std::max<int64_t>(1, kMinBytesPerThread / token_bytes);
+  if (rotation.num_tokens <= grain) return loops(rotation, 0, rotation.num_tokens);
+  torch::stable::parallel_for(0, rotation.num_tokens, grain,
+                              [&](int64_t begin, int64_t end) { loops(rotation, begin, end); });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(tessera, CPU, library) { library.impl("mrope_", TORCH_BOX(&rotate_)); }
+
+#define TESSERA_EXPORT extern "C" __attribute__((visibility("default"), used))
+
+/// What this library was built from and how; `build.py` compares it to know whether to build again.
+TESSERA_EXPORT const char tessera_build_key[] = "tessera-build-key:" TESSERA_BUILD_KEY;
+
+/// The instruction set in use.
+TESSERA_EXPORT const char* tessera_instructions() { return chosen->name; }
+
+/// Use another instruction set from now on, for tests and measurements.
+/// Returns whether this machine has it; if not, nothing changes. Not to be called while the operator runs.
+TESSERA_EXPORT bool tessera_use_instructions(const char* name) {
+  for (const Loops& loops : kLoops) {
+    if (std::string_view(name) == loops.name && loops.runs_here()) {
+      chosen = &loops;
+      return true;
+    }
+  }
+  return false;
+}
