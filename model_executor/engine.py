@@ -175,6 +175,10 @@ class Engine(Protocol):
         """Where the engine is in its life, without waiting."""
 
     @property
+    def failure(self) -> str | None:
+        """Why the state is FAILED; None in any other."""
+
+    @property
     def max_model_len(self) -> int:
         """Context length in tokens, prompt and answer together; known before the engine is ready."""
 

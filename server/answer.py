@@ -95,9 +95,10 @@ class Answer:
                     index=index,
                     message=wire.Message(role="assistant", content="".join(choice.text), refusal=None),
                     logprobs=self._wrapped(choice.logprobs),
-                    finish_reason=choice.finish_reason or "stop",
+                    finish_reason=choice.finish_reason,
                 )
                 for index, choice in enumerate(self._choices)
+                if choice.finish_reason is not None
             ],
             usage=self.usage(),
             **self._report,

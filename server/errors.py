@@ -18,7 +18,7 @@
 
 from typing import Any, ClassVar
 
-from model_executor.engine import EngineUnavailableError, RequestRefusedError
+from model_executor.engine import EngineBusyError, EngineUnavailableError, RequestRefusedError
 
 MAX_MESSAGE_CHARS = 2_000
 
@@ -187,6 +187,8 @@ def as_api_error(error: Exception) -> ApiError:
             return error
         case EngineUnavailableError():
             return UnavailableError(f"The model is not available at the moment ({error.state}): {error}.")
+        case EngineBusyError():
+            return RateLimitError(f"The server is busy: {error}.")
         case RequestRefusedError():
             return BadRequestError(str(error), param=error.param, code=error.code)
         case _:

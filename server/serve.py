@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from model_executor.engine import EngineState
 from server.app import create_app
 from server.log import configure_logging
+from server.opening import open_model
 from server.service import Service
 from server.settings import Settings
 
@@ -30,8 +31,6 @@ def serve(settings: Settings) -> int:
     Raises:
         ListenError: see the class.
     """
-    from server.opening import open_model
-
     configure_logging()
     listener = _bind(settings.host, settings.port)
     app = create_app(settings, lambda: open_model(settings))
@@ -99,7 +98,7 @@ class _Server(uvicorn.Server):
         elif state is EngineState.RESTARTING:
             _say("The engine was lost and is being restarted.")
         elif state is EngineState.FAILED:
-            _say(f"The model cannot be served: {self._service.failure or 'its engine failed for good'}.")
+            _say(f"The model cannot be served: {self._service.failure}.")
             self.exit_status = 1
             self.should_exit = True
         self._state, self._since_s = state, now_s

@@ -5,9 +5,11 @@ The HTTP side listens before the model is there. What opens it is handed in as a
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from model_executor.checkpoint import CheckpointError
 from model_executor.engine import EngineState
 from server.chat import Chat, ServedModel
 from server.errors import NotFoundError, UnavailableError
@@ -16,6 +18,8 @@ from server.settings import Settings
 
 OpenModel = Callable[[], AbstractAsyncContextManager[ServedModel]]
 """Brings the model up and, on leaving, takes it down; may take minutes, and need not wait until the engine is ready."""
+
+_log = logging.getLogger(__name__)
 
 LOADING_RETRY_S = 5
 RESTARTING_RETRY_S = 2
@@ -35,18 +39,24 @@ class Service:
         self.model_name = settings.model_name
         self.metrics = metrics
         self.keep_alive_s = settings.keep_alive_s
-        self.failure: Exception | None = None
-        """Why the model could not be opened."""
         self._default_max_tokens = settings.default_max_tokens
         self._open_model = open_model
         self._model: ServedModel | None = None
+        self._opening_error: Exception | None = None
 
     @property
     def state(self) -> EngineState:
         """Where the model is in its life."""
-        if self.failure is not None:
+        if self._opening_error is not None:
             return EngineState.FAILED
         return EngineState.LOADING if self._model is None else self._model.engine.state
+
+    @property
+    def failure(self) -> str | None:
+        """Why the state is FAILED; None in any other."""
+        if self._opening_error is not None:
+            return str(self._opening_error)
+        return None if self._model is None else self._model.engine.failure
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -68,9 +78,12 @@ class Service:
             async with self._open_model() as model:
                 self._model = model
                 await closing.wait()
-        except Exception as error:
+        except CheckpointError as error:
             # Kept for the process to report and exit on; requests are answered 503 until then.
-            self.failure = error
+            self._opening_error = error
+        except Exception as error:
+            _log.exception("the model could not be opened")
+            self._opening_error = error
         finally:
             self._model = None
 

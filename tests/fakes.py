@@ -48,6 +48,7 @@ class FakeEngine:
     script: Script = hello
     max_model_len: int = 4096
     state: EngineState = EngineState.READY
+    failure: str | None = None
     readings: EngineStats = EngineStats()
     prompts: list[Prompt] = field(default_factory=list)
     limits: list[SamplingLimits] = field(default_factory=list)

@@ -1,0 +1,103 @@
+"""Messages to turns and media, in order and in place."""
+
+from typing import Any
+
+import pytest
+
+from model_executor.tokens import MediaSlot
+from server.chatml import Message
+from server.conversation import Conversation, read_conversation
+from server.errors import BadRequestError
+from server.media.part import MediaPart, PixelLimits
+from server.protocol.chat_request import ChatCompletionRequest
+
+URL = "data:image/png;base64,AA=="
+
+
+def read(*messages: dict[str, Any]) -> Conversation:
+    request = ChatCompletionRequest.model_validate({"model": "m", "messages": list(messages)})
+    return read_conversation(request.messages)
+
+
+def user(*parts: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "user", "content": list(parts)}
+
+
+def test_developer_is_another_name_for_system() -> None:
+    turns = read(
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": "Hi.", "name": "ann"},
+        {"role": "assistant", "content": [{"type": "text", "text": "Hello"}, {"type": "text", "text": "!"}]},
+    ).turns
+    assert turns == (
+        Message("system", ("Be brief.",)),
+        Message("user", ("Hi.",)),
+        Message("assistant", ("Hello", "!")),
+    )
+
+
+def test_media_are_numbered_over_all_turns_and_stay_in_place() -> None:
+    conversation = read(
+        user({"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "u0"}}),
+        {"role": "assistant", "content": [{"type": "image", "image": "u1"}, {"type": "text", "text": "b"}]},
+        user({"type": "video_url", "video_url": {"url": "u2"}}, {"type": "video", "video": ["u3", "u4"], "fps": 1}),
+    )
+    assert conversation.turns == (
+        Message("user", ("a", MediaSlot(0, "image"))),
+        Message("assistant", (MediaSlot(1, "image"), "b")),
+        Message("user", (MediaSlot(2, "video"), MediaSlot(3, "video"))),
+    )
+    assert conversation.media == (
+        MediaPart("image", "u0", "messages[0].content[1].image_url"),
+        MediaPart("image", "u1", "messages[1].content[0].image"),
+        MediaPart("video", "u2", "messages[2].content[0].video_url"),
+        MediaPart("video", ("u3", "u4"), "messages[2].content[1].video", PixelLimits(fps=1.0)),
+    )
+
+
+IMAGE_LIMITS = {"min_pixels": 784, "max_pixels": 7840, "resized_height": 56, "resized_width": 84}
+VIDEO_LIMITS = {
+    "min_pixels": 784,
+    "max_pixels": 7840,
+    "total_pixels": 78400,
+    "fps": 0.5,
+    "min_frames": 4,
+    "max_frames": 8,
+    "video_start": 1.5,
+    "video_end": 3,
+}
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_limits_may_stand_beside_the_url_or_inside_its_object(nested: bool) -> None:
+    def part(kind: str, limits: dict[str, Any]) -> dict[str, Any]:
+        inside, beside = (limits, {}) if nested else ({}, limits)
+        return {"type": kind, kind: {"url": URL, **inside}, **beside}
+
+    image, video = read(user(part("image_url", IMAGE_LIMITS), part("video_url", VIDEO_LIMITS))).media
+    assert image.limits == PixelLimits(min_pixels=784, max_pixels=7840, resized_height=56, resized_width=84)
+    assert video.limits == PixelLimits(
+        min_pixels=784,
+        max_pixels=7840,
+        total_pixels=78400,
+        fps=0.5,
+        min_frames=4,
+        max_frames=8,
+        video_start_s=1.5,
+        video_end_s=3,
+    )
+
+
+def test_refuses_a_limit_given_twice() -> None:
+    with pytest.raises(BadRequestError) as caught:
+        read(user({"type": "video_url", "video_url": {"url": URL, "fps": 1}, "fps": 1}))
+    assert caught.value.param == "messages[0].content[0].fps"
+
+
+@pytest.mark.parametrize(
+    ("detail", "asked", "expected"),
+    [("low", None, 64 * 784), ("low", 784, 784), ("low", 10**6, 64 * 784), ("high", None, None), ("auto", 999, 999)],
+)
+def test_low_detail_caps_a_picture_at_64_tokens(detail: str, asked: int | None, expected: int | None) -> None:
+    part = {"type": "image_url", "image_url": {"url": URL, "detail": detail}, "max_pixels": asked}
+    assert read(user(part)).media[0].limits.max_pixels == expected
