@@ -1,7 +1,7 @@
 """The independent side of every exactness test: transformers on the same weights, fed by its own pipeline.
 
-Stills go through transformers' PIL processor; clips through PyAV, Pillow and plain numpy, decoded whole; the prompt is the
-chat template's text encoded at once; positions are a literal reading of the paper. Nothing here uses the project.
+Stills go through transformers' PIL processor; clips through PyAV, Pillow and plain numpy, decoded whole; the prompt is
+the chat template's text encoded at once; positions are a literal reading of the paper. Nothing here uses the project.
 """
 
 import io
@@ -61,7 +61,8 @@ class Oracle:
 
     def __init__(self, model: Path) -> None:
         """Load it."""
-        self.network = Qwen2VLForConditionalGeneration.from_pretrained(model, dtype=torch.float32).eval()
+        self.network = Qwen2VLForConditionalGeneration.from_pretrained(model, dtype=torch.float32)
+        self.network.train(False)
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.processor = Qwen2VLImageProcessorPil.from_pretrained(model)
 
@@ -87,7 +88,7 @@ class Oracle:
                 use_cache=True,
             )
             position += 1
-        return Answer(chosen, [self.tokenizer.decode([id_]) for id_ in chosen], logprobs, len(ids))
+        return Answer(chosen, [str(self.tokenizer.decode([id_])) for id_ in chosen], logprobs, len(ids))
 
     def text(self, token_ids: list[int]) -> str:
         """The ids as a client would read them."""
@@ -134,7 +135,7 @@ class Oracle:
 
 def clip_rows(clip: Clip) -> tuple[npt.NDArray[np.float32], tuple[int, int, int]]:
     """Normalised patch rows [P, 1176] and grid of a constant-rate clip sampled at two frames a second."""
-    with av.open(io.BytesIO(clip.content)) as container:
+    with av.open(io.BytesIO(clip.content), "r") as container:
         rate = float(container.streams.video[0].average_rate or 1)
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     total = len(frames)

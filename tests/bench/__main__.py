@@ -1,6 +1,6 @@
 """Measurements a person would ask for, side by side in one run. Never an assertion on time.
 
-Run: `make bench`, or `python -m tests.bench [--model FOLDER]`. Ratios are what to quote: absolute times are this machine's.
+Run: `make bench`, or `python -m tests.bench [--model FOLDER]`. Ratios are what to quote; times are this machine's.
 """
 
 import argparse

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -16,9 +17,8 @@ from tests.bench.inputs import DECODE_BATCHES, DECODE_TOKENS, QUESTION, REPEATS,
 
 def measure(model: Path) -> dict[str, float]:
     """Rows of the table that transformers has too, in milliseconds."""
-    torch.set_num_threads(max(1, torch.get_num_threads()))
-    network = Qwen2VLForConditionalGeneration.from_pretrained(model, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    network: Any = Qwen2VLForConditionalGeneration.from_pretrained(model, dtype=torch.float32)
+    tokenizer: Any = AutoTokenizer.from_pretrained(model)
     rows = {}
     with torch.inference_mode():
         prompt = torch.tensor([tokenizer.encode(f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n")])
@@ -35,7 +35,7 @@ def measure(model: Path) -> dict[str, float]:
     return rows
 
 
-def _picture_s(network: Qwen2VLForConditionalGeneration, tokenizer: AutoTokenizer, model: Path) -> float:
+def _picture_s(network: Any, tokenizer: Any, model: Path) -> float:
     """Seconds from JPEG bytes to the first token."""
     processor = Qwen2VLImageProcessorPil.from_pretrained(model)
     times = []

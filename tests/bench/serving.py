@@ -9,7 +9,7 @@ from typing import Any
 import openai
 
 from tests.bench.inputs import DECODE_BATCHES, DECODE_TOKENS, QUESTION, REPEATS, clip, jpeg
-from tests.pictures import data_url, text_part
+from tests.pictures import asked, data_url, text_part
 from tests.serving import RunningServer
 
 
@@ -65,7 +65,7 @@ async def _ask(
     sent = time.monotonic()
     events = await client.chat.completions.create(
         model="tessera-test",
-        messages=[{"role": "user", "content": parts}],  # type: ignore[misc,list-item]
+        messages=asked(*parts),
         temperature=0,
         max_tokens=max_tokens,
         logprobs=arrivals is not None,  # an event for every token, also where its text is still undecided
