@@ -39,6 +39,9 @@ DECODER_THREADS = 2
 MAX_SOURCE_FRAMES = 4_000_000
 """Frames of one clip (four hours at 240 a second are 3.5 million)."""
 
+CUT_OFF_S = 0.5
+"""A clip that ends this long before its announced end was cut off."""
+
 _READ_BYTES = 1 << 20
 _VP8_SHOWN = 0x10
 
@@ -64,8 +67,8 @@ class Scan:
     """The first frame that decodes: its size, pixel format and display matrix hold for the clip."""
     aspect: Fraction
     """Width of a pixel divided by its height."""
-    num_missing: int
-    """Frames the container announces but the file does not hold."""
+    notes: tuple[str, ...]
+    """What a person should know: content the container announces but the file does not hold."""
 
 
 @contextmanager
@@ -112,7 +115,7 @@ def scan(file: BinaryIO, *, max_s: float) -> Scan:
         ticks: list[int | None] = []
         keys: list[bool] = []
         shown: list[int] = []
-        last = (0, 0)
+        last = (-(2**63), 0)
         first_frame: VideoFrame | None = None
         damaged = False
         for packet in tolerant_packets(container, stream):
@@ -143,7 +146,7 @@ def scan(file: BinaryIO, *, max_s: float) -> Scan:
             is_trusted=None not in ticks and len(distinct) == len(shown) > 0,
             first_frame=first_frame,
             aspect=stream.sample_aspect_ratio or Fraction(1),
-            num_missing=max(0, stream.frames - len(ticks), int(damaged)),
+            notes=_missing(container, stream, last, damaged=damaged),
         )
 
 
@@ -183,6 +186,29 @@ def _video_stream(container: InputContainer) -> VideoStream:
     stream.thread_count = DECODER_THREADS
     stream.thread_type = ThreadType.FRAME
     return stream
+
+
+def _missing(
+    container: InputContainer, stream: VideoStream, last: tuple[int, int], *, damaged: bool
+) -> tuple[str, ...]:
+    """Whether the file ends before its container says, as far as that can be known.
+
+    Args:
+        container: after its last packet was read.
+        stream: the video stream.
+        last: time and duration of the last frame, in ticks.
+        damaged: whether reading ended with an error.
+    """
+    tick_s = float(stream.time_base or 0)
+    end_s = (sum(last) - (stream.start_time or 0)) * tick_s
+    announced_s = end_s
+    if stream.duration is not None:
+        announced_s = stream.duration * tick_s
+    elif container.duration is not None and len(container.streams) == 1:
+        announced_s = container.duration / av.time_base
+    if announced_s > end_s + CUT_OFF_S:
+        return (f"The file is cut off: it ends at {end_s:.1f} s of {announced_s:.1f} s.",)
+    return ("The container is damaged; what follows the damage was left out.",) if damaged else ()
 
 
 def _is_shown(stream: VideoStream, packet: "Packet[VideoStream]") -> bool:

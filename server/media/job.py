@@ -47,7 +47,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     is_frame_list: bool
     """Whether `contents` are pictures that make up one clip."""
     output: str
-    """File to write the patches to."""
+    """File to write the patches to; it exists."""
     budget: ImageBudget | ClipBudget
     tenant: str
     """Enters the digest, so that no cache is shared between tenants."""

@@ -170,6 +170,9 @@ class MediaPool:
                 ticket = await self._next(takes_large=takes_large)
                 self.num_running += 1
                 try:
+                    if worker is not None and worker.has_ended:
+                        await worker.kill()
+                        worker = None
                     if worker is None:
                         worker = await _Worker.start(self._settings)
                     keep = await self._do(worker, ticket)
@@ -272,6 +275,11 @@ class _Worker:
             raise
         return worker
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process ended by itself."""
+        return self._process.returncode is not None
+
     async def run(self, job: Job) -> Outcome:
         """Do one job.
 
@@ -288,7 +296,7 @@ class _Worker:
         return _ANSWER.decode(await self._read_line())
 
     async def kill(self) -> None:
-        """End the process and wait for that."""
+        """End the process, wait for that, and give its pipes back."""
         assert self._process.stdin is not None
         if self._process.returncode is None:
             self._process.kill()

@@ -181,34 +181,35 @@ class MediaService:
             content = self._empty_file(stack)
             await self._fetcher.fetch(part.source, content.append, max_bytes=max_bytes, limit=limit, param=part.param)
             return [content]
-        contents = [self._empty_file(stack) for _ in part.source]
+        return await self._fetch_frames(part.source, stack, part.param)
+
+    async def _fetch_frames(self, urls: Sequence[str], stack: contextlib.ExitStack, param: str) -> list[Lease]:
+        """The frames of a list, which all together must stay below the limit of a clip."""
+        max_bytes, max_clip_bytes = self._settings.max_image_bytes, self._settings.max_video_bytes
         places = asyncio.Semaphore(_PARALLEL_FRAMES)
-        await _together(
-            self._fetch_frame(url, index, contents, places, part.param) for index, url in enumerate(part.source)
-        )
+        total_bytes = 0
+
+        async def fetch(url: str, content: Lease) -> None:
+            def append(data: bytes) -> None:
+                nonlocal total_bytes
+                total_bytes += len(data)
+                if total_bytes > max_clip_bytes:
+                    raise BadRequestError(
+                        f"The frames are together larger than {max_clip_bytes} bytes (media.max_video_bytes).",
+                        param=param,
+                    )
+                content.append(data)
+
+            async with places:
+                await self._fetcher.fetch(url, append, max_bytes=max_bytes, limit="media.max_image_bytes", param=param)
+
+        contents = [self._empty_file(stack) for _ in urls]
+        await _together(fetch(url, content) for url, content in zip(urls, contents, strict=True))
         return contents
-
-    async def _fetch_frame(
-        self, url: str, index: int, contents: list[Lease], places: asyncio.Semaphore, param: str
-    ) -> None:
-        """One frame of a list, which all together must stay below the limit of a clip."""
-        max_clip_bytes = self._settings.max_video_bytes
-
-        def append(data: bytes) -> None:
-            contents[index].append(data)
-            if sum(content.num_bytes for content in contents) > max_clip_bytes:
-                raise BadRequestError(
-                    f"The frames are together larger than {max_clip_bytes} bytes (media.max_video_bytes).", param=param
-                )
-
-        async with places:
-            max_bytes = self._settings.max_image_bytes
-            await self._fetcher.fetch(url, append, max_bytes=max_bytes, limit="media.max_image_bytes", param=param)
 
     def _empty_file(self, stack: contextlib.ExitStack) -> Lease:
         content = self._folder.lease(0)
         stack.callback(content.release)
-        content.append(b"")
         return content
 
 

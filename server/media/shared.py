@@ -30,7 +30,7 @@ class Lease:
         """See the class."""
         self._folder = folder
         self.path = path
-        """Where the file is, or will be written."""
+        """The file; empty at first."""
         self.num_bytes = num_bytes
         """Bytes the ledger counts for it."""
         self._released = False
@@ -100,13 +100,15 @@ class SharedFolder:
         return self._used_bytes
 
     def lease(self, num_bytes: int) -> Lease:
-        """Set bytes aside for a new file.
+        """Make an empty file and set bytes aside for it.
 
         Raises:
             RateLimitError: shared memory is full.
         """
         self.reserve(num_bytes)
-        return Lease(self, self.path / secrets.token_hex(16), num_bytes)
+        path = self.path / secrets.token_hex(16)
+        path.touch(mode=0o600)
+        return Lease(self, path, num_bytes)
 
     def reserve(self, num_bytes: int) -> None:
         """Count bytes as used.
@@ -131,7 +133,8 @@ class SharedFolder:
 def full_error() -> RateLimitError:
     """What a request hears when prepared media fill the memory they may take."""
     return RateLimitError(
-        "Media being prepared or answered fill the server's shared memory (media.max_shared_bytes).", retry_after_s=5
+        "Media in work fill the shared memory they may take (media.max_shared_bytes) or the machine has.",
+        retry_after_s=5,
     )
 
 

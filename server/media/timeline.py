@@ -125,11 +125,15 @@ def _spread(line: Timeline, first: int, last: int, num_frames: int) -> tuple[int
         # round(first + i * (last - first) / steps), exactly.
         return tuple(first + (2 * i * (last - first) + steps) // (2 * steps) for i in range(num_frames))
     times_s = line.times_s[first : last + 1]
-    # Half an interval of tolerance makes this the nearest frame where the rate is nearly constant.
-    tolerance_s = float(np.median(np.diff(times_s))) / 2 if len(times_s) > 1 else 0.0
-    moments_s = np.linspace(times_s[0], times_s[-1], num_frames) + tolerance_s
+    moments_s = np.linspace(times_s[0], times_s[-1], num_frames)
     shown = np.searchsorted(times_s, moments_s, side="right") - 1
-    return tuple(first + int(index) for index in shown)
+    # The next frame where it is nearer and about to be shown: the nearest frame where the rate is nearly constant, but
+    # a frame that stands for long is taken to its end.
+    following = np.minimum(shown + 1, len(times_s) - 1)
+    wait_s = times_s[following] - moments_s
+    soon_s = float(np.median(np.diff(times_s))) / 2 if len(times_s) > 1 else 0.0
+    is_next = (wait_s <= soon_s) & (wait_s < moments_s - times_s[shown])
+    return tuple(first + int(index) for index in np.where(is_next, following, shown))
 
 
 def _constant_rate(times_s: NDArray[np.float64], tick_s: float, rates: Sequence[Fraction]) -> Fraction | None:

@@ -67,7 +67,7 @@ def sample_clip(file: BinaryIO, budget: ClipBudget, open_writer: Callable[[Grid]
     refuse_bomb(frame.width, frame.height, budget.max_source_pixels)
     turn = _turn(frame)
     source_size = _display_size(frame, scan, turn)
-    notes = (f"{scan.num_missing} or more frames at the end are missing.",) if scan.num_missing else ()
+    notes = scan.notes
 
     def resample(sampling: Sampling, frames: Iterator[tuple[int, VideoFrame]]) -> Clip:
         size = clip_size(source_size, len(sampling.indices), budget)
@@ -78,6 +78,8 @@ def sample_clip(file: BinaryIO, budget: ClipBudget, open_writer: Callable[[Grid]
             pixels = _pixels(frame, turn, size, budget.max_source_pixels)
             for _ in range(sampling.indices.count(index)):
                 write(next(positions), pixels)
+        if next(positions, None) is not None:
+            raise _MissingFrameError
         return Clip(grid, source_size, size, sampling.times_s, sampling.effective_fps, (*notes, *sampling.notes))
 
     if scan.is_trusted:
@@ -93,7 +95,10 @@ def sample_clip(file: BinaryIO, budget: ClipBudget, open_writer: Callable[[Grid]
         notes = (*notes, f"{num_lost} of {len(scan.ticks)} frames do not decode and were left out.")
     sampling = sample(timeline(ticks, scan.tick_s, rates=scan.rates), budget)
     wanted = set(sampling.indices)
-    return resample(sampling, ((i, frame) for i, frame in enumerate(_all(file)) if i in wanted))
+    try:
+        return resample(sampling, ((i, frame) for i, frame in enumerate(_all(file)) if i in wanted))
+    except _MissingFrameError as error:
+        raise BadRequestError("The clip is corrupt: it does not decode the same way twice.") from error
 
 
 def sample_frames(files: Sequence[BinaryIO], budget: ClipBudget, open_writer: Callable[[Grid], FrameWriter]) -> Clip:
@@ -217,6 +222,8 @@ def _all(file: BinaryIO) -> Iterator[VideoFrame]:
 def _decodable_ticks(file: BinaryIO, scan: demux.Scan) -> list[int]:
     """Presentation times of the frames that decode, rising; where they have none, counted by the claimed rate."""
     ticks = [frame.pts for frame in _all(file)]
+    if not ticks:
+        raise BadRequestError("The clip is truncated or corrupt: no frame of it decodes.")
     rising = [tick for tick in ticks if tick is not None]
     if len(rising) == len(ticks) and all(a < b for a, b in zip(rising, rising[1:], strict=False)):
         return rising

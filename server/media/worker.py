@@ -136,7 +136,8 @@ def _rows(path: str, grid: Grid, num_depth_frames: int) -> Rows:
         _NoSpaceError: there is not enough; found out here, as a write into a mapping would kill the process.
     """
     shape = (grid.num_patches, row_bytes(num_depth_frames))
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    # Never created here: a file whose request went away must not come back.
+    file = os.open(path, os.O_RDWR | os.O_TRUNC)
     try:
         os.posix_fallocate(file, 0, shape[0] * shape[1])
         mapping = mmap.mmap(file, shape[0] * shape[1])
