@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 import time
 from types import FrameType
 
@@ -98,7 +99,7 @@ class _Server(uvicorn.Server):
         elif state is EngineState.RESTARTING:
             _say("The engine was lost and is being restarted.")
         elif state is EngineState.FAILED:
-            _say(f"The model cannot be served: {self._service.failure}.")
+            print(f"tessera: The model cannot be served: {self._service.failure}.", file=sys.stderr, flush=True)
             self.exit_status = 1
             self.should_exit = True
         self._state, self._since_s = state, now_s

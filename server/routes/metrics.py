@@ -1,7 +1,6 @@
 """`GET /metrics`: Prometheus' text format."""
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import PlainTextResponse
 
 from model_executor.engine import EngineStats, EngineUnavailableError
 from server.errors import UnavailableError
@@ -16,8 +15,11 @@ router = APIRouter()
     "/metrics",
     summary="Measurements for Prometheus",
     operation_id="metrics",
-    response_class=PlainTextResponse,
-    responses=errors(401, 500),
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "The measurements."},
+        **errors(401, 500),
+    },
 )
 async def metrics(request: Request) -> Response:
     """The server's own measurements and a fresh reading of the engine's; without the latter while it is away."""

@@ -1,4 +1,4 @@
-"""Events on the wire: framing, keep-alive comments, late errors, the end mark, and a generator that is always closed."""
+"""Events on the wire: framing, keep-alive comments, late errors, the end mark; a generator that is always closed."""
 
 import asyncio
 import json

@@ -231,7 +231,7 @@ def test_refuses_media_in_system_messages(role: str) -> None:
 
 
 def test_takes_the_messages_an_sdk_sends_back() -> None:
-    answer = {
+    answer: dict[str, Any] = {
         "role": "assistant",
         "content": "x",
         "refusal": None,

@@ -1,0 +1,323 @@
+"""Real and generated clips against full decoding with Pillow's bicubic, and against the numbers frames carry."""
+
+import io
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from model_executor.geometry import Grid, Size
+from server.errors import BadRequestError
+from server.media.video import FrameWriter, sample_frames
+from tests.server.media.clips import BUDGET, TINY, Pixels, encode, number_of, numbered, real_clip, remux, sampled
+
+
+def fully_decoded(data: bytes, indices: list[int], size: Size) -> list[Pixels]:
+    """Frames by number, each decoded at full size, then resized."""
+    with av.open(io.BytesIO(data)) as container:
+        images = {i: frame.to_image() for i, frame in enumerate(container.decode(video=0)) if i in indices}
+    resized = [images[i].resize((size.width, size.height), Image.Resampling.BICUBIC) for i in indices]
+    return [np.asarray(image) for image in resized]
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "count", "indices", "size"),
+    [
+        ("bikes", 25, 250, [0, 13, 26, 39, 52, 66, 79, 92, 105, 118], Size(280, 644)),
+        ("bigbuckbunny", 25, 132, [0, 15, 29, 44, 58, 73, 87, 102, 116, 131], Size(560, 1008)),
+    ],
+)
+def test_real_clip_equals_full_decoding(name: str, rate: int, count: int, indices: list[int], size: Size) -> None:
+    data = real_clip(name)
+    clip, frames = sampled(data, BUDGET)
+    assert clip.size == size
+    expected = [round(index) for index in np.linspace(0, count - 1, len(frames))]
+    assert expected[: len(indices)] == indices
+    assert clip.frame_times_s == pytest.approx([index / rate for index in expected])
+    assert len(frames) == int(count / rate * 2) // 2 * 2
+    for ours, theirs in zip(frames, fully_decoded(data, expected, size), strict=True):
+        assert np.array_equal(ours, theirs)
+    assert clip.notes == ()
+
+
+CONTAINERS = [
+    ("mp4", "libx264", {"bf": "3", "g": "12"}, "yuv420p"),
+    ("mov", "libx264", {}, "yuv420p"),
+    ("matroska", "libx264", {"bf": "2"}, "yuv420p"),
+    ("webm", "libvpx", {"auto-alt-ref": "1", "lag-in-frames": "16"}, "yuv420p"),
+    ("webm", "libvpx-vp9", {}, "yuv420p"),
+    ("avi", "mpeg4", {"bf": "2"}, "yuv420p"),
+    ("avi", "libx264", {"bf": "2"}, "yuv420p"),
+    ("avi", "mjpeg", {}, "yuvj420p"),
+    ("mpegts", "libx264", {"bf": "2"}, "yuv420p"),
+    ("mpegts", "mpeg2video", {"bf": "1"}, "yuv420p"),
+    ("flv", "libx264", {}, "yuv420p"),
+    ("mov", "prores_ks", {}, "yuv422p10le"),
+    ("matroska", "ffv1", {}, "yuv444p"),
+    ("apng", "apng", {}, "rgb24"),
+    ("gif", "gif", {}, "rgb8"),
+]
+
+
+@pytest.mark.parametrize(("container", "codec", "options", "pixel_format"), CONTAINERS)
+def test_containers_and_codecs_give_the_right_frames(
+    container: str, codec: str, options: dict[str, str], pixel_format: str
+) -> None:
+    rate = 10 if container == "gif" else 25
+    data = encode(numbered(60), container, codec, rate=rate, options=options, pixel_format=pixel_format)
+    clip, frames = sampled(data)
+    count = {25: 4, 10: 12}[rate]
+    indices = [round(index) for index in np.linspace(0, 59, count)]
+    if container != "gif":  # its palette is too coarse for numbers
+        assert [number_of(frame) for frame in frames] == indices
+    assert clip.frame_times_s == pytest.approx([index / rate for index in indices])
+    assert clip.source_size == Size(48, 64)
+
+
+def test_ten_bit_hevc_and_av1_decode() -> None:
+    for codec, options, pixel_format in (
+        ("libx265", {"x265-params": "log-level=none"}, "yuv420p10le"),
+        ("libsvtav1", {"svtav1-params": "lp=1"}, "yuv420p10le"),
+    ):
+        data = encode(numbered(30, height=64, width=64), "mp4", codec, options=options, pixel_format=pixel_format)
+        _, frames = sampled(data)
+        assert [number_of(frame) for frame in frames] == [0, 10, 19, 29]
+
+
+@pytest.mark.parametrize(("count", "indices"), [(1, [0, 0]), (2, [0, 1]), (3, [0, 2]), (5, [0, 1, 3, 4])])
+def test_very_short_clips_are_taken(count: int, indices: list[int]) -> None:
+    clip, frames = sampled(encode(numbered(count)))
+    assert [number_of(frame) for frame in frames] == indices
+    assert clip.grid.t == len(indices) // 2
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska"])
+def test_variable_rate_is_sampled_by_presentation_time(container: str) -> None:
+    gaps_ms = np.random.default_rng(0).choice([20, 40, 60, 200], 119)
+    ticks_ms = [0, *(int(tick) for tick in np.cumsum(gaps_ms))]
+    clip, frames = sampled(encode(numbered(120), container, ticks_ms=ticks_ms))
+    assert len(frames) == (ticks_ms[-1] + 50) * 2 // 1000 // 2 * 2
+    moments_ms = np.linspace(0, ticks_ms[-1], len(frames))
+    for frame, time_s, moment_ms in zip(frames, clip.frame_times_s, moments_ms, strict=True):
+        number = number_of(frame)
+        assert time_s * 1000 == pytest.approx(ticks_ms[number], abs=1)
+        shown_until_ms = (*ticks_ms, 10**9)[number + 1]
+        assert ticks_ms[number] - 31 <= moment_ms <= shown_until_ms
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, -90])
+def test_display_rotation_is_applied(rotation: int) -> None:
+    data = encode(numbered(10), rotation=rotation)
+    with av.open(io.BytesIO(data)) as container:
+        stored = next(container.decode(video=0))
+        upright = np.rot90(stored.to_ndarray(format="rgb24"), stored.rotation // 90)
+    clip, frames = sampled(data)
+    assert clip.source_size == Size(*upright.shape[:2])
+    expected = Image.fromarray(upright).resize((clip.size.width, clip.size.height), Image.Resampling.BICUBIC)
+    assert np.array_equal(frames[0], np.asarray(expected))
+
+
+def test_anamorphic_pixels_widen_the_picture() -> None:
+    clip, _ = sampled(encode(numbered(10), aspect=Fraction(2)))
+    assert clip.source_size == Size(48, 128)
+    clip, _ = sampled(encode(numbered(10), aspect=Fraction(1, 2)))
+    assert clip.source_size == Size(96, 64)
+    clip, _ = sampled(real_clip("carphone_pristine"), BUDGET)
+    assert clip.source_size == Size(144, 193)
+
+
+def test_transparent_clip_is_composited_on_white() -> None:
+    frames = [np.full((48, 64, 3), 200, np.uint8)] * 4
+    file = io.BytesIO()
+    images = [Image.fromarray(frame).convert("RGBA") for frame in frames]
+    for image in images:
+        image.paste((200, 10, 10, 0), (0, 0, 32, 48))
+    images[0].save(file, "PNG", save_all=True, append_images=images[1:], duration=100)
+    _, pixels = sampled(file.getvalue())
+    assert (pixels[0][:, :28] == 255).all()
+    assert (pixels[0][:, 40:] == 200).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "indices"),
+    [
+        ({"fps": 5.0}, [round(index) for index in np.linspace(0, 99, 20)]),
+        ({"max_frames": 2}, [0, 99]),
+        ({"min_frames": 10}, [round(index) for index in np.linspace(0, 99, 10)]),
+        ({"start_s": 1.0, "end_s": 3.0}, [25, 42, 58, 75]),
+        ({"start_s": 3.9}, [98, 99]),
+    ],
+)
+def test_wishes_of_a_part_are_followed(change: dict[str, float], indices: list[int]) -> None:
+    _, frames = sampled(encode(numbered(100)), msgspec.structs.replace(TINY, **change))
+    assert [number_of(frame) for frame in frames] == indices
+
+
+def test_sizes_follow_the_budget() -> None:
+    data = encode(numbered(100, height=180, width=320))
+    assert sampled(data, BUDGET)[0].size == Size(252, 448)
+    assert sampled(data, msgspec.structs.replace(BUDGET, min_pixels=784))[0].size == Size(168, 308)
+    assert sampled(data, msgspec.structs.replace(BUDGET, max_pixels=50_000))[0].size == Size(140, 280)
+    assert sampled(data, msgspec.structs.replace(BUDGET, total_pixels=100_000))[0].size == Size(140, 280)
+    assert sampled(data, msgspec.structs.replace(BUDGET, resized=(100, 100), min_pixels=784))[0].size == Size(112, 112)
+
+
+def test_hour_long_clip_decodes_only_what_it_needs(tmp_path: Path) -> None:
+    # 90 000 frames in groups of 25: the same second 3600 times.
+    second = encode(numbered(25), "mp4", "mpeg4", options={"g": "25", "bf": "0"})
+    data = remux(second, tmp_path / "hour.mp4", repeat=3600)
+    started_s = time.process_time()
+    clip, frames = sampled(data, msgspec.structs.replace(TINY, total_pixels=16_384 * 784))
+    assert time.process_time() - started_s < 10
+    indices = [round(index) for index in np.linspace(0, 89_999, 768)]
+    assert [number_of(frame) for frame in frames] == [index % 25 for index in indices]
+    assert clip.frame_times_s[-1] == pytest.approx(89_999 / 25)
+    assert clip.grid.num_tokens <= 16_384
+    assert clip.notes == ("At most 768 frames are sampled: 0.213 a second, not 2.",)
+
+
+def test_open_groups_of_pictures_are_followed_back() -> None:
+    parameters = {"x264-params": "open-gop=1:keyint=10:min-keyint=10:bframes=3:scenecut=0:log=-1"}
+    data = encode(numbered(200), "mp4", options=parameters)
+    for fps in (0.5, 1.0, 3.0):
+        clip, frames = sampled(data, msgspec.structs.replace(TINY, fps=fps))
+        indices = [round(index) for index in np.linspace(0, 199, len(frames))]
+        expected = fully_decoded(data, indices, clip.size)
+        assert all(np.array_equal(ours, theirs) for ours, theirs in zip(frames, expected, strict=True))
+
+
+def test_index_at_either_end_is_read(tmp_path: Path) -> None:
+    data = encode(numbered(50))
+    first = remux(data, tmp_path / "first.mp4", options={"movflags": "faststart"})
+    pieces = remux(data, tmp_path / "pieces.mp4", options={"movflags": "frag_keyframe+empty_moov"})
+    assert first.find(b"moov") < first.find(b"mdat")
+    for variant in (data, first, pieces):
+        assert [number_of(frame) for frame in sampled(variant)[1]] == [0, 16, 33, 49]
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros", "noise"])
+def test_corrupt_tail_is_left_out_and_told(damage: str, tmp_path: Path) -> None:
+    data = bytearray(remux(real_clip("bikes"), tmp_path / "clip.mp4", options={"movflags": "faststart"}))
+    middle = len(data) * 6 // 10
+    tail = len(data) - middle
+    data[middle:] = {"cut": b"", "zeros": bytes(tail), "noise": np.random.default_rng(0).bytes(tail)}[damage]
+    clip, frames = sampled(bytes(data), BUDGET)
+    assert len(frames) == 10
+    assert 5 < clip.frame_times_s[-1] < 6
+    assert "cut off" in clip.notes[0] if damage == "cut" else "do not decode and were left out" in clip.notes[0]
+    indices = [round(25 * time_s) for time_s in clip.frame_times_s[:-1]]
+    expected = fully_decoded(real_clip("bikes"), indices, clip.size)
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(frames[:-1], expected, strict=True))
+
+
+def test_edited_clip_is_not_called_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "edited.mp4"
+    with av.open(io.BytesIO(encode(numbered(100)))) as source, av.open(str(path), "w", format="mp4") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.pts is not None and packet.dts is not None:
+                packet.pts, packet.dts = packet.pts - 15_360, packet.dts - 15_360  # 30 frames before the start
+                packet.stream = stream
+                output.mux(packet)
+    clip, frames = sampled(path.read_bytes())
+    assert [number_of(frame) for frame in frames][-1] == 99
+    assert clip.notes == ()
+
+
+def silent_audio() -> bytes:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as output:
+        stream = output.add_stream("aac", rate=16_000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16_000
+        output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return file.getvalue()
+
+
+PLAYLISTS = [
+    b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n",
+    b"ffconcat version 1.0\nfile /etc/passwd\n",
+    b"<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011' type='static'></MPD>",
+    b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n",
+]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", r"empty \(0 bytes\)"),
+        (b"nothing of the kind", "Not a video"),
+        (silent_audio(), "no video stream"),
+        (real_clip("bikes").replace(b"avc1", b"zzzz"), "codec is unknown"),
+        (real_clip("bikes")[:100_000], "Not a video|corrupt"),
+        *((playlist, "Not a video") for playlist in PLAYLISTS),
+    ],
+)
+def test_what_is_no_usable_clip_is_refused_at_once(data: bytes, message: str) -> None:
+    started_s = time.perf_counter()
+    with pytest.raises(BadRequestError, match=message):
+        sampled(data)
+    assert time.perf_counter() - started_s < 0.5
+
+
+def test_clip_over_a_limit_is_refused_before_it_is_decoded() -> None:
+    data = encode(numbered(100))
+    with pytest.raises(BadRequestError, match=r"lasts 4\.0 s; at most 3 s .*max_video_s"):
+        sampled(data, msgspec.structs.replace(TINY, max_s=3.0))
+    with pytest.raises(BadRequestError, match=r"3072 pixels; at most 3000 .*max_source_pixels"):
+        sampled(data, msgspec.structs.replace(TINY, max_source_pixels=3000))
+
+
+def test_pictures_make_a_clip() -> None:
+    files = []
+    for pixels in numbered(5):
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        files.append(file)
+    frames: list[Pixels] = []
+
+    def open_writer(grid: Grid) -> FrameWriter:
+        assert grid.t == 3
+        return lambda index, pixels: frames.append(pixels)
+
+    for file in files:
+        file.seek(0)
+    clip = sample_frames(files, msgspec.structs.replace(TINY, fps=4.0), open_writer)
+    assert [number_of(frame) for frame in frames] == [0, 1, 2, 3, 4, 4]
+    assert clip.frame_times_s == (0.0, 0.25, 0.5, 0.75, 1.0, 1.0)
+    assert clip.effective_fps == 4.0
+
+    other = io.BytesIO()
+    Image.new("RGB", (60, 60)).save(other, "PNG")
+    for file in (*files, other):
+        file.seek(0)
+    with pytest.raises(BadRequestError, match="Frame 5 of the list cannot be used: it is 60x60 px, the first is 64x48"):
+        sample_frames([*files, other], TINY, open_writer)
+
+
+_SEEDS = [
+    encode(numbered(12), container, codec)
+    for container, codec in (("mp4", "libx264"), ("matroska", "libx264"), ("avi", "mpeg4"), ("webm", "libvpx"))
+]
+
+
+@given(st.sampled_from(_SEEDS), st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=4))))
+@settings(max_examples=300, deadline=None)
+def test_mutated_clip_gives_frames_or_our_error(data: bytes, edits: list[tuple[float, bytes]]) -> None:
+    mutated = bytearray(data)
+    for place, change in edits:
+        start = int(place * len(mutated))
+        mutated[start : start + len(change) or start + 7] = change
+    try:
+        clip, frames = sampled(bytes(mutated))
+    except BadRequestError:
+        return
+    assert len(frames) == 2 * clip.grid.t == len(clip.frame_times_s)

@@ -1,0 +1,63 @@
+"""What Prometheus reads, checked with Prometheus' own parser."""
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from model_executor.engine import EngineState, EngineStats
+from tests.fakes import FakeEngine
+from tests.server.conftest import OpenWorld, World
+
+
+async def samples(world: World) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    response = await world.client.get("/metrics")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+    }
+
+
+async def test_shows_the_engines_reading_of_this_moment(open_world: OpenWorld) -> None:
+    engine = FakeEngine(readings=EngineStats(num_running=2, num_waiting=3, kv_cache_usage=0.5, generation_tokens=77))
+    async with open_world(engine=engine) as world:
+        read = await samples(world)
+        assert read["tessera_requests_running", ()] == 2
+        assert read["tessera_requests_waiting", ()] == 3
+        assert read["tessera_kv_cache_usage", ()] == 0.5
+        assert read["tessera_generation_tokens_total", ()] == 77
+        assert read["tessera_engine_state", (("state", "ready"),)] == 1
+        engine.readings = EngineStats(num_running=0)
+        assert (await samples(world))["tessera_requests_running", ()] == 0
+
+
+async def test_works_while_the_engine_is_away(open_world: OpenWorld) -> None:
+    async with open_world(engine=FakeEngine(state=EngineState.RESTARTING)) as world:
+        read = await samples(world)
+        while not read["tessera_engine_state", (("state", "restarting"),)]:
+            read = await samples(world)
+        assert ("tessera_requests_running", ()) not in read
+
+
+async def test_counts_requests_and_times_answers(world: World) -> None:
+    await world.ask()
+    await world.ask(stream=True)
+    await world.ask(temperature=9)
+    read = await samples(world)
+    route = ("route", "/v1/chat/completions")
+    assert read["tessera_http_requests_total", (("method", "POST"), route, ("status", "2xx"))] == 2
+    assert read["tessera_http_requests_total", (("method", "POST"), route, ("status", "4xx"))] == 1
+    assert read["tessera_time_to_first_token_seconds_count", ()] == 2
+    assert read["tessera_inter_token_seconds_count", ()] == 4
+    assert read["tessera_answer_seconds_count", ()] == 2
+    assert read["tessera_request_generation_tokens_sum", ()] == 6
+    assert read["tessera_http_requests_in_flight", ()] == 1  # this scrape
+
+
+async def test_nothing_a_client_makes_up_becomes_a_label(world: World) -> None:
+    await world.client.get("/made/up/path?made=up")
+    await world.client.request("MADEUP", "/v1/chat/completions")
+    await world.ask(model="made-up")
+    await world.client.get("/v1/models/made-up")
+    text = (await world.client.get("/metrics")).text
+    assert "made" not in text.lower()

@@ -1,0 +1,86 @@
+"""The server's own description: valid, complete, and true."""
+
+from typing import Any
+
+import jsonschema
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from server.protocol.chat_request import ChatCompletionRequest
+from tests.server.conftest import OpenWorld, World
+
+
+async def document(world: World) -> dict[str, Any]:
+    result: dict[str, Any] = (await world.client.get("/openapi.json")).json()
+    return result
+
+
+async def test_is_valid_openapi_3_1(world: World) -> None:
+    described = await document(world)
+    assert described["openapi"].startswith("3.1")
+    OpenAPIV31SpecValidator(described).validate()
+
+
+async def test_describes_every_route_and_no_422(world: World) -> None:
+    described = await document(world)
+    assert set(described["paths"]) == {
+        "/v1/chat/completions",
+        "/v1/models",
+        "/v1/models/{model}",
+        "/health",
+        "/metrics",
+    }
+    for path in described["paths"].values():
+        for operation in path.values():
+            assert "422" not in operation["responses"]
+            for status, response in operation["responses"].items():
+                if status != "200":
+                    assert "application/json" in response["content"]
+    assert "ValidationError" not in described["components"]["schemas"]
+
+
+async def test_describes_both_forms_of_the_answer(world: World) -> None:
+    described = await document(world)
+    operation = described["paths"]["/v1/chat/completions"]["post"]
+    assert set(operation["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
+    assert {"ChatCompletionRequest", "ChatCompletionChunk", "ErrorResponse"} <= set(described["components"]["schemas"])
+
+
+async def test_says_that_a_key_is_needed(open_world: OpenWorld) -> None:
+    async with open_world(api_key="secret") as world:
+        world.client.headers["Authorization"] = "Bearer secret"
+        described = await document(world)
+    OpenAPIV31SpecValidator(described).validate()
+    assert described["security"] == [{"key": []}]
+    assert described["paths"]["/health"]["get"]["security"] == []
+
+
+BODIES: list[dict[str, Any]] = [
+    {},
+    {"temperature": None, "stop": ["a"], "logit_bias": {"1": 1}, "include": ["media"]},
+    {"temperature": 3},
+    {"temperature": "1"},
+    {"unknown": 1},
+    {"tools": []},
+    {"n": 17},
+    {"stop": ["a"] * 5},
+    {"messages": [{"role": "user", "content": [{"type": "video", "video": ["a", "b"], "fps": 1}]}]},
+    {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a", "detail": "low"}}]}]},
+    {"messages": [{"role": "user", "content": [{"type": "file", "file": {}}]}]},
+    {"messages": [{"role": "tool", "content": "a"}]},
+    {"messages": []},
+]
+
+
+@pytest.mark.parametrize("changes", BODIES)
+async def test_the_described_schema_and_the_model_agree(world: World, changes: dict[str, Any]) -> None:
+    described = await document(world)
+    schema = {"$ref": "#/components/schemas/ChatCompletionRequest", "components": described["components"]}
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **changes}
+    by_schema = jsonschema.Draft202012Validator(schema).is_valid(body)
+    try:
+        ChatCompletionRequest.model_validate(body)
+    except ValueError:
+        assert not by_schema
+    else:
+        assert by_schema
