@@ -234,3 +234,7 @@ class EngineSettings(BaseModel):
     """GPUs the layers are spread over."""
     start_timeout_s: float = Field(default=1800, gt=0)
     """Longest a model may take to load before the start counts as failed."""
+
+    def runs_single(self, *, cpu: bool) -> bool:
+        """What `process_layout` comes to; `cpu` is whether the installed engine is a CPU build."""
+        return self.process_layout == "single" or (self.process_layout == "auto" and cpu)

@@ -24,9 +24,8 @@ from vllm.multimodal.inputs import MultiModalFeatureSpec
 from vllm.sequence import IntermediateTensors
 
 from model_executor.checkpoint import read_checkpoint
-from model_executor.geometry import Grid
 from model_executor.positions import MediaSpan, mrope_positions
-from model_executor.qwen2_vl.processing import DummyInputs, ProcessingInfo, Processor, read_item
+from model_executor.qwen2_vl.processing import DummyInputs, ProcessingInfo, Processor, item_grid, item_path, map_patches
 from model_executor.qwen2_vl.text import TextDecoderLayer, TextRotary
 from model_executor.qwen2_vl.vision import PixelStatistics, VisionTower
 
@@ -57,6 +56,7 @@ class Qwen2VL(nn.Module, SupportsMultiModal, SupportsMRoPE, SupportsPP, Supports
         checkpoint = read_checkpoint(Path(model_config.model))
         statistics = PixelStatistics(checkpoint.image_mean, checkpoint.image_std)
         rotary = TextRotary(text, model_config.max_model_len)
+        self.encoded_paths: set[str] = set()  # read and emptied by worker.EncodedMedia
         self.visual = VisionTower(config.vision_config, statistics, maybe_prefix(prefix, "visual"))
         self.model = Qwen2Model(
             vllm_config=vllm_config,
@@ -91,15 +91,16 @@ class Qwen2VL(nn.Module, SupportsMultiModal, SupportsMRoPE, SupportsPP, Supports
 
     def embed_multimodal(self, *, grid: Iterable[torch.Tensor], path: Iterable[torch.Tensor]) -> list[torch.Tensor]:
         """Embeddings [M, hidden] of each item; fields as `processing.media_item` writes them."""
-        items = [read_item(one_grid, one_path) for one_grid, one_path in zip(grid, path, strict=True)]
+        paths, grids = [item_path(field) for field in path], [item_grid(field) for field in grid]
+        self.encoded_paths.update(paths)
         device = self.visual.patch_embed.bias.device
-        return self.visual([rows.to(device) for rows, _ in items], [shape for _, shape in items])
+        return self.visual([map_patches(*item).to(device) for item in zip(paths, grids, strict=True)], grids)
 
     def get_mrope_input_positions(
         self, input_tokens: list[int], mm_features: list[MultiModalFeatureSpec]
     ) -> tuple[torch.Tensor, int]:
         """Positions int64 [3, T] of a prompt, and what to add to a later token's index to get its position."""
-        spans = [MediaSpan(f.mm_position.offset, Grid(*f.data["grid"].data.tolist())) for f in mm_features]
+        spans = [MediaSpan(f.mm_position.offset, item_grid(f.data["grid"].data)) for f in mm_features]
         positions, delta = mrope_positions(len(input_tokens), sorted(spans, key=lambda span: span.offset))
         return torch.from_numpy(positions), delta
 

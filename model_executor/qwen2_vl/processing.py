@@ -46,12 +46,20 @@ def media_item(path: str, grid: Grid) -> MultiModalKwargsItem:
     )
 
 
-def read_item(grid: torch.Tensor, path: torch.Tensor) -> tuple[torch.Tensor, Grid]:
-    """Map the patches of an item: uint8 [P, 588 or 1176] over the file's pages, and the grid."""
-    shape = Grid(*grid.tolist())
-    name = bytes(path.tolist()).decode()
-    rows = torch.from_file(name, shared=False, size=os.stat(name).st_size, dtype=torch.uint8)
-    return rows.view(shape.num_patches, -1), shape
+def item_path(path: torch.Tensor) -> str:
+    """The file name in an item's `path` field."""
+    return bytes(path.tolist()).decode()
+
+
+def item_grid(grid: torch.Tensor) -> Grid:
+    """The grid in an item's `grid` field."""
+    return Grid(*grid.tolist())
+
+
+def map_patches(path: str, grid: Grid) -> torch.Tensor:
+    """The patches of an item, uint8 [P, 588 or 1176], over the file's own pages."""
+    rows = torch.from_file(path, shared=False, size=os.stat(path).st_size, dtype=torch.uint8)
+    return rows.view(grid.num_patches, -1)
 
 
 class ProcessingInfo(BaseProcessingInfo):

@@ -1,0 +1,132 @@
+"""The engine-host process: owns vLLM and lets nothing of it out.
+
+Run by `model_executor/supervisor.py`, never by hand:
+
+    python -m model_executor.host --model FOLDER --shared-memory FOLDER --settings JSON --socket N
+
+where N is an inherited end of a socket pair. It says `Ready` (or `Impossible`) there, serves until the other end hangs
+up or SIGTERM comes, and logs to stderr. Exit status: 0 when told to stop, EXIT_IMPOSSIBLE when no start can succeed,
+EXIT_LOST when vLLM's engine process was lost, 1 for anything unexpected.
+
+Order matters at the start: the environment before torch is imported (OpenMP reads it then), and vLLM's engine process
+forked before any thread exists.
+"""
+
+import argparse
+import asyncio
+import ctypes
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model_executor.checkpoint import CheckpointError, read_checkpoint
+from model_executor.engine import EngineSettings
+from model_executor.held_media import HeldMedia
+from model_executor.machine import num_cores, on_cpu
+from model_executor.session import Session
+from model_executor.wire import Channel, Impossible, frame
+
+if TYPE_CHECKING:
+    from model_executor.runner import Runner
+
+EXIT_IMPOSSIBLE = 3
+EXIT_LOST = 4
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    """Run the process; returns its exit status."""
+    parser = argparse.ArgumentParser(description="The engine host; the server starts it.")
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--shared-memory", type=Path, required=True)
+    parser.add_argument("--settings", type=EngineSettings.model_validate_json, required=True)
+    parser.add_argument("--socket", type=int, required=True)
+    arguments = parser.parse_args()
+    end = socket.socket(fileno=arguments.socket)
+    _tie_lives(end)
+    _allow_many_files()
+    cpu = on_cpu()
+    _prepare_environment(arguments.settings, cpu=cpu)
+    from model_executor.launch import SettingsError, launch  # torch and vllm read the environment when imported
+    from model_executor.runner import Runner
+
+    try:
+        checkpoint = read_checkpoint(arguments.model)
+        engine, gauges = launch(checkpoint, arguments.settings, cpu=cpu)
+    except (CheckpointError, SettingsError) as error:
+        end.sendall(frame(Impossible(str(error))))
+        return EXIT_IMPOSSIBLE
+    runner = Runner(engine, gauges, HeldMedia(arguments.shared_memory), checkpoint.end_token_ids)
+    try:
+        return asyncio.run(_serve(end, runner, arguments.settings))
+    finally:
+        runner.close()
+
+
+async def _serve(end: socket.socket, runner: "Runner", settings: EngineSettings) -> int:
+    """Serve until the other side hangs up, SIGTERM comes, or the engine is lost."""
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    session = Session(await Channel.open(end), runner, settings.max_num_seqs + settings.max_num_waiting)
+    serving = asyncio.create_task(session.run())
+    loss = asyncio.create_task(runner.wait_for_loss())
+    stop = asyncio.create_task(stopped.wait())
+    await asyncio.wait({serving, loss, stop}, return_when=asyncio.FIRST_COMPLETED)
+    if loss.done():
+        return EXIT_LOST
+    if serving.done():
+        serving.result()
+    serving.cancel()
+    await asyncio.wait({serving})
+    return 0
+
+
+def _tie_lives(end: socket.socket) -> None:
+    """Have the kernel end this process with its parent, and every process forked from this one with this one."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    def in_child() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        end.close()  # or the other side would not see this process hang up
+
+    os.register_at_fork(after_in_child=in_child)
+
+
+def _allow_many_files() -> None:
+    """Each medium of a running request is an open file."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _prepare_environment(settings: EngineSettings, *, cpu: bool) -> None:
+    """Set what torch, OpenMP and vLLM read when they are imported."""
+    wanted = {
+        "OMP_NUM_THREADS": str(settings.num_threads or num_cores()),
+        # Threads that spin while they wait make every step several times slower once something else wants the core.
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",  # the model is a folder by now
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_PLUGINS": "tessera",
+    }
+    if cpu:
+        # Otherwise the first request with log-probabilities compiles for a quarter of a minute.
+        wanted["TORCH_COMPILE_DISABLE"] = "1"
+    if settings.runs_single(cpu=cpu):
+        wanted["VLLM_ENABLE_V1_MULTIPROCESSING"] = (
+            "0"  # else the CPU platform takes the worker out of the engine process
+        )
+        wanted["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+    os.environ.update(wanted)
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stderr.flush()
+    os._exit(status)  # vLLM leaves threads behind that would be waited for

@@ -1,0 +1,104 @@
+"""From settings to a running vLLM: its arguments, the layout of its processes, and what can be refused beforehand."""
+
+import math
+import os
+
+import torch
+from vllm.config import VllmConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.executor.abstract import Executor
+
+from model_executor.checkpoint import Checkpoint
+from model_executor.engine import EngineSettings
+from model_executor.gauges import Gauges
+from model_executor.machine import has_native_bfloat16
+
+CPU_KV_CACHE_BYTES = 2 << 30
+"""Default on CPU, where vLLM cannot measure what is free for it."""
+
+
+class SettingsError(Exception):
+    """These settings and this model can never work together; the text says what to change."""
+
+
+def launch(checkpoint: Checkpoint, settings: EngineSettings, *, cpu: bool) -> tuple[AsyncLLM, Gauges]:
+    """Start vLLM; returns when it can take requests.
+
+    Args:
+        checkpoint: the model.
+        settings: of the engine.
+        cpu: whether this is the CPU build.
+
+    Returns:
+        vLLM, and what it reports its statistics to.
+
+    Raises:
+        SettingsError: see the class.
+    """
+    single = settings.runs_single(cpu=cpu)
+    if single and settings.tensor_parallel_size * settings.pipeline_parallel_size > 1:
+        raise SettingsError("TESSERA_ENGINE__PROCESS_LAYOUT=single runs on one device; use multi for several")
+    try:
+        config = _arguments(checkpoint, settings, cpu=cpu, single=single).create_engine_config()
+    except ValueError as error:
+        raise SettingsError(f"vLLM refuses these settings: {error}") from error
+    _check_kv_cache(config)
+    if single:
+        # The CPU platform has just forced "spawn"; forking saves the child all imports.
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
+    gauges = Gauges()
+    engine = AsyncLLM(
+        config,
+        Executor.get_class(config),
+        log_stats=False,
+        log_requests=False,
+        stat_loggers=[lambda *_: gauges],
+    )
+    return engine, gauges
+
+
+def _arguments(checkpoint: Checkpoint, settings: EngineSettings, *, cpu: bool, single: bool) -> AsyncEngineArgs:
+    max_model_len = settings.max_model_len or checkpoint.max_model_len
+    if max_model_len > checkpoint.max_model_len:
+        raise SettingsError(
+            f"TESSERA_ENGINE__MAX_MODEL_LEN is {max_model_len}, but the model was made for {checkpoint.max_model_len}"
+        )
+    dtype = settings.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if not cpu or has_native_bfloat16() else "float32"
+    return AsyncEngineArgs(
+        model=str(checkpoint.folder),
+        dtype=dtype,
+        max_model_len=max_model_len,
+        max_num_batched_tokens=max(settings.max_num_batched_tokens, settings.max_num_seqs),
+        max_num_seqs=settings.max_num_seqs,
+        enable_prefix_caching=True,
+        enable_chunked_prefill=True,
+        kv_cache_memory_bytes=settings.kv_cache_bytes or (CPU_KV_CACHE_BYTES if cpu else None),
+        tensor_parallel_size=settings.tensor_parallel_size,
+        pipeline_parallel_size=settings.pipeline_parallel_size,
+        distributed_executor_backend="uni" if single else None,
+        enforce_eager=cpu,  # compiling takes minutes on a CPU and gains little there
+        generation_config="vllm",  # no sampling defaults from the checkpoint; end tokens come with each request
+        mm_processor_cache_gb=0,  # items are names of files
+        skip_mm_profiling=cpu,
+        worker_extension_cls="model_executor.qwen2_vl.worker.EncodedMedia",
+    )
+
+
+def _check_kv_cache(config: VllmConfig) -> None:
+    """Refuse a KV cache that cannot hold one request of full length, which would otherwise wait for ever."""
+    if (available := config.cache_config.kv_cache_memory_bytes) is None:
+        return  # vLLM measures, and checks, by itself
+    model, parallel = config.model_config, config.parallel_config
+    per_token = 2 * model.get_num_layers(parallel) * model.get_num_kv_heads(parallel) * model.get_head_size()
+    item_bytes = torch.tensor([], dtype=model.dtype).element_size()
+    block = config.cache_config.block_size
+    num_blocks = math.ceil(model.max_model_len / block) + 1  # vLLM keeps one block for itself
+    needed = num_blocks * block * per_token * item_bytes
+    if available < needed:
+        raise SettingsError(
+            f"a request of {model.max_model_len} tokens needs a KV cache of {needed} bytes, and there are {available}:"
+            f" raise TESSERA_ENGINE__KV_CACHE_BYTES or lower TESSERA_ENGINE__MAX_MODEL_LEN"
+        )

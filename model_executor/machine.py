@@ -1,0 +1,49 @@
+"""What the engine host must know of the machine before it imports torch."""
+
+import importlib.metadata
+import os
+from pathlib import Path
+
+_CPUS = Path("/sys/devices/system/cpu")
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_CPU_INFO = Path("/proc/cpuinfo")
+_NATIVE_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+"""As x86 and ARM kernels name the instructions."""
+
+
+def on_cpu() -> bool:
+    """Whether the installed torch is a CPU build."""
+    return importlib.metadata.version("torch").endswith("+cpu")
+
+
+def num_cores() -> int:
+    """Physical cores this process may use, at least 1; a container's CPU quota counts as cores, rounded up."""
+    allowed = os.sched_getaffinity(0)
+    cores = {_core(cpu) for cpu in allowed}
+    return max(1, min(len(cores), _quota(default=len(cores))))
+
+
+def has_native_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself; emulated, it is slower than float32."""
+    for line in _CPU_INFO.read_text("utf-8").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return not _NATIVE_BFLOAT16.isdisjoint(value.split())
+    return False
+
+
+def _core(cpu: int) -> tuple[str, str]:
+    """Package and core of a logical CPU; where the kernel tells neither, each logical CPU is a core."""
+    topology = _CPUS / f"cpu{cpu}" / "topology"
+    try:
+        return (topology / "physical_package_id").read_text(), (topology / "core_id").read_text()
+    except OSError:
+        return "", str(cpu)
+
+
+def _quota(*, default: int) -> int:
+    try:
+        quota, period = _CPU_QUOTA.read_text().split()
+    except OSError:
+        return default
+    return default if quota == "max" else -(-int(quota) // int(period))

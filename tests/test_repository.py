@@ -1,0 +1,101 @@
+"""Rules of the tree that no single module can keep: imports point one way, files stay small, docs do not drift."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("server", "model_executor", "clients", "training")
+SOURCES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+MAX_LINES = 500
+
+SEAM = {f"model_executor.{name}" for name in ("engine", "geometry", "tokens", "checkpoint", "client")}
+PURE = {f"model_executor.{name}" for name in ("engine", "geometry", "tokens", "checkpoint", "positions")}
+HEAVY = {"torch", "vllm", "triton", "transformers"}
+MAY_IMPORT_VLLM = re.compile(r"model_executor/(plugin|launch|runner|gauges)\.py|model_executor/(qwen2_vl|kernels)/.*")
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """Dotted names of everything a file imports, also inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            assert node.module is not None
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return frozenset(names)
+
+
+def of_project(path: Path) -> Iterator[str]:
+    """Modules of this project that a file imports, as dotted paths of existing files or packages."""
+    for name in imports(path):
+        place = ROOT / name.replace(".", "/")
+        if name.split(".")[0] in PACKAGES and (place.is_dir() or place.with_suffix(".py").is_file()):
+            yield name
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_imports_point_one_way(path: Path) -> None:
+    package = path.parts[0]
+    roots = {name.split(".")[0] for name in imports(path)}
+    for name in of_project(path):
+        target = name.split(".")[0]
+        if target == package or name == target:
+            continue
+        if package == "server":
+            assert name in SEAM or name == "model_executor.kernels", f"{path} imports {name}"
+        elif package == "training":
+            assert name in PURE or target == "server", f"{path} imports {name}"
+        else:
+            pytest.fail(f"{path} imports {name}")
+    if "vllm" in roots:
+        assert MAY_IMPORT_VLLM.fullmatch(path.as_posix()), f"{path} imports vllm"
+    if package in ("server", "clients"):
+        assert not roots & HEAVY, f"{path} imports {roots & HEAVY}"
+    if path.parts[:2] == ("server", "media") or path.name in ("chat.py", "chatml.py"):
+        assert "fastapi" not in roots
+    if path.parts[:2] == ("server", "protocol"):
+        assert not [name for name in of_project(path) if not name.startswith("server.protocol")]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_files_stay_readable(path: Path) -> None:
+    assert len((ROOT / path).read_text("utf-8").splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("module", ["server.__main__", "server.app", "server.media.pool", "model_executor.client"])
+def test_http_process_and_media_workers_load_no_engine(module: str) -> None:
+    code = f"import sys, {module}; print(sorted({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+def test_media_workers_load_no_web_framework() -> None:
+    code = "import sys, server.media.pool, server.media.video, server.media.images; print('fastapi' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_generated_documentation_is_current() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "server.settings_docs", "--check"], capture_output=True, text=True, timeout=60, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_files_named_in_documents_exist(document: str) -> None:
+    text = (ROOT / document).read_text("utf-8")
+    named = set(re.findall(r"`((?:[\w.-]+/)+[\w.-]+\.\w+|[\w-]+\.(?:py|toml|md|yaml|sh))`", text))
+    missing = sorted(name for name in named if not (ROOT / name).exists() and not name.startswith("models/"))
+    assert not missing
