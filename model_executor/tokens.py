@@ -72,6 +72,8 @@ class Tokenizer:
             self._plain = Backend.from_str(json.dumps(plain))
         except Exception as error:  # the backend raises bare Exception
             raise CheckpointError(f"the model's tokenizer.json cannot be read: {error}") from error
+        self.num_tokens = max(self._full.get_vocab().values()) + 1
+        """Ids there are, special ones included; valid ids are below it."""
         self._special = {token.content: id_ for id_, token in self._full.get_added_tokens_decoder().items()}
         try:
             self._placeholders: dict[Modality, int] = {
@@ -83,11 +85,6 @@ class Tokenizer:
         longest_first = sorted(self._special, key=len, reverse=True)
         self._splitter = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
         self._byte_of = _byte_alphabet()
-
-    @property
-    def num_tokens(self) -> int:
-        """Ids there are, special ones included; valid ids are below it."""
-        return max(self._full.get_vocab().values()) + 1
 
     def encode(self, segments: Iterable[Segment], num_media_tokens: Sequence[int]) -> Encoded:
         """Token ids of `segments`, with placeholders spliced in.
