@@ -61,6 +61,7 @@ class Oracle:
 
     def __init__(self, model: Path) -> None:
         """Load it."""
+        self.folder = model
         self.network = Qwen2VLForConditionalGeneration.from_pretrained(model, dtype=torch.float32)
         self.network.train(False)
         self.tokenizer = AutoTokenizer.from_pretrained(model)
@@ -69,9 +70,9 @@ class Oracle:
     @torch.inference_mode()
     def answer(self, turns: list[Turn], max_tokens: int) -> Answer:
         """The most likely token, `max_tokens` times over, end tokens included."""
-        text, grids, pixels = self._prompt(turns)
+        text, grids, pixels = self.prompt(turns)
         ids = self.tokenizer.encode(text, add_special_tokens=False)
-        positions = literal_positions(ids, grids, self._placeholders())
+        positions = literal_positions(ids, grids, self.placeholders())
         first: dict[str, Any] = {**pixels, "position_ids": torch.tensor(positions)[:, None]}
         step = self.network(input_ids=torch.tensor([ids]), use_cache=True, **first)
         position, chosen, logprobs = int(np.max(positions)) + 1, [], []
@@ -94,11 +95,13 @@ class Oracle:
         """The ids as a client would read them."""
         return str(self.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    def _placeholders(self) -> tuple[int, int]:
+    def placeholders(self) -> tuple[int, int]:
+        """Ids of the picture and the clip placeholder."""
         config = self.network.config
         return config.image_token_id, config.video_token_id
 
-    def _prompt(self, turns: list[Turn]) -> tuple[str, list[tuple[int, int, int]], dict[str, torch.Tensor]]:
+    def prompt(self, turns: list[Turn]) -> tuple[str, list[tuple[int, int, int]], dict[str, torch.Tensor]]:
+        """Text with placeholders expanded, grids in order, and pixels under transformers' names."""
         text, grids = "", []
         arrays: dict[str, list[npt.NDArray[np.float32]]] = {"image": [], "video": []}
         shapes: dict[str, list[tuple[int, int, int]]] = {"image": [], "video": []}
