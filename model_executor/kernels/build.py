@@ -1,8 +1,8 @@
 """Compile `csrc/mrope.cpp` into `_native.so` beside this file, ahead of time.
 
 Run: `python -m model_executor.kernels.build` (setup and the package build do it). Nothing is compiled while serving.
-Does nothing when the library already holds this source, compiled this way. Without a compiler it says so and is content,
-because the plain-torch body serves; with `REQUIRE_KERNELS=1` it fails.
+Does nothing when the library already holds this source, compiled this way. Without a compiler it says so and is
+content, because the plain-torch body serves; with `REQUIRE_KERNELS=1` it fails.
 
 The library is written against torch's stable interface: one build serves torch from `TORCH_AT_LEAST` on, any Python,
 and any machine of the architecture.
@@ -42,9 +42,10 @@ def build(folder: Path = FOLDER) -> bool:
     key = build_key()
     if target.is_file() and f"tessera-build-key:{key}\0".encode() in target.read_bytes():
         return False
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
+    compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is None:
-        raise KernelBuildError("there is no C++ compiler (on Debian: apt-get install g++)")
+        raise KernelBuildError(f"there is no C++ compiler {' or '.join(names)} (on Debian: apt-get install g++)")
     torch = find_spec("torch")
     if torch is None or torch.origin is None:
         raise KernelBuildError("torch, whose headers are needed, is not installed")
@@ -75,14 +76,14 @@ def _command(compiler: str, torch: Path, key: str, target: Path) -> list[str]:
     return [compiler, *FLAGS, *definitions, "-isystem", str(torch / "include"), str(SOURCE), *linking]
 
 
-def main() -> int:
-    """Build and say in one line what was done; the exit status is 1 only where the library is required."""
+def main(folder: Path = FOLDER) -> int:
+    """Build, say in a line what was done, and return the exit status: 1 only where the library is required."""
     try:
-        built = build()
+        built = build(folder)
     except KernelBuildError as error:
         print(f"kernels: not compiled, plain torch runs instead: {error}", file=sys.stderr)
         return int(os.environ.get("REQUIRE_KERNELS") == "1")
-    print(f"kernels: {'compiled' if built else 'up to date'}: {FOLDER / LIBRARY}")
+    print(f"kernels: {'compiled' if built else 'up to date'}: {folder / LIBRARY}")
     return 0
 
 

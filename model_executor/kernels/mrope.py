@@ -1,8 +1,8 @@
 """The operator `tessera::mrope_`: multimodal rotary embedding, in place on queries and keys.
 
-What it does: declares the schema, the fake body that tracing uses, and the reference body as the default
-for every device. A body registered for one device takes precedence there without a change here. What it does not:
-build position ids (`model_executor/positions.py`).
+What it does: declares the schema, the fake body that tracing uses, and the bodies: compiled C++ on the CPU
+(`native.py`), Triton on CUDA devices (`triton_mrope.py`), and plain torch wherever neither is to be had. What it does
+not: build position ids (`model_executor/positions.py`).
 
 One operator serves the language model (three sections: time, height, width) and the vision tower (two: height,
 width); they differ in their tables only.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from model_executor.kernels import reference
+from model_executor.kernels import native, reference
 
 _LIBRARY = torch.library.Library("tessera", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define(  # type: ignore[no-untyped-call]
@@ -20,6 +20,12 @@ _LIBRARY.define(  # type: ignore[no-untyped-call]
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 _LIBRARY.impl("mrope_", reference.rotate_, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+native.load()
+# Asking for a device would initialise CUDA, after which a process cannot fork.
+if torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+    from model_executor.kernels import triton_mrope
+
+    _LIBRARY.impl("mrope_", triton_mrope.rotate_, "CUDA")  # type: ignore[no-untyped-call]
 
 
 @torch.library.register_fake("tessera::mrope_", lib=_LIBRARY)  # type: ignore[untyped-decorator]
@@ -45,7 +51,7 @@ def mrope_(
 
     Raises:
         ValueError: shapes or types that do not fit together.
-        IndexError: a position outside the table.
+        IndexError: a position outside the table; on a CUDA device it makes its pairs NaN instead.
     """
     torch.ops.tessera.mrope_(q, k, positions, cos_sin, section)
 

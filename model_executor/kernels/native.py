@@ -34,7 +34,7 @@ def load() -> bool:
         KernelsMissingError: it cannot be loaded, and `REQUIRE_KERNELS=1`.
     """
     try:
-        torch.ops.load_library(FOLDER / LIBRARY)
+        torch.ops.load_library(FOLDER / LIBRARY)  # type: ignore[no-untyped-call]
     except OSError as error:
         fact = f"the compiled M-RoPE is not available ({error}); `python -m model_executor.kernels.build` makes it"
         if os.environ.get("REQUIRE_KERNELS") == "1":

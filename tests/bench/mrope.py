@@ -72,7 +72,7 @@ def measure(seconds: float) -> list[Row]:
 def _row(model: str, dtype: torch.dtype, num_tokens: int, seconds: float) -> Row:
     num_heads, num_kv_heads = HEADS[model]
     sizes = [num_heads * HEAD_DIM, num_kv_heads * HEAD_DIM, num_kv_heads * HEAD_DIM]
-    query, key, _ = torch.randn(num_tokens, sum(sizes)).to(dtype).split(sizes, dim=-1)
+    query, key, _ = torch.split(torch.randn(num_tokens, sum(sizes)).to(dtype), sizes, dim=-1)
     q, k = query.view(num_tokens, num_heads, HEAD_DIM), key.view(num_tokens, num_kv_heads, HEAD_DIM)
     place = positions(num_tokens)
     table = cos_sin_table(MAX_POSITION, inverse_frequencies(HEAD_DIM, THETA))

@@ -33,7 +33,10 @@ constexpr int64_t kMinBytesPerThread = 128 * 1024;
 template <typename T>
 struct Heads {  // strides count elements
   explicit Heads(const Tensor& x)
-      : data(static_cast<T*>(x.data_ptr())), num_heads(x.size(1)), token_stride(x.stride(0)), head_stride(x.stride(1)) {}
+      : data(static_cast<T*>(x.data_ptr())),
+        num_heads(x.size(1)),
+        token_stride(x.stride(0)),
+        head_stride(x.stride(1)) {}
 
   T* data;
   int64_t num_heads, token_stride, head_stride;
@@ -70,8 +73,8 @@ using Neighbours = uint32_t __attribute__((aligned(2), may_alias));
 TESSERA_INLINE float even(uint32_t neighbours) { return std::bit_cast<float>(neighbours << 16); }
 TESSERA_INLINE float odd(uint32_t neighbours) { return std::bit_cast<float>(neighbours & 0xffff0000); }
 
-/// Nearest even bfloat16, in the upper half. A NaN stays one: it comes from a bfloat16 or from the arithmetic itself, so
-/// its lower half is zero and the sum does not carry.
+/// Nearest even bfloat16, in the upper half. A NaN stays one: it comes from a bfloat16 or from the arithmetic itself,
+/// so its lower half is zero and the sum does not carry.
 TESSERA_INLINE uint32_t rounded(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   return bits + 0x7fff + ((bits >> 16) & 1);
@@ -158,12 +161,12 @@ struct Loops {  // the loops of one instruction set
   void (*bfloat16)(const Rotation&, int64_t begin, int64_t end);
 };
 
-#define TESSERA_LOOPS(set, attributes)                                                          \
-  attributes void float32_##set(const Rotation& rotation, int64_t begin, int64_t end) {         \
-    rotate_tokens<float>(rotation, begin, end);                                                 \
-  }                                                                                             \
-  attributes void bfloat16_##set(const Rotation& rotation, int64_t begin, int64_t end) {        \
-    rotate_tokens<uint16_t>(rotation, begin, end);                                              \
+#define TESSERA_LOOPS(set, attributes)                                                   \
+  attributes void float32_##set(const Rotation& rotation, int64_t begin, int64_t end) {  \
+    rotate_tokens<float>(rotation, begin, end);                                          \
+  }                                                                                      \
+  attributes void bfloat16_##set(const Rotation& rotation, int64_t begin, int64_t end) { \
+    rotate_tokens<uint16_t>(rotation, begin, end);                                       \
   }
 
 #if defined(__x86_64__)
@@ -214,10 +217,11 @@ Rotation checked(const Tensor& q, const Tensor& k, const Tensor& positions, cons
           "the table does not fit the heads");
   int64_t num_pairs = 0;
   for (const int64_t size : section) {
-    require(size >= 0, "the sections must not be negative");
+    require(size >= 0 && size <= table.size(1), "the sections do not add up to half of the table's width");
     num_pairs += size;
   }
-  require(2 * num_pairs == table.size(1), "the sections do not add up to half of the table's width");
+  require(!section.empty() && 2 * num_pairs == table.size(1),
+          "the sections do not add up to half of the table's width");
   const bool shared = positions.dim() == 1;
   const int64_t num_axes = static_cast<int64_t>(section.size()), num_tokens = q.size(0);
   require(positions.scalar_type() == ScalarType::Long &&
