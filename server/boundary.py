@@ -1,5 +1,6 @@
 """Where every error of a request ends: exceptions go in, the one error body comes out."""
 
+import asyncio
 import logging
 from typing import NoReturn
 
@@ -8,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import ApiError, BadRequestError, MethodError, NotFoundError, as_api_error
+from server.errors import ApiError, BadRequestError, MethodError, NotFoundError, UnavailableError, as_api_error
 
 _log = logging.getLogger("tessera.error")
 
@@ -42,11 +43,18 @@ class Boundary:
 
         try:
             await self._app(scope, receive, watched)
+        except asyncio.CancelledError:
+            # Only a server that stops cancels requests out here; it goes on once this answer is out.
+            if begun:
+                raise
+            answer: ApiError = UnavailableError("The server is stopping.")
         except Exception as error:
             answer = reported(error, scope)
             if begun:
                 raise
-            await JSONResponse(answer.body(), answer.status, answer.headers)(scope, receive, send)
+        else:
+            return
+        await JSONResponse(answer.body(), answer.status, answer.headers)(scope, receive, send)
 
 
 def reported(error: Exception, scope: Scope) -> ApiError:

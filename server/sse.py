@@ -81,7 +81,9 @@ class EventStream(Response):
 
     async def _next(self, queue: "asyncio.Queue[Event | Exception | None]") -> "Event | Exception | bytes | None":
         try:
-            return await asyncio.wait_for(queue.get(), self._keep_alive_s)
+            # Not wait_for, which until Python 3.12 swallows a cancellation that meets a result.
+            async with asyncio.timeout(self._keep_alive_s):
+                return await queue.get()
         except TimeoutError:
             return KEEP_ALIVE
 

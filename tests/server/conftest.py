@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
 
 from model_executor.engine import EngineState
@@ -34,6 +35,8 @@ class World:
     app: FastAPI
     engine: FakeEngine = field(default_factory=FakeEngine)
     media: FakeMedia = field(default_factory=FakeMedia)
+    stop: Callable[[], None] = lambda: None
+    """Tells a live server to stop."""
 
     @property
     def url(self) -> str:
@@ -67,11 +70,11 @@ def open_world(tokenizer: Tokenizer) -> OpenWorld:
         configured = Settings(served_model_name=MODEL, **settings)
         app = create_app(configured, opener(engine, media, tokenizer))
         running = _live(app, configured) if live else _direct(app)
-        async with running as client, client:
+        async with running as (client, stop), client:
             if engine.state is EngineState.READY:
                 while app.state.service.state is not EngineState.READY:
                     await asyncio.sleep(0)
-            yield World(client, app, engine, media)
+            yield World(client, app, engine, media, stop)
 
     return opened
 
@@ -84,22 +87,24 @@ async def world(open_world: OpenWorld) -> AsyncIterator[World]:
 
 
 @asynccontextmanager
-async def _direct(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+async def _direct(app: FastAPI) -> AsyncIterator[tuple[httpx.AsyncClient, Callable[[], None]]]:
     async with app.router.lifespan_context(app):
-        yield httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+        yield httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test"), lambda: None
 
 
 @asynccontextmanager
-async def _live(app: FastAPI, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    import uvicorn
-
+async def _live(app: FastAPI, settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Callable[[], None]]]:
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(server_config(app, settings))
     running = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
         await asyncio.sleep(0.01)
-    try:
-        yield httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=20)
-    finally:
+
+    def stop() -> None:
         server.should_exit = True
+
+    try:
+        yield httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=20), stop
+    finally:
+        stop()
         await running

@@ -50,7 +50,8 @@ def number_of(pixels: Pixels) -> int:
     """The number a frame of `numbered` carries, whatever its size."""
     height, width = pixels.shape[:2]
     middle = pixels[height // 3 : height * 2 // 3].astype(np.float64)
-    left, right = middle[:, width // 8 : width * 3 // 8].mean(), middle[:, width * 5 // 8 : width * 7 // 8].mean()
+    left = float(middle[:, width // 8 : width * 3 // 8].mean())
+    right = float(middle[:, width * 5 // 8 : width * 7 // 8].mean())
     return round((left - 8) / 16) + 16 * round((right - 8) / 16)
 
 
@@ -115,7 +116,7 @@ def remux(data: bytes, path: Path, *, repeat: int = 1, options: dict[str, str] |
         shift = 0
         target: VideoStream | None = None
         for _ in range(repeat):
-            with av.open(io.BytesIO(data)) as source:
+            with av.open(io.BytesIO(data), mode="r") as source:
                 stream = source.streams.video[0]
                 target = target or output.add_stream_from_template(stream)
                 end = 0

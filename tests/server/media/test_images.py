@@ -160,14 +160,14 @@ def test_thirty_two_bit_samples_are_refused() -> None:
 
 @pytest.mark.parametrize("photo", PHOTOS)
 def test_resize_is_pillows_bicubic(photo: str) -> None:
-    image = Image.fromarray(getattr(skimage.data, photo)()).convert("RGB")
+    image = Image.fromarray(getattr(skimage.data, photo)()[:600, :600]).convert("RGB")
     expected = np.asarray(image.resize((308, 196), Image.Resampling.BICUBIC))
-    assert np.array_equal(rendered(encoded(image, "PNG"), Size(196, 308)), expected)
+    assert np.array_equal(rendered(encoded(image, "BMP"), Size(196, 308)), expected)
 
 
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("photo", PHOTOS)
-@pytest.mark.parametrize("shrink", [1.5, 3, 4, 5, 6.3, 8, 12, 16])
+@pytest.mark.parametrize("shrink", [3, 6.3, 12.5, 25])
 def test_reduced_jpeg_decoding_stays_within_one_step(photo: str, shrink: float, turned: bool) -> None:
     image = Image.fromarray(getattr(skimage.data, photo)()).convert("RGB")
     exif = Image.Exif()
@@ -180,7 +180,7 @@ def test_reduced_jpeg_decoding_stays_within_one_step(photo: str, shrink: float, 
     expected = np.asarray(full.resize((size.width, size.height), Image.Resampling.BICUBIC)).astype(int)
     difference = np.abs(rendered(data, size) - expected).mean()
     assert difference <= 1
-    assert difference == 0 or shrink >= 4
+    assert difference == 0 or shrink >= 6
 
 
 def test_size_follows_the_budget() -> None:
@@ -223,7 +223,7 @@ def test_aspect_ratio_of_exactly_200_is_taken() -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_truncated_picture_is_refused(kind: str, share: float) -> None:
-    data = encoded(Image.fromarray(skimage.data.astronaut()), kind)
+    data = encoded(Image.fromarray(skimage.data.astronaut()[:150, :200]), kind)
     with pytest.raises(BadRequestError, match="truncated or corrupt|Not a picture"):
         prepared(data[: int(len(data) * share)])
 

@@ -21,9 +21,12 @@ from tests.server.media.clips import BUDGET, TINY, Pixels, encode, number_of, nu
 
 def fully_decoded(data: bytes, indices: list[int], size: Size) -> list[Pixels]:
     """Frames by number, each decoded at full size, then resized."""
-    with av.open(io.BytesIO(data)) as container:
-        images = {i: frame.to_image() for i, frame in enumerate(container.decode(video=0)) if i in indices}
-    resized = [images[i].resize((size.width, size.height), Image.Resampling.BICUBIC) for i in indices]
+    with av.open(io.BytesIO(data), mode="r") as container:
+        arrays = {
+            i: frame.to_ndarray(format="rgb24") for i, frame in enumerate(container.decode(video=0)) if i in indices
+        }
+    shape = (size.width, size.height)
+    resized = [Image.fromarray(arrays[i]).resize(shape, Image.Resampling.BICUBIC) for i in indices]
     return [np.asarray(image) for image in resized]
 
 
@@ -53,7 +56,7 @@ CONTAINERS = [
     ("matroska", "libx264", {"bf": "2"}, "yuv420p"),
     ("webm", "libvpx", {"auto-alt-ref": "1", "lag-in-frames": "16"}, "yuv420p"),
     ("webm", "libvpx-vp9", {}, "yuv420p"),
-    ("avi", "mpeg4", {"bf": "2"}, "yuv420p"),
+    ("avi", "mpeg4", {"bf": "2", "b": "4M"}, "yuv420p"),
     ("avi", "libx264", {"bf": "2"}, "yuv420p"),
     ("avi", "mjpeg", {}, "yuvj420p"),
     ("mpegts", "libx264", {"bf": "2"}, "yuv420p"),
@@ -115,7 +118,7 @@ def test_variable_rate_is_sampled_by_presentation_time(container: str) -> None:
 @pytest.mark.parametrize("rotation", [0, 90, 180, -90])
 def test_display_rotation_is_applied(rotation: int) -> None:
     data = encode(numbered(10), rotation=rotation)
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), mode="r") as container:
         stored = next(container.decode(video=0))
         upright = np.rot90(stored.to_ndarray(format="rgb24"), stored.rotation // 90)
     clip, frames = sampled(data)
@@ -134,14 +137,13 @@ def test_anamorphic_pixels_widen_the_picture() -> None:
 
 
 def test_transparent_clip_is_composited_on_white() -> None:
-    frames = [np.full((48, 64, 3), 200, np.uint8)] * 4
-    file = io.BytesIO()
-    images = [Image.fromarray(frame).convert("RGBA") for frame in frames]
+    images = [Image.new("RGBA", (64, 48), (200, 200, 200 + number, 255)) for number in range(4)]
     for image in images:
         image.paste((200, 10, 10, 0), (0, 0, 32, 48))
+    file = io.BytesIO()
     images[0].save(file, "PNG", save_all=True, append_images=images[1:], duration=100)
     _, pixels = sampled(file.getvalue())
-    assert (pixels[0][:, :28] == 255).all()
+    assert (pixels[0][:, :24] == 255).all()
     assert (pixels[0][:, 40:] == 200).all()
 
 
@@ -165,7 +167,7 @@ def test_sizes_follow_the_budget() -> None:
     assert sampled(data, BUDGET)[0].size == Size(252, 448)
     assert sampled(data, msgspec.structs.replace(BUDGET, min_pixels=784))[0].size == Size(168, 308)
     assert sampled(data, msgspec.structs.replace(BUDGET, max_pixels=50_000))[0].size == Size(140, 280)
-    assert sampled(data, msgspec.structs.replace(BUDGET, total_pixels=100_000))[0].size == Size(140, 280)
+    assert sampled(data, msgspec.structs.replace(BUDGET, total_pixels=100_000))[0].size == Size(112, 196)
     assert sampled(data, msgspec.structs.replace(BUDGET, resized=(100, 100), min_pixels=784))[0].size == Size(112, 112)
 
 
@@ -219,7 +221,10 @@ def test_corrupt_tail_is_left_out_and_told(damage: str, tmp_path: Path) -> None:
 
 def test_edited_clip_is_not_called_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "edited.mp4"
-    with av.open(io.BytesIO(encode(numbered(100)))) as source, av.open(str(path), "w", format="mp4") as output:
+    with (
+        av.open(io.BytesIO(encode(numbered(100))), mode="r") as source,
+        av.open(str(path), "w", format="mp4") as output,
+    ):
         stream = output.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(source.streams.video[0]):
             if packet.pts is not None and packet.dts is not None:

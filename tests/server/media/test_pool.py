@@ -1,0 +1,245 @@
+"""Real worker processes: order, bounds, deadlines, and what becomes of those that fail.
+
+A job that hangs is one whose input is a pipe nobody writes to.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from server.errors import ApiError, BadRequestError, DeadlineError, RateLimitError, UnavailableError
+from server.media.job import ImageBudget, Job, Prepared
+from server.media.pool import LARGE_JOB_S, MediaPool
+from server.settings import MediaSettings
+
+SMALL, LARGE = 0.0, LARGE_JOB_S
+BUDGET = ImageBudget(min_pixels=784, max_pixels=10**6, resized=None, max_source_pixels=200_000_000)
+
+
+class Bench:
+    """A running pool and a folder to work in."""
+
+    def __init__(self, pool: MediaPool, folder: Path) -> None:
+        self.pool = pool
+        self.folder = folder
+        os.mkfifo(folder / "hang")
+        Image.fromarray(np.zeros((56, 56, 3), np.uint8)).save(folder / "good.png")
+        self.number = 0
+
+    def job(self, content: str) -> Job:
+        self.number += 1
+        output = self.folder / f"output{self.number}"
+        output.touch()
+        return Job(
+            contents=[str(self.folder / content)],
+            is_frame_list=False,
+            output=str(output),
+            budget=BUDGET,
+            tenant="t",
+            timeout_s=60,
+        )
+
+    def begin(self, content: str, estimate_s: float = SMALL) -> "asyncio.Task[Prepared]":
+        return asyncio.create_task(self.pool.run(self.job(content), estimate_s=estimate_s, param="p"))
+
+    async def until(self, *, running: int, waiting: int = 0) -> None:
+        async with asyncio.timeout(10):
+            while (self.pool.num_running, self.pool.num_waiting) != (running, waiting):
+                await asyncio.sleep(0.005)
+
+    async def still_works(self) -> None:
+        prepared = await self.begin("good.png")
+        assert prepared.grid == (1, 4, 4)
+
+
+def workers() -> list[psutil.Process]:
+    """Worker processes of this test run."""
+    found = []
+    for process in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if "server.media.worker" in process.cmdline():
+                found.append(process)
+    return found
+
+
+@asynccontextmanager
+async def bench(folder: Path, **settings: float) -> AsyncIterator[Bench]:
+    pool = MediaPool(MediaSettings.model_validate({"num_workers": 1, **settings}))
+    await pool.start()
+    try:
+        yield Bench(pool, folder)
+    finally:
+        await pool.close()
+        assert workers() == []
+
+
+async def fails(task: "asyncio.Task[Prepared]", kind: type[ApiError], message: str) -> None:
+    with pytest.raises(kind, match=message) as caught:
+        async with asyncio.timeout(10):
+            await task
+    assert caught.value.param in ("p", None)
+
+
+async def test_pictures_do_not_wait_behind_clips(tmp_path: Path) -> None:
+    async with bench(tmp_path, num_workers=2) as work:
+        clips = [work.begin("hang", LARGE) for _ in range(3)]
+        await work.until(running=1, waiting=2)
+        started_s = time.perf_counter()
+        await asyncio.gather(*(work.begin("good.png") for _ in range(4)))
+        assert time.perf_counter() - started_s < 5
+        assert (work.pool.num_running, work.pool.num_waiting) == (1, 2)
+        for clip in clips:
+            clip.cancel()
+
+
+async def test_single_worker_takes_the_cheaper_job_first(tmp_path: Path) -> None:
+    async with bench(tmp_path) as work:
+        blocking = work.begin("hang")
+        await work.until(running=1)
+        done: list[str] = []
+        dear = work.begin("good.png", 60.0)
+        cheap = work.begin("good.png", SMALL)
+        dear.add_done_callback(lambda _: done.append("dear"))
+        cheap.add_done_callback(lambda _: done.append("cheap"))
+        await work.until(running=1, waiting=2)
+        blocking.cancel()
+        await asyncio.gather(dear, cheap)
+        assert done == ["cheap", "dear"]
+
+
+async def test_full_queue_refuses(tmp_path: Path) -> None:
+    async with bench(tmp_path, max_queue=1) as work:
+        running = work.begin("hang")
+        await work.until(running=1)
+        waiting = work.begin("hang")
+        await work.until(running=1, waiting=1)
+        await fails(work.begin("good.png"), RateLimitError, "media.max_queue")
+        waiting.cancel()
+        await work.until(running=1)
+        running.cancel()
+        await work.until(running=0)
+        await work.still_works()
+
+
+async def test_queue_of_no_places_still_serves_idle_workers(tmp_path: Path) -> None:
+    async with bench(tmp_path, max_queue=0) as work:
+        await work.still_works()
+        running = work.begin("hang")
+        await work.until(running=1)
+        await fails(work.begin("good.png"), RateLimitError, "media.max_queue")
+        running.cancel()
+
+
+async def test_job_over_its_deadline_is_killed_and_the_worker_replaced(tmp_path: Path) -> None:
+    async with bench(tmp_path, timeout_s=0.3) as work:
+        before = workers()
+        await fails(work.begin("hang"), DeadlineError, r"longer than 0\.3 s \(media\.timeout_s\)")
+        async with asyncio.timeout(10):
+            while work.pool.num_restarts == 0:
+                await asyncio.sleep(0.01)
+        assert not before[0].is_running()
+        assert work.pool.num_restarts == 1
+
+
+async def test_job_that_waits_too_long_is_refused(tmp_path: Path) -> None:
+    async with bench(tmp_path, timeout_s=0.5) as work:
+        running = work.begin("hang")
+        await work.until(running=1)
+        await asyncio.sleep(0.1)
+        waiting = [work.begin("hang") for _ in range(2)]
+        results = await asyncio.gather(running, *waiting, return_exceptions=True)
+        assert [type(result) for result in results] == [DeadlineError, RateLimitError, RateLimitError]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+async def test_crashed_worker_costs_one_job(tmp_path: Path, number: signal.Signals) -> None:
+    async with bench(tmp_path, num_workers=2) as work:
+        jobs = [work.begin("hang") for _ in range(2)]
+        await work.until(running=2)
+        workers()[0].send_signal(number)
+        async with asyncio.timeout(10):
+            while not any(job.done() for job in jobs):
+                await asyncio.sleep(0.01)
+        crashed, other = sorted(jobs, key=lambda job: not job.done())
+        await fails(crashed, BadRequestError, "decoder broke down")
+        assert not other.done()
+        await work.still_works()
+        other.cancel()
+
+
+async def test_worker_that_died_idle_costs_nothing(tmp_path: Path) -> None:
+    async with bench(tmp_path) as work:
+        workers()[0].kill()
+        await asyncio.sleep(0.3)
+        await work.still_works()
+
+
+async def test_cancelled_job_frees_its_worker_at_once(tmp_path: Path) -> None:
+    async with bench(tmp_path) as work:
+        job = work.begin("hang")
+        await work.until(running=1)
+        job.cancel()
+        await work.still_works()
+        assert work.pool.num_restarts == 1
+
+
+async def test_closing_ends_running_and_waiting_jobs(tmp_path: Path) -> None:
+    async with bench(tmp_path) as work:
+        jobs = [work.begin("hang") for _ in range(2)]
+        await work.until(running=1, waiting=1)
+        await work.pool.close()
+        for job in jobs:
+            await fails(job, UnavailableError, "shutting down")
+
+
+async def test_picture_that_needs_too_much_memory_is_refused_and_the_worker_goes_on(tmp_path: Path) -> None:
+    async with bench(tmp_path, max_worker_bytes=1 << 29) as work:
+        Image.new("1", (13_000, 13_000)).save(tmp_path / "large.png")
+        before = workers()
+        await fails(work.begin("large.png"), BadRequestError, "memory than media.max_worker_bytes|max_worker_bytes")
+        await work.still_works()
+        assert workers() == before
+
+
+async def test_workers_get_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TESSERA_API_KEY", "a secret")
+    async with bench(tmp_path):
+        assert set(workers()[0].environ()) == {
+            "MALLOC_ARENA_MAX", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONPATH",
+        }  # fmt: skip
+
+
+def test_workers_load_nothing_heavy() -> None:
+    code = (
+        "import sys, server.media.worker; print({'torch', 'vllm', 'fastapi', 'pydantic', 'httpx'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_workers_end_with_their_server() -> None:
+    code = (
+        "import asyncio\nfrom server.media.pool import MediaPool\nfrom server.settings import MediaSettings\n"
+        "async def main():\n"
+        "    await MediaPool(MediaSettings()).start()\n    print('started', flush=True)\n    await asyncio.sleep(60)\n"
+        "asyncio.run(main())"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "started\n"
+        children = psutil.Process(server.pid).children()
+        assert len(children) == 2
+        server.kill()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []

@@ -1,0 +1,69 @@
+"""The shared-memory folder: its ledger, and that nothing outlives its owner."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from server.errors import RateLimitError
+from server.media.shared import SharedFolder
+
+
+def test_ledger_counts_what_is_set_aside(tmp_path: Path) -> None:
+    folder = SharedFolder(tmp_path, 1000)
+    output = folder.lease(600)
+    assert output.path.stat().st_mode & 0o777 == 0o600
+    with folder.lease(0) as content:
+        content.append(b"x" * 300)
+        content.append(b"y" * 100)
+        assert content.path.read_bytes() == b"x" * 300 + b"y" * 100
+        assert folder.used_bytes == 1000
+        with pytest.raises(RateLimitError, match="max_shared_bytes"):
+            content.append(b"z")
+    with pytest.raises(RateLimitError):
+        folder.lease(401)
+    output.shrink(10)
+    assert folder.used_bytes == 10
+    output.release()
+    output.release()
+    assert folder.used_bytes == 0
+    assert not output.path.exists()
+    folder.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_is_private_and_unguessable(tmp_path: Path) -> None:
+    folders = [SharedFolder(tmp_path, 1) for _ in range(2)]
+    for folder in folders:
+        assert folder.path.stat().st_mode & 0o777 == 0o700
+        assert folder.path.name.startswith(f"tessera-{os.getpid()}-")
+        assert len(folder.path.name.rpartition("-")[2]) == 32
+    assert folders[0].path != folders[1].path
+    for folder in folders:
+        folder.close()
+
+
+def test_start_sweeps_what_a_killed_server_left_and_nothing_else(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from server.media.shared import SharedFolder\n"
+        "folder = SharedFolder(Path(sys.argv[1]), 10); folder.lease(1)\n"
+        "print(folder.path, flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process:
+        left = Path(process.stdout.readline().strip())
+        (tmp_path / "tessera-a-file").touch()
+        (tmp_path / "somebody-elses").mkdir()
+        living = SharedFolder(tmp_path, 1)
+        assert left.is_dir()  # its owner still lives
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        SharedFolder(tmp_path, 1).close()
+        assert not left.exists()
+        assert living.path.is_dir()
+        living.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["somebody-elses", "tessera-a-file"]

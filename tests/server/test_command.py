@@ -1,0 +1,89 @@
+"""The command `tessera` as a process: help, refusals, exit codes. Whole servers are in `tests/e2e`."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.serving import RunningServer
+
+
+def tessera(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TESSERA_")}
+    return subprocess.run(
+        [sys.executable, "-m", "server", *arguments],
+        env={**environment, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_help_and_version() -> None:
+    assert "serve" in tessera("--help").stdout
+    assert tessera("--version").stdout.startswith("tessera ")
+    shown = tessera("serve", "--help")
+    assert shown.returncode == 0 and "--engine.max-model-len" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "word"),
+    [
+        ((), {}, "COMMAND"),
+        (("fly",), {}, "fly"),
+        (("serve", "--prot", "1"), {}, "--prot"),
+        (("serve",), {"TESSERA_PROT": "1"}, "TESSERA_PORT"),
+        (("serve",), {"TESSERA_ENGINE__DTYPE": "float16"}, "overflows"),
+    ],
+)
+def test_refuses_what_it_does_not_know(arguments: tuple[str, ...], variables: dict[str, str], word: str) -> None:
+    done = tessera(*arguments, **variables)
+    assert done.returncode == 2 and word in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_is_told_in_a_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = tessera("serve", "--port", str(taken.getsockname()[1]), "--host", "127.0.0.1")
+    assert done.returncode == 1
+    assert "Cannot listen" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("model", ["/nowhere/at/all", "nowhere"])
+def test_a_model_that_is_not_there_ends_the_process_with_a_sentence(model: str) -> None:
+    done = tessera("serve", "--port", "0", "--model", model)
+    assert done.returncode == 1
+    assert "The model cannot be served" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_listens_before_the_model_is_there_and_stops_on_sigterm(tiny_checkpoint: Path) -> None:
+    with RunningServer(tiny_checkpoint, {"TESSERA_API_KEY": "secret"}, ready=False) as server:
+        assert server.listening_s < 10  # two seconds on an idle machine
+        health = httpx.get(f"{server.url}/health")
+        assert (health.status_code, health.json()["status"]) == (503, "loading")
+        refused = httpx.get(f"{server.url}/v1/models", headers={"Authorization": "Bearer secret"})
+        assert refused.status_code == 503 and int(refused.headers["retry-after"]) >= 1
+        assert httpx.get(f"{server.url}/v1/models").status_code == 401
+        os.kill(server.pid, signal.SIGTERM)
+        assert server.wait_end(30) == 0
+    entries = [json.loads(line) for line in server.log if line.startswith("{")]
+    assert [entry["path"] for entry in entries if entry["logger"] == "tessera.access"][0] == "/health"
+    assert not any("secret" in line for line in server.log)
+
+
+def test_all_its_processes_end_with_it(tiny_checkpoint: Path) -> None:
+    with RunningServer(tiny_checkpoint, ready=False) as server:
+        deadline = time.monotonic() + 20
+        while not (children := server.processes()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert children
+        assert server.stop() == 0
+    time.sleep(0.2)
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]

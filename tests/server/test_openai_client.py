@@ -1,0 +1,179 @@
+"""The official `openai` package against a live server: what people actually run."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import openai
+import pytest
+from openai import AsyncOpenAI
+
+from model_executor.engine import EngineBusyError, EngineState, EngineUnavailableError
+from server.errors import BadRequestError, DeadlineError
+from tests.fakes import MODEL, FakeEngine, FakeMedia, say
+from tests.server.conftest import OpenWorld, World
+
+PICTURE = "data:image/png;base64,AA=="
+
+
+@pytest.fixture
+async def live(open_world: OpenWorld) -> AsyncIterator[World]:
+    async with open_world(live=True, api_key="secret") as world:
+        yield world
+
+
+def sdk(world: World, *, key: str = "secret", max_retries: int = 0) -> AsyncOpenAI:
+    return AsyncOpenAI(base_url=f"{world.url}/v1", api_key=key, max_retries=max_retries, timeout=20)
+
+
+async def test_chat(live: World) -> None:
+    async with sdk(live) as client:
+        answer = await client.chat.completions.create(
+            model=MODEL,
+            messages=[
+                {"role": "developer", "content": "Be brief."},
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": "What is it?"},
+                        {"type": "image_url", "image_url": {"url": PICTURE, "detail": "low"}},
+                    ],
+                },
+            ],
+            max_completion_tokens=16,
+            temperature=0,
+            user="somebody",
+            store=False,
+            metadata={"a": "b"},
+            extra_body={"top_k": 1, "include": ["media"]},
+        )
+    assert answer.choices[0].message.content == "Hello, world!"
+    assert answer.choices[0].message.refusal is None and answer.choices[0].finish_reason == "stop"
+    assert answer.usage is not None and answer.usage.completion_tokens == 3
+    assert answer.model_extra is not None and answer.model_extra["tessera"]["media"][0]["tokens"] == 4
+    assert live.engine.limits[0].top_k == 1
+
+
+async def test_an_answer_can_be_sent_back(live: World) -> None:
+    async with sdk(live) as client:
+        first = await client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "Hi."}])
+        message = first.choices[0].message
+        again = await client.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": "Hi."}, message, {"role": "user", "content": "And?"}],  # type: ignore[list-item]
+        )
+    assert again.choices[0].message.content == "Hello, world!"
+
+
+async def test_stream(live: World) -> None:
+    async with sdk(live) as client:
+        stream = await client.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": "Hi."}],
+            stream=True,
+            stream_options={"include_usage": True},
+            n=2,
+        )
+        texts = ["", ""]
+        usage = None
+        async for chunk in stream:
+            for choice in chunk.choices:
+                texts[choice.index] += choice.delta.content or ""
+            usage = chunk.usage
+    assert texts == ["Hello, world!"] * 2
+    assert usage is not None and usage.completion_tokens == 6
+
+
+async def test_the_stream_helper_builds_the_same_answer(live: World) -> None:
+    async with sdk(live) as client:
+        async with client.chat.completions.stream(model=MODEL, messages=[{"role": "user", "content": "Hi."}]) as stream:
+            answer = await stream.get_final_completion()
+    assert answer.choices[0].message.content == "Hello, world!"
+
+
+async def test_models(live: World) -> None:
+    async with sdk(live) as client:
+        assert [model.id async for model in client.models.list()] == [MODEL]
+        assert (await client.models.retrieve(MODEL)).owned_by == "tessera"
+        with pytest.raises(openai.NotFoundError) as caught:
+            await client.models.retrieve("gpt-5")
+    assert caught.value.code == "model_not_found"
+
+
+async def test_a_wrong_key_is_an_authentication_error(live: World) -> None:
+    async with sdk(live, key="wrong") as client:
+        with pytest.raises(openai.AuthenticationError) as caught:
+            await client.models.list()
+    assert caught.value.code == "invalid_api_key"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_wrong_request_is_a_bad_request_error(live: World, stream: bool) -> None:
+    async with sdk(live) as client:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.chat.completions.create(
+                model=MODEL, messages=[{"role": "user", "content": "Hi."}], temperature=3, stream=stream
+            )
+    assert (caught.value.param, caught.value.type) == ("temperature", "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "status", "num_asked"),
+    [
+        (EngineUnavailableError("lost", EngineState.RESTARTING), openai.InternalServerError, 503, 2),
+        (EngineBusyError("64 wait"), openai.RateLimitError, 429, 2),
+        (RuntimeError("fault"), openai.InternalServerError, 500, 2),
+        (BadRequestError("no"), openai.BadRequestError, 400, 1),
+    ],
+)
+async def test_errors_have_the_right_class_and_are_retried_where_that_helps(
+    open_world: OpenWorld, failure: Exception, kind: type[openai.APIStatusError], status: int, num_asked: int
+) -> None:
+    engine = FakeEngine(script=lambda *_: [failure])
+    async with open_world(live=True, engine=engine) as world, sdk(world, max_retries=1) as client:
+        with pytest.raises(kind) as caught:
+            await client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "Hi."}])
+    assert caught.value.status_code == status
+    assert len(engine.prompts) == num_asked
+
+
+async def test_media_that_took_too_long_are_not_uploaded_again(open_world: OpenWorld) -> None:
+    media = FakeMedia(failure=DeadlineError("too slow"))
+    async with open_world(live=True, media=media) as world, sdk(world, max_retries=2) as client:
+        with pytest.raises(openai.InternalServerError) as caught:
+            await client.chat.completions.create(
+                model=MODEL,
+                messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": PICTURE}}]}],
+            )
+    assert caught.value.status_code == 504
+    assert len(media.parts) == 1
+
+
+async def test_a_failure_in_a_stream_is_an_api_error(open_world: OpenWorld) -> None:
+    first, _ = say("one", "two")
+    engine = FakeEngine(script=lambda *_: [first, RuntimeError("lost")])
+    async with open_world(live=True, engine=engine) as world, sdk(world) as client:
+        stream = await client.chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": "Hi."}], stream=True
+        )
+        seen = []
+        with pytest.raises(openai.APIError):
+            async for chunk in stream:
+                seen.append(chunk)
+    assert seen
+
+
+async def test_a_stream_left_early_frees_its_place(open_world: OpenWorld) -> None:
+    engine = FakeEngine(script=lambda *_: [step for delta in say(*["word "] * 1000) for step in (delta, 0.01)])
+    async with open_world(live=True, engine=engine) as world, sdk(world) as client:
+        stream = await client.chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": "Hi."}], stream=True
+        )
+        async for chunk in stream:
+            if chunk.choices[0].delta.content:
+                break
+        await stream.close()
+        for _ in range(100):
+            if engine.aborted:
+                break
+            await asyncio.sleep(0.01)
+    assert engine.aborted
