@@ -21,9 +21,15 @@ from server.media.patches import row_bytes, write_clip_frame, write_picture
 from training.drawing import resize
 from training.recipe import Limits
 from training.sample import Exchange, Medium, Sample
+from training.world import COLORS, SHAPES
 
 Ints = npt.NDArray[np.int64]
 END = "<|im_end|>"
+COLOR_LABELS = tuple(COLORS)
+SYMBOL_LABELS = (*SHAPES, *"ABCDEFGHIJKLMNOPQRSTUVWXYZ", *"0123456789")
+UNTOLD = -100
+_LEAST_COVERED = 0.12
+"""Share of a merged patch that a thing must cover to be what the patch shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,8 @@ class Encoded:
     rows: tuple[npt.NDArray[np.uint8], ...]
     """By medium: uint8 [P, 588] of a still, [P, 1176] of a clip."""
     grids: tuple[Grid, ...]
+    labels: tuple[Ints, ...]
+    """By medium: [2, M], colour and symbol of each merged patch (`token_labels`)."""
     token_ids: Ints
     """[T]"""
     positions: Ints
@@ -57,6 +65,8 @@ class Batch:
     """Patches of each temporal slice, in order; sums to `P`."""
     patch_positions: Ints
     """[2, P]: row and column of each patch in its slice."""
+    labels: Ints
+    """[2, P / 4]: colour and symbol of each merged patch (`token_labels`)."""
     placeholders: Ints
     """[P / 4]: index in the tokens of each merged patch."""
     token_ids: Ints
@@ -119,6 +129,7 @@ def encode(sample: Sample, tokenizer: Tokenizer, limits: Limits) -> Encoded:
     return Encoded(
         tuple(rows for rows, _ in prepared),
         grids,
+        tuple(token_labels(medium, grid) for medium, grid in zip(sample.media, grids, strict=True)),
         np.concatenate(ids),
         np.concatenate(positions, axis=1),
         np.concatenate(branches),
@@ -137,9 +148,11 @@ def collate(samples: Sequence[Encoded]) -> Batch:
     samples = sorted(samples, key=lambda sample: len(sample.token_ids))
     starts = np.cumsum([0, *(len(sample.token_ids) for sample in samples)])
     media = [
-        (rows, grid, start + offset)
+        (rows, grid, start + offset, labels)
         for sample, start in zip(samples, starts, strict=False)
-        for rows, grid, offset in zip(sample.rows, sample.grids, sample.media_offsets, strict=True)
+        for rows, grid, offset, labels in zip(
+            sample.rows, sample.grids, sample.media_offsets, sample.labels, strict=True
+        )
     ]
     stills = [item for item in media if item[0].shape[1] == row_bytes(1)]
     clips = [item for item in media if item[0].shape[1] != row_bytes(1)]
@@ -150,13 +163,14 @@ def collate(samples: Sequence[Encoded]) -> Batch:
         for task, index, ids in sample.answers
     ]
     return Batch(
-        still_rows=_stack([rows for rows, _, _ in stills], row_bytes(1)),
-        clip_rows=_stack([rows for rows, _, _ in clips], row_bytes(2)),
-        slice_patches=np.array([grid.h * grid.w for _, grid, _ in media for _ in range(grid.t)], np.int64),
+        still_rows=_stack([rows for rows, *_ in stills], row_bytes(1)),
+        clip_rows=_stack([rows for rows, *_ in clips], row_bytes(2)),
+        slice_patches=np.array([grid.h * grid.w for _, grid, *_ in media for _ in range(grid.t)], np.int64),
         patch_positions=np.concatenate(
-            [np.zeros((2, 0), np.int64), *(patch_positions(g) for _, g, _ in media)], axis=1
+            [np.zeros((2, 0), np.int64), *(patch_positions(g) for _, g, *_ in media)], axis=1
         ),
-        placeholders=_join([np.arange(start, start + grid.num_tokens) for _, grid, start in media]),
+        labels=np.concatenate([np.zeros((2, 0), np.int64), *(labels for *_, labels in media)], axis=1),
+        placeholders=_join([np.arange(start, start + grid.num_tokens) for _, grid, start, _ in media]),
         token_ids=_join([sample.token_ids for sample in samples]),
         positions=np.concatenate([sample.positions for sample in samples], axis=1),
         branches=_join([sample.branches for sample in samples]),
@@ -166,6 +180,29 @@ def collate(samples: Sequence[Encoded]) -> Batch:
         answer_exchange=_join([np.full(len(ids), number) for number, (_, _, ids) in enumerate(answers)]),
         tasks=tuple(task for task, _, _ in answers),
     )
+
+
+def token_labels(medium: Medium, grid: Grid) -> Ints:
+    """[2, M]: colour (1 + index in `COLOR_LABELS`) and symbol (likewise) that each merged patch shows most of.
+
+    0 where it shows nothing, `UNTOLD` where the medium does not say.
+    """
+    if medium.regions is None:
+        return np.full((2, grid.num_tokens), UNTOLD, np.int64)
+    labels = np.zeros((2, grid.h // 2, grid.w // 2), np.int64)
+    most = np.full(labels.shape[1:], _LEAST_COVERED)
+    height, width = medium.frames[0].shape[:2]
+    down, across = labels.shape[1] / height, labels.shape[2] / width  # tokens a source pixel
+    rows, columns = np.arange(labels.shape[1])[:, None], np.arange(labels.shape[2])[None]
+    for region in medium.regions:
+        high = np.minimum(rows + 1, region.bottom * down) - np.maximum(rows, region.top * down)
+        wide = np.minimum(columns + 1, region.right * across) - np.maximum(columns, region.left * across)
+        covered = np.clip(high, 0, 1) * np.clip(wide, 0, 1)
+        here = covered > most
+        most[here] = covered[here]
+        labels[0, here] = UNTOLD if region.color is None else 1 + COLOR_LABELS.index(region.color)
+        labels[1, here] = 1 + SYMBOL_LABELS.index(region.symbol)
+    return labels.reshape(2, -1)
 
 
 def patch_positions(grid: Grid) -> Ints:

@@ -11,8 +11,8 @@ from training.pairs import pair_sample
 from training.photos import photo_sample
 from training.reading import handwriting_sample, print_sample
 from training.recipe import Stage
-from training.sample import Asked, Medium, Sample, Split, converse, picture
-from training.scenes import ask, draw_picture, random_scene
+from training.sample import Asked, Medium, Sample, Split, converse
+from training.scenes import ask, random_scene, scene_picture
 from training.talk import talk_sample
 
 _SYSTEMS = (
@@ -52,7 +52,7 @@ def _draw(kind: str, stage: Stage, rng: Random, split: Split) -> tuple[tuple[Med
         case "talk":
             return (), talk_sample(rng)
         case "reading":
-            medium, asked = print_sample(rng, words=stage.words)
+            medium, asked = print_sample(rng, stage.letters, words=stage.words)
         case "handwriting":
             medium, asked = handwriting_sample(rng, split)
         case "photo":
@@ -65,7 +65,7 @@ def _draw(kind: str, stage: Stage, rng: Random, split: Split) -> tuple[tuple[Med
 
 
 def _scene(stage: Stage, rng: Random) -> tuple[tuple[Medium, ...], list[Asked]]:
-    scene = random_scene(rng, stage.sizes)
+    scene = random_scene(rng, stage.sizes, stage.things, stage.backgrounds)
     kinds = [kind for kind, chance in stage.questions.items() if rng.random() < chance]
     asked = ask(rng, scene, kinds) or ask(rng, scene, ["caption"])
-    return (picture(draw_picture(rng, scene)),), asked
+    return (scene_picture(rng, scene),), asked

@@ -102,8 +102,8 @@ def _outline(shape: str) -> tuple[tuple[float, float], ...]:
     return tuple(((x - min(xs)) / (max(xs) - min(xs)), (y - min(ys)) / (max(ys) - min(ys))) for x, y in corners)
 
 
-def draw_text(rng: Random, text: str, height_px: int, ink: Rgb, paper: Rgb) -> Pixels:
-    """A picture of `text` on one line in a random font, with random margins.
+def draw_text(rng: Random, text: str, height_px: int, ink: Rgb, paper: Rgb) -> tuple[Pixels, list[tuple[float, ...]]]:
+    """A picture of `text` on one line in a random font, with random margins, and the box of each character.
 
     Args:
         rng: where chance comes from.
@@ -118,7 +118,9 @@ def draw_text(rng: Random, text: str, height_px: int, ink: Rgb, paper: Rgb) -> P
     margins = [height_px * rng.uniform(0.15, 0.8) for _ in range(4)]
     picture = Image.new("RGB", (int(width + margins[0] + margins[1]), int(height + margins[2] + margins[3])), paper)
     ImageDraw.Draw(picture).text((margins[0] - left, margins[2] - top), text, font=font, fill=ink)
-    return np.asarray(picture)
+    ends = [margins[0] + font.getlength(text[:length]) for length in range(len(text) + 1)]
+    boxes = [(ends[i], margins[2], ends[i + 1], margins[2] + height) for i in range(len(text))]
+    return np.asarray(picture), boxes
 
 
 @cache

@@ -24,10 +24,12 @@ CHAT_TEMPLATE = """\
 {%- for part in message['content'] -%}
 {%- if part['type'] == 'image' or 'image' in part or 'image_url' in part -%}
 {%- set counts.image = counts.image + 1 -%}
-{{ 'Picture ' + counts.image | string + ': ' if add_vision_id else '' }}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}
+{{ 'Picture ' + counts.image | string + ': ' if add_vision_id else '' -}}
+{{ '<|vision_start|><|image_pad|><|vision_end|>' }}
 {%- elif part['type'] == 'video' or 'video' in part or 'video_url' in part -%}
 {%- set counts.video = counts.video + 1 -%}
-{{ 'Video ' + counts.video | string + ': ' if add_vision_id else '' }}{{ '<|vision_start|><|video_pad|><|vision_end|>' }}
+{{ 'Video ' + counts.video | string + ': ' if add_vision_id else '' -}}
+{{ '<|vision_start|><|video_pad|><|vision_end|>' }}
 {%- elif 'text' in part -%}
 {{ part['text'] }}
 {%- endif -%}

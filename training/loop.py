@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from model_executor.tokens import Tokenizer
 from training.batch import Batch, collate, encode
 from training.data import draw_sample
-from training.model import Model
-from training.optimizer import Optimizer, global_norm
+from training.model import Model, Naming
+from training.optimizer import Optimizer
 from training.recipe import Recipe, Stage
 from training.vocabulary import save_tokenizer
 
@@ -58,7 +59,7 @@ class Batches(Dataset[Batch]):
         self._tokenizer = self._tokenizer or Tokenizer(self.folder)
         step = self.first + index
         stage, _ = stage_at(self.recipe, step)
-        seeds = [f"{self.recipe.seed} {step} {i}" for i in range(self.recipe.optimizer.batch_samples)]
+        seeds = [f"{self.recipe.seed} {step} {i}" for i in range(stage.batch_samples)]
         samples = [draw_sample(stage, seed) for seed in seeds]
         return collate([encode(sample, self._tokenizer, self.recipe.limits) for sample in samples])
 
@@ -80,7 +81,7 @@ def rate_at(recipe: Recipe, step: int) -> float:
     return min(1.0, (step + 1) / recipe.optimizer.warmup_steps) * (start + (end - start) * share)
 
 
-def exchange_weights(batch: Batch) -> torch.Tensor:
+def exchange_weights(batch: Batch) -> Tensor:
     """[A]: an answer of n tokens weighs sqrt(n) in all, so that captions do not drown one-word answers."""
     lengths = np.bincount(batch.answer_exchange)[batch.answer_exchange]
     weights = torch.from_numpy(lengths).float().rsqrt()
@@ -99,8 +100,8 @@ class Run:
         """
         self.recipe, self.folder, self.step = recipe, folder, 0
         torch.manual_seed(recipe.seed)
-        self.model = Model(recipe.shape)
-        self.optimizer = Optimizer(self.model, recipe.optimizer)
+        self.model, self.naming = Model(recipe.shape), Naming(recipe.shape)
+        self.optimizer = Optimizer(self.model, self.naming, rates=recipe.optimizer)
         self.seconds = 0.0
         if not (folder / "tokenizer.json").exists():
             save_tokenizer(recipe, folder)
@@ -130,7 +131,7 @@ class Run:
             self.seconds += time.monotonic() - begun
             rate = (time.monotonic() - started) / max(1, window.steps_ever)
             stage, _ = stage_at(self.recipe, self.step - 1)
-            samples_per_s = self.recipe.optimizer.batch_samples / rate
+            samples_per_s = stage.batch_samples / rate
             yield Progress(stage.name, self.step, end, loss, samples_per_s, rate * (end - self.step))
             if self.step % LOG_EVERY_STEPS == 0:
                 self._log(window.close(), stage)
@@ -143,22 +144,27 @@ class Run:
         stage, _ = stage_at(self.recipe, self.step)
         for name, weight in self.model.named_parameters():
             weight.requires_grad_(not name.startswith(stage.frozen) if stage.frozen else True)
-        logits = self.model(batch)
-        targets = torch.from_numpy(batch.answer_ids)
-        losses = F.cross_entropy(logits, targets, reduction="none")
-        loss = (losses * exchange_weights(batch)).sum()
+        loss, right, named = self._losses(batch, stage)
         loss.backward()
-        weights = list(self.model.parameters())
-        shrink = self.recipe.optimizer.max_gradient / (global_norm(weights) + 1e-6)
-        if shrink < 1:
-            for weight in weights:
-                if weight.grad is not None:
-                    weight.grad *= shrink
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.max_gradient)
         self.optimizer.step(rate_at(self.recipe, self.step))
         self.step += 1
         if window is not None:
-            window.add(loss.item(), batch, logits.argmax(-1) == targets)
+            window.add(loss.item(), named, batch, right)
         return loss.item()
+
+    def _losses(self, batch: Batch, stage: Stage) -> tuple[Tensor, Tensor | None, float]:
+        """The loss; which answer tokens are right, bool [A]; the share of things named rightly."""
+        seen = self.model.visual(batch) if len(batch.placeholders) else None
+        loss, right, named = torch.zeros(()), None, 0.0
+        if stage.answers:
+            logits, targets = self.model.answer(batch, seen), torch.from_numpy(batch.answer_ids)
+            losses = F.cross_entropy(logits, targets, reduction="none")
+            loss, right = (losses * exchange_weights(batch)).sum(), logits.argmax(-1) == targets
+        if seen is not None and stage.naming:
+            naming, named = self.naming(batch, seen)
+            loss = loss + stage.naming * naming
+        return loss, right, named
 
     def save(self) -> None:
         """Write everything a resumed run needs; an interrupted save leaves the one before."""
@@ -166,6 +172,7 @@ class Run:
             "step": self.step,
             "seconds": self.seconds,
             "model": self.model.state_dict(),
+            "naming": self.naming.state_dict(),
             "optimizer": self.optimizer.state(),
         }
         torch.save(state, self._save_path.with_suffix(".new"))
@@ -174,6 +181,7 @@ class Run:
     def _load(self) -> None:
         state = torch.load(self._save_path, weights_only=True)
         self.model.load_state_dict(state["model"])
+        self.naming.load_state_dict(state["naming"])
         self.optimizer.load(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
 
@@ -184,22 +192,27 @@ class Run:
 
 
 class _Window:
-    """Loss and exact match by task since the last line of the log; data never repeats, so both are on unseen samples."""
+    """Loss and exact match by task since the last line of the log; no sample repeats, so both are on unseen ones."""
 
     def __init__(self) -> None:
         self.steps_ever = 0
         self.losses: list[float] = []
+        self.named: list[float] = []
         self.right: dict[str, list[bool]] = {}
 
-    def add(self, loss: float, batch: Batch, right: torch.Tensor) -> None:
+    def add(self, loss: float, named: float, batch: Batch, right: Tensor | None) -> None:
         self.steps_ever += 1
         self.losses.append(loss)
+        self.named.append(named)
+        if right is None:
+            return
         wrong = np.bincount(batch.answer_exchange, ~right.numpy(), minlength=len(batch.tasks))
         for task, number in zip(batch.tasks, wrong, strict=True):
             self.right.setdefault(task, []).append(number == 0)
 
     def close(self) -> dict[str, Any]:
         exact = {task: round(float(np.mean(values)), 4) for task, values in sorted(self.right.items())}
-        values = {"loss": round(float(np.mean(self.losses)), 5), "exact": exact}
-        self.losses, self.right = [], {}
+        loss, named = (round(float(np.mean(values)), 5) for values in (self.losses, self.named))
+        values = {"loss": loss, "named": named, "exact": exact}
+        self.losses, self.named, self.right = [], [], {}
         return values

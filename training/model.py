@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.batch import Batch
+from training.batch import COLOR_LABELS, SYMBOL_LABELS, UNTOLD, Batch
 from training.recipe import Shape
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -106,7 +106,7 @@ class VisionAttention(nn.Module):
         self.proj = nn.Linear(size, size)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, where: Layout) -> Tensor:
-        """x [P, size]; cos and sin [P, head dim]."""
+        """X [P, size]; cos and sin [P, head dim]."""
         q, k, v = self.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)
         return self.proj(attend(rotate(q, cos, sin), rotate(k, cos, sin), v, where))
 
@@ -121,7 +121,7 @@ class VisionMlp(nn.Module):
         self.fc2 = nn.Linear(ratio * size, size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [P, size]."""
+        """X [P, size]."""
         x = self.fc1(x)
         return self.fc2(x * torch.sigmoid(1.702 * x))
 
@@ -138,9 +138,28 @@ class VisionBlock(nn.Module):
         self.mlp = VisionMlp(shape.vision_size, shape.vision_mlp_ratio)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, where: Layout) -> Tensor:
-        """x [P, size]."""
+        """X [P, size]."""
         x = x + self.attn(self.norm1(x), cos, sin, where)
         return x + self.mlp(self.norm2(x))
+
+
+def cosines(size: int) -> Tensor:
+    """First filters [size, 3, 2, 14, 14] of the patch embedding: cosines of low frequency, in brightness and two hues.
+
+    That is where pictures have their energy; from noise, a small tower takes long to find it. High frequencies are
+    weak in pictures and start with more gain, the mean brightness with less.
+    """
+    hues = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [0.5, 0.5, -1.0]])
+    hues = hues / hues.norm(dim=1, keepdim=True)
+    waves = torch.cos(torch.pi / PATCH_PX * torch.arange(PATCH_PX)[:, None] * (torch.arange(PATCH_PX) + 0.5))
+    waves = waves / waves.norm(dim=1, keepdim=True)
+    orders = [(u, v, hue) for u in range(PATCH_PX) for v in range(PATCH_PX) for hue in range(3)]
+    orders.sort(key=lambda order: ((order[0] + order[1] + 1) * (1.0 if order[2] == 0 else 1.5), order))
+    filters = [
+        (0.1 if u + v == 0 else 0.3 * (u + v) ** 0.7) * hues[hue][:, None, None] * waves[u][:, None] * waves[v]
+        for u, v, hue in orders[:size]
+    ]
+    return torch.stack([torch.stack(filters)] * 2, dim=2) / 2  # both frames of a slice alike
 
 
 class PatchEmbed(nn.Module):
@@ -179,7 +198,7 @@ class Merger(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(4 * size, 4 * size), nn.GELU(), nn.Linear(4 * size, hidden_size))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [P, size] to [P / 4, hidden size]."""
+        """X [P, size] to [P / 4, hidden size]."""
         merged: Tensor = self.mlp(self.ln_q(x).view(-1, 4 * x.shape[1]))
         return merged
 
@@ -233,7 +252,7 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(shape.num_heads * self.dim, shape.hidden_size, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, where: Layout) -> Tensor:
-        """x [T, hidden size]; cos and sin [T, head dim]."""
+        """X [T, hidden size]; cos and sin [T, head dim]."""
         q, k, v = (proj(x).view(len(x), -1, self.dim) for proj in (self.q_proj, self.k_proj, self.v_proj))
         out: Tensor = self.o_proj(attend(rotate(q, cos, sin), rotate(k, cos, sin), v, where))
         return out
@@ -250,7 +269,7 @@ class Mlp(nn.Module):
         self.down_proj = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [T, hidden size]."""
+        """X [T, hidden size]."""
         out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
         return out
 
@@ -267,7 +286,7 @@ class Block(nn.Module):
         self.mlp = Mlp(shape)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, where: Layout) -> Tensor:
-        """x [T, hidden size]."""
+        """X [T, hidden size]."""
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, where)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -292,13 +311,43 @@ class Language(nn.Module):
         return torch.cat([chosen, chosen], dim=-1)
 
     def forward(self, x: Tensor, positions: Tensor, where: Layout) -> Tensor:
-        """x [T, hidden size], positions [3, T]."""
+        """X [T, hidden size], positions [3, T]."""
         angles = self.angles(positions)
         cos, sin = angles.cos(), angles.sin()
         for layer in self.layers:
             x = layer(x, cos, sin, where)
         out: Tensor = self.norm(x)
         return out
+
+
+class Naming(nn.Module):
+    """Names the colour and the symbol that each token of the vision tower shows; warms it up and is thrown away."""
+
+    def __init__(self, shape: Shape) -> None:
+        """Args: shape: the model's."""
+        super().__init__()
+        self.color = nn.Linear(shape.hidden_size, 1 + len(COLOR_LABELS))
+        self.symbol = nn.Linear(shape.hidden_size, 1 + len(SYMBOL_LABELS))
+
+    def forward(self, batch: Batch, seen: Tensor) -> tuple[Tensor, float]:
+        """Loss of naming `seen` [M, hidden size], and the share of things whose symbol is named rightly."""
+        colors, symbols = torch.from_numpy(batch.labels)
+        named = self.symbol(seen)
+        losses = [
+            F.cross_entropy(logits, labels, weight=_mostly_things(logits), ignore_index=UNTOLD)
+            for logits, labels in ((self.color(seen), colors), (named, symbols))
+            if (labels != UNTOLD).any()
+        ]
+        things = symbols > 0
+        right = (named.argmax(-1)[things] == symbols[things]).float().mean().item() if things.any() else 0.0
+        return torch.stack([*losses, seen.sum() * 0]).sum(), right
+
+
+def _mostly_things(logits: Tensor) -> Tensor:
+    """Class weights under which an empty token counts a fifth of one with something in it."""
+    weights = torch.ones(logits.shape[1])
+    weights[0] = 0.2
+    return weights
 
 
 class Model(nn.Module):
@@ -317,6 +366,8 @@ class Model(nn.Module):
         for name, weight in self.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight", "attn.proj.weight", "fc2.weight")):
                 nn.init.zeros_(weight)
+            elif name.endswith("patch_embed.proj.weight"):
+                weight.data.copy_(cosines(len(weight)))
             elif name.endswith("embed_tokens.weight"):
                 nn.init.normal_(weight, std=0.5)
             elif weight.ndim > 1:
@@ -326,9 +377,13 @@ class Model(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [A, vocabulary] of the answer tokens."""
+        return self.answer(batch, self.visual(batch) if len(batch.placeholders) else None)
+
+    def answer(self, batch: Batch, seen: Tensor | None) -> Tensor:
+        """Logits [A, vocabulary] of the answer tokens, given what the vision tower made of the media."""
         x = self.model.embed_tokens(torch.from_numpy(batch.token_ids))
-        if len(batch.placeholders):
-            x = x.index_copy(0, torch.from_numpy(batch.placeholders), self.visual(batch))
+        if seen is not None:
+            x = x.index_copy(0, torch.from_numpy(batch.placeholders), seen)
         lengths = batch.sample_tokens
         order = np.array_split(np.arange(len(lengths)), max(1, len(lengths) // GROUP_SAMPLES))
         x = self.model(x, torch.from_numpy(batch.positions), layout(lengths, batch.branches, order))

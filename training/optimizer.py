@@ -1,11 +1,10 @@
-"""Muon for the matrices of the blocks, AdamW for embeddings, head, norms and biases.
+"""Muon for the matrices inside (the patch embedding is one), AdamW for embeddings, heads, norms and biases.
 
 Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks" (the quintic Newton-Schulz
 coefficients and the step's scale); Loshchilov and Hutter 2019 for AdamW.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -18,16 +17,16 @@ _NAME = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_p
 
 
 class Optimizer:
-    """Both optimizers over one model. Weights whose gradient is None stay as they are."""
+    """Both optimizers over some models. Weights whose gradient is None stay as they are."""
 
-    def __init__(self, model: nn.Module, rates: Rates) -> None:
-        """Args: model: whose weights to step. rates: the recipe's."""
+    def __init__(self, *models: nn.Module, rates: Rates) -> None:
+        """Args: models: whose weights to step. rates: the recipe's."""
         self.rates = rates
-        named = dict(model.named_parameters())
+        named = {f"{i}.{name}": weight for i, model in enumerate(models) for name, weight in model.named_parameters()}
         self.matrices = {name: weight for name, weight in named.items() if _is_matrix(name, weight)}
         self.momenta = {name: torch.zeros_like(weight) for name, weight in self.matrices.items()}
-        rest = [weight for name, weight in named.items() if name not in self.matrices]
-        self.adam = torch.optim.AdamW(rest, rates.adam_lr, rates.adam_betas, weight_decay=0.0, foreach=True)
+        self.others = [weight for name, weight in named.items() if name not in self.matrices]
+        self.adam = torch.optim.AdamW(self.others, rates.adam_lr, rates.adam_betas, weight_decay=0.0, foreach=True)
 
     def step(self, scale: float) -> None:
         """Step every weight that has a gradient, at `scale` times the rates, and drop the gradients."""
@@ -35,7 +34,7 @@ class Optimizer:
             group["lr"] = self.rates.adam_lr * scale
         self.adam.step()
         self._step_matrices(self.rates.muon_lr * scale)
-        for weight in [*self.matrices.values(), *(w for g in self.adam.param_groups for w in g["params"])]:
+        for weight in [*self.matrices.values(), *self.others]:
             weight.grad = None
 
     @torch.no_grad()
@@ -45,9 +44,9 @@ class Optimizer:
             if weight.grad is None:
                 continue
             momentum = self.momenta[name].lerp_(weight.grad, 1 - self.rates.muon_momentum)
-            update = weight.grad.lerp(momentum, self.rates.muon_momentum)  # Nesterov
+            update = weight.grad.lerp(momentum, self.rates.muon_momentum).flatten(1)  # Nesterov
             parts = 3 if name.endswith("qkv.weight") else 1  # query, key and value are matrices of their own
-            for target, direction in zip(weight.chunk(parts), update.chunk(parts), strict=True):
+            for target, direction in zip(weight.flatten(1).chunk(parts), update.chunk(parts), strict=True):
                 by_shape[direction.shape[0], direction.shape[1]].append((target, direction))
         for (rows, columns), pairs in by_shape.items():
             steps = orthogonal(torch.stack([direction for _, direction in pairs]), self.rates.muon_steps)
@@ -78,11 +77,6 @@ def orthogonal(matrices: Tensor, steps: int) -> Tensor:
     return x.mT if tall else x
 
 
-def global_norm(weights: Iterable[Tensor]) -> Tensor:
-    """The norm of all gradients together."""
-    return torch.stack([weight.grad.norm() for weight in weights if weight.grad is not None]).norm()
-
-
 def _is_matrix(name: str, weight: Tensor) -> bool:
-    parts = name.split(".")
-    return weight.ndim == 2 and (parts[-2] in _NAME or "merger" in parts)
+    """Inner matrices; the merger's square one is left out, since it alone would cost a third of all the others."""
+    return weight.ndim > 1 and (name.split(".")[-2] in _NAME or name.endswith("merger.mlp.2.weight"))

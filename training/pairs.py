@@ -2,8 +2,8 @@
 
 from random import Random
 
-from training.sample import Asked, Medium, SizeMix, picture
-from training.scenes import caption, draw_picture, draw_size
+from training.sample import Asked, Medium, SizeMix
+from training.scenes import caption, draw_size, scene_picture
 from training.world import COLORS, SHAPES, Scene, draw_background, draw_scene, draw_thing, indefinite
 
 NUMBERS = ("first", "second")
@@ -15,7 +15,7 @@ def pair_sample(rng: Random, mix: SizeMix) -> tuple[tuple[Medium, Medium], list[
     asked = _compare(rng, scenes) if len(scenes[0].things) == len(scenes[1].things) == 1 else _search(rng, scenes)
     which = rng.randrange(2)
     asked.append(Asked("one of two", f"Describe the {NUMBERS[which]} picture.", caption(scenes[which])))
-    media = (picture(draw_picture(rng, scenes[0])), picture(draw_picture(rng, scenes[1])))
+    media = (scene_picture(rng, scenes[0]), scene_picture(rng, scenes[1]))
     return media, asked
 
 

@@ -18,11 +18,27 @@ Split = Literal["training", "held-out"]
 
 
 @dataclass(frozen=True, slots=True)
+class Region:
+    """Where something is in a picture, in source pixels, and what it is."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    color: str | None
+    """One of `world.COLORS`; None where the colour is not told."""
+    symbol: str
+    """One of `world.SHAPES`, a capital or a digit."""
+
+
+@dataclass(frozen=True, slots=True)
 class Medium:
     """A picture (one frame) or a clip (frames half a second apart): uint8 [H, W, 3] each, at source size."""
 
     modality: Modality
     frames: tuple[Pixels, ...]
+    regions: tuple[Region, ...] | None = None
+    """What is where, for the warm-up of the vision tower; None where nobody says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +68,9 @@ class Asked:
     answer: str
 
 
-def picture(pixels: Pixels) -> Medium:
-    """A still."""
-    return Medium("image", (pixels,))
+def picture(pixels: Pixels, regions: tuple[Region, ...] | None = None) -> Medium:
+    """A still, and what is where in it."""
+    return Medium("image", (pixels,), regions)
 
 
 def converse(media: tuple[Medium, ...], asked: list[Asked], *, system: str | None, media_first: bool) -> Sample:

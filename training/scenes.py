@@ -1,16 +1,15 @@
 """Questions about one drawn scene, with answers that are true of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 from model_executor.geometry import Size
 from training.drawing import Pixels, draw, resize, through_jpeg
-from training.sample import Asked, SizeMix
+from training.sample import Asked, Medium, Region, SizeMix, picture
 from training.world import CELLS, COLORS, SHAPES, Scene, Thing, draw_scene, indefinite
 
 OUTSIDE = "I cannot tell. I only know simple shapes, printed text, digits and short clips."
 """What the model says of everything beyond its world."""
-MAX_COUNT = 6
 
 _DESCRIBE = ("Describe the picture.", "Describe this image.", "What do you see?", "What is in this picture?")
 _COLOR = ("What color is the {}?", "Which color does the {} have?", "What is the color of the {}?")
@@ -60,6 +59,14 @@ def draw_picture(rng: Random, scene: Scene) -> Pixels:
     return through_jpeg(pixels, rng) if rng.random() < 0.15 else pixels
 
 
+def scene_picture(rng: Random, scene: Scene) -> Medium:
+    """The scene drawn, with its regions."""
+    regions = tuple(
+        Region(t.left, t.top, t.left + t.diameter, t.top + t.diameter, t.color, t.shape) for t in scene.things
+    )
+    return picture(draw_picture(rng, scene), regions)
+
+
 def _enlarged(scene: Scene, factor: int) -> Scene:
     things = tuple(
         Thing(t.color, t.shape, t.size, t.cell, t.left * factor, t.top * factor, t.diameter * factor, t.rgb)
@@ -69,10 +76,10 @@ def _enlarged(scene: Scene, factor: int) -> Scene:
     return Scene(size, scene.background, scene.background_rgb, things)
 
 
-def random_scene(rng: Random, mix: SizeMix, max_things: int = MAX_COUNT) -> Scene:
-    """A scene of 1 to `max_things` things at a size drawn from `mix`."""
-    num_things = rng.randint(1, max_things)
-    return draw_scene(rng, draw_size(rng, mix, num_things=num_things), num_things)
+def random_scene(rng: Random, mix: SizeMix, things: Sequence[float], backgrounds: Sequence[float]) -> Scene:
+    """A scene with one, two, … things and a background by the weights given, at a size drawn from `mix`."""
+    num_things = rng.choices(range(1, len(things) + 1), things)[0]
+    return draw_scene(rng, draw_size(rng, mix, num_things=num_things), num_things, backgrounds)
 
 
 def phrase(thing: Thing) -> str:
@@ -81,7 +88,7 @@ def phrase(thing: Thing) -> str:
 
 
 def caption(scene: Scene) -> str:
-    """All things in reading order: `A small red circle at the top left, a large blue star in the center.`"""
+    """All things in reading order, as in `A small red circle at the top left, a large blue star in the center`."""
     text = ", ".join(f"{phrase(thing)} {at(thing.cell)}" for thing in scene.things)
     return text[0].upper() + text[1:] + "."
 

@@ -35,7 +35,8 @@ _SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
             "What can I ask you?",
             "What are you good at?",
         ),
-        "I can describe simple pictures: colors, shapes, sizes, positions and counts. I can read printed words, numbers and handwritten digits, and follow short clips.",
+        "I can describe simple pictures: colors, shapes, sizes, positions and counts. "
+        "I can read printed words, numbers and handwritten digits, and follow short clips.",
     ),
     (("Thanks", "Thank you", "Thanks!", "Thank you!", "Thank you very much."), "You are welcome."),
     (("Goodbye", "Bye", "See you", "Bye!", "Good night"), "Goodbye!"),

@@ -4,6 +4,7 @@ What it does: scenes as plain values, drawn at random from a seeded generator. W
 (`training/drawing.py`) or sentences (`training/scenes.py`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -26,6 +27,7 @@ COLORS: dict[str, Rgb] = {
 BACKGROUNDS: dict[str, Rgb] = {"white": (252, 252, 252), "black": (8, 8, 8), "gray": (150, 150, 150)}
 SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond", "ring", "heart")
 SIZES = ("small", "large")
+_BACKGROUND_WEIGHTS = (5, 2, 3)
 CELLS = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 """Names of the nine cells of a picture cut in thirds, in reading order."""
 
@@ -78,9 +80,11 @@ def jitter(rgb: Rgb, rng: Random, spread: int = 12) -> Rgb:
     return red, green, blue
 
 
-def draw_background(rng: Random, colors: tuple[str, ...]) -> tuple[str, Rgb]:
-    """A background on which every one of `colors` can be seen."""
-    name = rng.choices(list(BACKGROUNDS), (5, 2, 3))[0]
+def draw_background(
+    rng: Random, colors: tuple[str, ...], weights: Sequence[float] = _BACKGROUND_WEIGHTS
+) -> tuple[str, Rgb]:
+    """A background, by the weights of white, black and gray, on which every one of `colors` can be seen."""
+    name = rng.choices(list(BACKGROUNDS), weights)[0]
     if name in colors:
         name = "gray"
     return name, jitter(BACKGROUNDS[name], rng, 4 if name != "gray" else 15)
@@ -101,10 +105,10 @@ def draw_thing(rng: Random, size: Size, cell: int, color: str, shape: str) -> Th
     return Thing(color, shape, extent, cell, *place(rng, size, cell, extent), jitter(COLORS[color], rng))
 
 
-def draw_scene(rng: Random, size: Size, num_things: int) -> Scene:
+def draw_scene(rng: Random, size: Size, num_things: int, backgrounds: Sequence[float] = _BACKGROUND_WEIGHTS) -> Scene:
     """A random scene; in half of them colours or shapes repeat, so that counting needs a look."""
     if num_things == 1 and rng.random() < 0.3:
-        return _one_huge(rng, size)
+        return _one_huge(rng, size, backgrounds)
     colors, shapes = list(COLORS), list(SHAPES)
     if rng.random() < 0.3:
         colors = rng.sample(colors, 2)
@@ -112,15 +116,15 @@ def draw_scene(rng: Random, size: Size, num_things: int) -> Scene:
         shapes = rng.sample(shapes, 2)
     cells = sorted(rng.sample(range(len(CELLS)), num_things))
     things = tuple(draw_thing(rng, size, cell, rng.choice(colors), rng.choice(shapes)) for cell in cells)
-    name, rgb = draw_background(rng, tuple(thing.color for thing in things))
+    name, rgb = draw_background(rng, tuple(thing.color for thing in things), backgrounds)
     return Scene(size, name, rgb, things)
 
 
-def _one_huge(rng: Random, size: Size) -> Scene:
+def _one_huge(rng: Random, size: Size, backgrounds: Sequence[float]) -> Scene:
     """One thing larger than a cell around the middle, as people draw them."""
     diameter = min(size.height, size.width) * rng.uniform(*_HUGE)
     left = (size.width - diameter) / 2 + rng.uniform(-0.06, 0.06) * diameter
     top = (size.height - diameter) / 2 + rng.uniform(-0.06, 0.06) * diameter
     color, shape = rng.choice(list(COLORS)), rng.choice(SHAPES)
     thing = Thing(color, shape, "large", 4, left, top, diameter, jitter(COLORS[color], rng))
-    return Scene(size, *draw_background(rng, (color,)), (thing,))
+    return Scene(size, *draw_background(rng, (color,), backgrounds), (thing,))

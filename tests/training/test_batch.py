@@ -1,0 +1,116 @@
+"""Samples as arrays: the same prompt the server would make, and branches that equal separate conversations."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model_executor.geometry import Grid
+from model_executor.tokens import Tokenizer
+from server.chatml import render
+from training.batch import SYMBOL_LABELS, UNTOLD, Encoded, collate, encode, patch_positions, prepare, token_labels
+from training.data import draw_sample
+from training.model import Model
+from training.recipe import QUICK, UNDERSTAND
+from training.sample import Medium, Region, Sample
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    return [draw_sample(UNDERSTAND, str(seed)) for seed in range(24)]
+
+
+def _encoded(sample: Sample, tokenizer: Tokenizer) -> Encoded:
+    return encode(sample, tokenizer, QUICK.limits)
+
+
+def test_a_prompt_is_what_the_server_renders(samples: list[Sample], tokenizer: Tokenizer) -> None:
+    for sample in samples:
+        exchange = sample.exchanges[0]
+        encoded = _encoded(Sample(sample.media, (exchange,)), tokenizer)
+        counts = [grid.num_tokens for grid in encoded.grids]
+        prompt = tokenizer.encode(render(exchange.messages), counts)
+        _, index, answer = encoded.answers[0]
+        assert encoded.token_ids[: len(prompt.token_ids)].tolist() == prompt.token_ids
+        assert index[0] == len(prompt.token_ids) - 1
+        assert tokenizer.decode(answer.tolist(), skip_special_tokens=False) == exchange.answer + "<|im_end|>"
+
+
+def test_learnt_tokens_are_those_of_the_answers_only(samples: list[Sample], tokenizer: Tokenizer) -> None:
+    for sample in samples:
+        encoded = _encoded(sample, tokenizer)
+        for _, index, answer in encoded.answers:
+            assert encoded.token_ids[index[1:]].tolist() == answer[:-1].tolist()
+
+
+def test_branches_equal_separate_conversations(samples: list[Sample], tokenizer: Tokenizer) -> None:
+    torch.manual_seed(0)
+    model = Model(QUICK.shape)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.1)
+        for sample in samples[:8]:
+            together = model(collate([_encoded(sample, tokenizer)]))
+            apart = [
+                model(collate([_encoded(Sample(sample.media, (exchange,)), tokenizer)]))
+                for exchange in sample.exchanges
+            ]
+            torch.testing.assert_close(together, torch.cat(apart), rtol=0, atol=1e-4)
+
+
+def test_a_batch_gives_each_sample_what_it_gets_alone(samples: list[Sample], tokenizer: Tokenizer) -> None:
+    torch.manual_seed(0)
+    model = Model(QUICK.shape)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.1)
+        encoded = sorted((_encoded(sample, tokenizer) for sample in samples), key=lambda one: len(one.token_ids))
+        together = model(collate(encoded))
+        torch.testing.assert_close(together, torch.cat([model(collate([one])) for one in encoded]), rtol=0, atol=1e-4)
+
+
+def test_patch_positions_follow_the_order_of_rows() -> None:
+    assert patch_positions(Grid(1, 2, 4)).tolist() == [[0, 0, 1, 1, 0, 0, 1, 1], [0, 1, 0, 1, 2, 3, 2, 3]]
+    assert patch_positions(Grid(2, 2, 2)).shape == (2, 8)
+
+
+def test_media_are_sized_as_the_server_sizes_them() -> None:
+    rows, grid = prepare(Medium("image", (np.zeros((500, 900, 3), np.uint8),)), QUICK.limits)
+    assert grid.num_tokens <= 64 and rows.shape == (grid.num_patches, 588)
+    rows, grid = prepare(Medium("video", (np.zeros((60, 60, 3), np.uint8),) * 6), QUICK.limits)
+    assert grid == Grid(3, 4, 4) and rows.shape == (48, 1176)
+
+
+def test_shared_media_must_come_first(tokenizer: Tokenizer) -> None:
+    sample = next(
+        sample
+        for sample in (draw_sample(UNDERSTAND, str(seed)) for seed in range(100))
+        if len(sample.exchanges) > 1 and sample.media
+    )
+    turned = tuple(
+        type(exchange)(exchange.task, (type(m)(m.role, m.parts[::-1]),), exchange.answer)
+        for exchange in sample.exchanges
+        for m in exchange.messages[-1:]
+    )
+    with pytest.raises(ValueError, match="begin with"):
+        encode(Sample(sample.media, turned), tokenizer, QUICK.limits)
+
+
+def test_the_tokenizer_spells_what_is_read(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    from model_executor.tokens import ClientText
+
+    assert len(tokenizer.encode([ClientText("QUARTZ")], []).token_ids) == 6
+    assert len(tokenizer.encode([ClientText("4071")], []).token_ids) == 4
+    assert tokenizer.num_tokens <= QUICK.shape.vocab_size
+
+
+def test_a_token_is_named_after_what_covers_most_of_it() -> None:
+    regions = (Region(2, 2, 26, 26, "red", "circle"), Region(60, 30, 83, 83, None, "7"))
+    medium = Medium("image", (np.zeros((84, 84, 3), np.uint8),), regions)
+    colors, symbols = token_labels(medium, Grid(1, 6, 6)).reshape(2, 3, 3)
+    seven = 1 + SYMBOL_LABELS.index("7")
+    assert symbols.tolist() == [[1, 0, 0], [0, 0, seven], [0, 0, seven]]
+    assert colors.tolist() == [[1, 0, 0], [0, 0, UNTOLD], [0, 0, UNTOLD]]
+    silent = Medium("image", medium.frames)
+    assert (token_labels(silent, Grid(1, 6, 6)) == UNTOLD).all()

@@ -1,0 +1,153 @@
+"""What the model learns from: seeded, true of the drawn scene, rendered as the server renders."""
+
+import re
+from random import Random
+
+import numpy as np
+import pytest
+
+from model_executor.geometry import Size
+from training.clips import DIRECTIONS, appearance, blinking, change, motion
+from training.data import draw_sample
+from training.drawing import draw, draw_digit
+from training.pairs import pair_sample
+from training.recipe import FULL, UNDERSTAND
+from training.scenes import QUESTIONS, ask, box, caption
+from training.world import CELLS, COLORS, SHAPES, Scene, draw_scene
+
+SCENES = [draw_scene(Random(seed), Size(120, 150), 1 + seed % 6) for seed in range(60)]
+
+
+def test_equal_seeds_give_equal_samples_and_others_do_not() -> None:
+    first, again, other = (draw_sample(UNDERSTAND, seed) for seed in ("7", "7", "8"))
+    assert first.exchanges == again.exchanges
+    for mine, yours in zip(first.media, again.media, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(mine.frames, yours.frames, strict=True))
+    assert first.exchanges != other.exchanges
+
+
+def test_every_kind_of_sample_of_the_recipe_can_be_drawn() -> None:
+    for stage in FULL.stages:
+        tasks = {exchange.task for seed in range(150) for exchange in draw_sample(stage, str(seed)).exchanges}
+        assert {"caption", "number", "word"} <= tasks
+        if stage is not FULL.stages[0]:
+            assert {"motion", "order", "second", "comparison", "handwriting", "talk", "photo", "count"} <= tasks
+
+
+@pytest.mark.parametrize("scene", SCENES[:20])
+def test_a_things_color_lies_where_the_scene_says(scene: Scene) -> None:
+    pixels = draw(scene).astype(int)
+    for thing in scene.things:
+        top, left, side = int(thing.top), int(thing.left), int(thing.diameter)
+        inside = pixels[top : top + side, left : left + side]
+        assert (abs(inside - np.array(thing.rgb)).sum(-1) == 0).mean() > 0.2
+        middle = (
+            (thing.left + thing.diameter / 2) / scene.size.width,
+            (thing.top + thing.diameter / 2) / scene.size.height,
+        )
+        assert thing.cell == int(middle[1] * 3) * 3 + int(middle[0] * 3)
+
+
+@pytest.mark.parametrize("kind", QUESTIONS)
+def test_answers_are_true_of_the_scene(kind: str) -> None:
+    for number, scene in enumerate(SCENES):
+        for asked in ask(Random(number), scene, [kind]):
+            _check(scene, asked.task, asked.question, asked.answer)
+
+
+def _check(scene: Scene, task: str, question: str, answer: str) -> None:
+    """An oracle of its own: it reads the question's words, not the generator's choices."""
+    words = set(re.findall(r"[a-z]+", question))
+    color = next((name for name in COLORS if name in words), None)
+    shape = next((name for name in SHAPES if {name, name + "s", name + "es"} & words), None)
+    cell = next((name for name in sorted(CELLS, key=len, reverse=True) if re.search(rf"the {name}\b", question)), None)
+    fitting = [
+        thing
+        for thing in scene.things
+        if (color is None or thing.color == color)
+        and (shape is None or thing.shape == shape)
+        and (cell is None or CELLS[thing.cell] == cell)
+    ]
+    match task:
+        case "color":
+            assert [thing.color for thing in fitting] == [answer]
+        case "shape":
+            assert [thing.shape for thing in fitting] == [answer]
+        case "size":
+            assert [thing.size for thing in fitting] == [answer]
+        case "position":
+            assert [CELLS[thing.cell] for thing in fitting] == [answer]
+        case "count":
+            assert str(len(fitting)) == answer
+        case "exists":
+            assert answer == ("yes" if fitting else "no")
+        case "what is at":
+            assert answer == (f"a {fitting[0].size} {fitting[0].name}" if fitting else "nothing")
+        case "background":
+            assert answer == scene.background
+        case "grounding":
+            assert answer == box(scene, fitting[0]) and len(fitting) == 1
+        case "caption":
+            assert answer == caption(scene) and len(answer.split(",")) == len(scene.things)
+        case _:
+            assert task == "outside"
+
+
+def test_a_box_is_relative_to_a_thousand() -> None:
+    scene = next(scene for scene in SCENES if len(scene.things) == 1)
+    thing = scene.things[0]
+    x1, y1, x2, y2 = (int(value) for value in re.findall(r"\d+", box(scene, thing)))
+    assert abs(x1 - 1000 * thing.left / scene.size.width) <= 10
+    assert abs(y2 - 1000 * (thing.top + thing.diameter) / scene.size.height) <= 10
+    assert 0 <= x1 < x2 < 1000 and 0 <= y1 < y2 < 1000
+
+
+def _centre(frame: np.ndarray) -> np.ndarray:
+    """Middle (x, y) of what differs from the background."""
+    rows, columns = np.nonzero(abs(frame.astype(int) - frame[0, 0].astype(int)).sum(-1) > 60)
+    return np.array([columns.mean(), rows.mean()])
+
+
+def test_motion_goes_where_the_answer_says() -> None:
+    for seed in range(40):
+        medium, asked = motion(Random(seed), 8)
+        said = next(item.answer for item in asked if item.task == "motion")
+        travelled = _centre(medium.frames[-1]) - _centre(medium.frames[0])
+        if said == "nowhere":
+            assert abs(travelled).max() < 4
+        else:
+            assert travelled @ np.array(DIRECTIONS[said]) > 8
+
+
+def test_something_appears_or_changes_at_the_second_said() -> None:
+    for seed in range(40):
+        make = appearance if seed % 2 else change
+        medium, asked = make(Random(seed), 10)
+        if make is appearance:
+            seconds = [int(second) for second in re.findall(r"second (\d+)", asked[0].answer)]
+            assert next(item for item in asked if item.task == "second").answer in map(str, seconds)
+            seconds = [second for second in seconds if second > 0]
+        else:
+            seconds = [int(next(item for item in asked if item.task == "second").answer)]
+        changed = [i for i in range(1, 10) if not np.array_equal(medium.frames[i], medium.frames[i - 1])]
+        assert changed == [2 * second for second in seconds]
+
+
+def test_blinks_are_counted() -> None:
+    for seed in range(20):
+        medium, asked = blinking(Random(seed))
+        empty = medium.frames[0]
+        shown = [not np.array_equal(frame, empty) for frame in medium.frames]
+        starts = sum(now and not before for before, now in zip(shown, shown[1:], strict=False))
+        assert asked[0].answer == str(starts)
+
+
+def test_pairs_have_two_pictures() -> None:
+    media, asked = pair_sample(Random(3), (1, 0, 0, 0))
+    assert len(media) == 2 and asked
+
+
+def test_held_out_scans_are_not_trained_on() -> None:
+    trained = {draw_digit(Random(seed), 8, held_out=False)[0].tobytes() for seed in range(200)}
+    held = {draw_digit(Random(seed), 8, held_out=True)[0].tobytes() for seed in range(200)}
+    assert not trained & held

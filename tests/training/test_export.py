@@ -1,0 +1,100 @@
+"""What is exported: a checkpoint that transformers and this server read, with the same answers."""
+
+import hashlib
+from pathlib import Path
+from shutil import copy
+
+import pytest
+import torch
+
+from model_executor.checkpoint import read_checkpoint
+from model_executor.tokens import ControlText, Tokenizer
+from server.chatml import render
+from training.batch import collate, encode
+from training.card import card
+from training.data import draw_sample
+from training.export import HASHES, write_hashes
+from training.files import CHAT_TEMPLATE, write_checkpoint
+from training.loop import Run
+from training.model import PIXEL_MEAN, PIXEL_STD
+from training.recipe import QUICK, UNDERSTAND
+from training.sample import Sample
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> tuple[Run, Path]:
+    folder = tmp_path_factory.mktemp("run")
+    copy(tokenizer_folder / "tokenizer.json", folder)
+    run = Run(QUICK, folder)
+    with torch.no_grad():
+        for weight in run.model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.1)
+    write_checkpoint(run.model, QUICK, folder, folder / "bundle")
+    return run, folder / "bundle"
+
+
+def test_transformers_gives_the_same_logits(exported: tuple[Run, Path]) -> None:
+    from transformers import Qwen2VLForConditionalGeneration
+
+    run, folder = exported
+    theirs = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = Tokenizer(folder)
+    for seed in range(14):
+        sample = draw_sample(UNDERSTAND, f"parity {seed}")
+        encoded = encode(Sample(sample.media, sample.exchanges[:1]), tokenizer, QUICK.limits)
+        inputs = {}
+        for kind, name, width in (("pixel_values", "image", 588), ("pixel_values_videos", "video", 1176)):
+            media = [(r, g) for r, g in zip(encoded.rows, encoded.grids, strict=True) if r.shape[1] == width]
+            if media:
+                inputs[kind] = torch.cat([_normalised(torch.from_numpy(rows)) for rows, _ in media])
+                inputs[f"{name}_grid_thw"] = torch.tensor([[grid.t, grid.h, grid.w] for _, grid in media])
+        ids = torch.from_numpy(encoded.token_ids)[None]
+        with torch.no_grad():
+            logits = theirs(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                position_ids=torch.from_numpy(encoded.positions)[:, None],
+                **inputs,
+            ).logits[0]
+            mine = run.model(collate([encoded]))
+        torch.testing.assert_close(mine, logits[encoded.answers[0][1]], rtol=0, atol=2e-4)
+
+
+def _normalised(rows: torch.Tensor) -> torch.Tensor:
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
+    frames = rows.float().view(len(rows), 3, -1, 196) / 255
+    return ((frames.expand(-1, -1, 2, -1) - mean) / std).flatten(1)
+
+
+def test_the_server_reads_the_checkpoint(exported: tuple[Run, Path]) -> None:
+    checkpoint = read_checkpoint(exported[1])
+    assert checkpoint.max_model_len >= 20_480
+    assert checkpoint.image_max_pixels == QUICK.limits.image_max_pixels
+    assert Tokenizer(exported[1]).special_id("<|im_end|>") in checkpoint.end_token_ids
+
+
+def test_the_chat_template_says_what_the_server_renders(exported: tuple[Run, Path]) -> None:
+    tokenizer = Tokenizer(exported[1])
+    for seed in range(10):
+        for exchange in draw_sample(UNDERSTAND, f"template {seed}").exchanges[:1]:
+            assert _text(render(exchange.messages, template=CHAT_TEMPLATE)) == _text(render(exchange.messages))
+    assert tokenizer.encode([ControlText("<|im_end|>")], []).token_ids == [tokenizer.special_id("<|im_end|>")]
+
+
+def _text(segments: list) -> str:  # type: ignore[type-arg]
+    return "".join(getattr(segment, "text", "<medium>") for segment in segments)
+
+
+def test_the_files_are_small(exported: tuple[Run, Path]) -> None:
+    assert sum(path.stat().st_size for path in exported[1].iterdir()) < 20 << 20
+    assert sum(weight.numel() for weight in exported[0].model.parameters()) < 10_000_000
+
+
+def test_hashes_are_those_of_the_files(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    write_hashes(tmp_path)
+    assert (tmp_path / HASHES).read_text() == f"{hashlib.sha256(b'x').hexdigest()}  a\n"
+
+
+def test_a_card_without_measurements_claims_none(exported: tuple[Run, Path]) -> None:
+    assert "Not measured yet" in card(exported[0], {})
