@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Sequence
 
@@ -95,8 +96,13 @@ class Supervisor:
 
     async def _live_once(self) -> float | None:
         """Run one host to its end: seconds it served, or None if it never got ready."""
+        # What vLLM leaves in its temporary folder, sockets above all, goes with the host however that ends.
+        with tempfile.TemporaryDirectory(prefix="tessera-engine-", ignore_cleanup_errors=True) as scratch:
+            return await self._live_in(scratch)
+
+    async def _live_in(self, scratch: str) -> float | None:
         loop = asyncio.get_running_loop()
-        process, channel = await self._spawn()
+        process, channel = await self._spawn(scratch)
         ended = asyncio.create_task(process.wait())
         attending = asyncio.create_task(self._attend(channel))
         try:
@@ -115,13 +121,18 @@ class Supervisor:
         _log.warning("the engine host has ended with status %s", process.returncode)
         return None if ready_at_s is None else loop.time() - ready_at_s
 
-    async def _spawn(self) -> tuple[Process, Channel]:
+    async def _spawn(self, scratch: str) -> tuple[Process, Channel]:
         ours, theirs = socket.socketpair()
         with theirs:
             end = theirs.fileno()
             # A session of its own: what it leaves behind can be found, and Ctrl-C does not reach it.
             process = await asyncio.create_subprocess_exec(
-                *self._command, str(end), stdin=DEVNULL, pass_fds=[end], start_new_session=True
+                *self._command,
+                str(end),
+                stdin=DEVNULL,
+                pass_fds=[end],
+                start_new_session=True,
+                env={**os.environ, "TMPDIR": scratch},
             )
         self.process_id = process.pid
         return process, await Channel.open(ours)

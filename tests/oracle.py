@@ -61,6 +61,7 @@ class Oracle:
 
     def __init__(self, model: Path) -> None:
         """Load it."""
+        torch.set_num_threads(1)  # threads that spin while they wait for each other crawl on a busy machine
         self.folder = model
         self.network = Qwen2VLForConditionalGeneration.from_pretrained(model, dtype=torch.float32)
         self.network.train(False)

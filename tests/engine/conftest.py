@@ -1,0 +1,75 @@
+"""Two real engines on two checkpoints that differ in everything a released one may differ in."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import torch
+
+from model_executor.client import EngineClient
+from model_executor.engine import EngineSettings, EngineState
+from tests.oracle import Oracle
+from training.random_checkpoint import CheckpointShape, TextShape, VisionShape, write_random_checkpoint
+
+START_TIMEOUT_S = 240
+
+
+async def ready(engine: EngineClient) -> None:
+    """Wait until the engine can be asked."""
+    async with asyncio.timeout(START_TIMEOUT_S):
+        while engine.state is not EngineState.READY:
+            assert engine.state is not EngineState.FAILED, engine.failure
+            await asyncio.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def shared_memory() -> Iterator[Path]:
+    """Where prepared media lie."""
+    with TemporaryDirectory(dir="/dev/shm", prefix="test-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
+    """Names and layout of the release, tied head, bfloat16 on disk, one file; heads of 64."""
+    folder = tmp_path_factory.mktemp("models") / "release"
+    write_random_checkpoint(folder)
+    return Oracle(folder)
+
+
+@pytest.fixture(scope="session")
+def other_oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
+    """Names and layout of transformers 5, a head of its own, float32, three files; heads of 128 as in every release."""
+    folder = tmp_path_factory.mktemp("models") / "transformers5"
+    text = TextShape(num_layers=3, hidden=256, num_heads=2, num_kv_heads=1, mrope_section=(16, 24, 24))
+    shape = CheckpointShape(
+        text, VisionShape(depth=3, width=64), tied=False, dtype=torch.float32, names="transformers5", num_shards=3
+    )
+    write_random_checkpoint(folder, shape, seed=1)
+    return Oracle(folder)
+
+
+@pytest.fixture(scope="session")
+async def engine(other_oracle: Oracle, shared_memory: Path) -> AsyncIterator[EngineClient]:
+    """An engine with room for everything but a crowd."""
+    settings = EngineSettings(dtype="float32", max_num_seqs=8, max_num_waiting=4)
+    client = EngineClient(other_oracle.folder, settings, shared_memory=shared_memory)
+    await client.start()
+    await ready(client)
+    yield client
+    await client.close()
+
+
+@pytest.fixture(scope="session")
+async def cramped_engine(oracle: Oracle, shared_memory: Path) -> AsyncIterator[EngineClient]:
+    """Steps of 64 tokens, and a KV cache that holds little more than one request of full length."""
+    settings = EngineSettings(
+        dtype="float32", max_num_batched_tokens=64, max_model_len=1536, kv_cache_bytes=7 << 20, max_num_seqs=8
+    )
+    client = EngineClient(oracle.folder, settings, shared_memory=shared_memory)
+    await client.start()
+    await ready(client)
+    yield client
+    await client.close()
