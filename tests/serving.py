@@ -110,6 +110,8 @@ class RunningServer:
                 os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
         self._reader.join(5)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
         return self._process.returncode
 
     def metrics(self) -> dict[str, float]:

@@ -1,0 +1,32 @@
+"""One server for the tests that leave it as they found it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+from tests.serving import RunningServer
+from training.random_checkpoint import write_random_checkpoint
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small random model that `make serve` falls back to."""
+    folder = tmp_path_factory.mktemp("models") / "random"
+    write_random_checkpoint(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(checkpoint: Path) -> Iterator[RunningServer]:
+    """A ready server, computing in float32."""
+    with RunningServer(checkpoint, {"TESSERA_ENGINE__DTYPE": "float32"}) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client(server: RunningServer) -> Iterator[openai.OpenAI]:
+    """The official client, without its retries: what fails should be seen."""
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0, timeout=120) as made:
+        yield made

@@ -1,0 +1,137 @@
+"""Token-for-token equality with transformers, HTTP in and text out, on the same float32 weights."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from tests.oracle import Answer, Clip, Oracle, Still, Turn
+from tests.pictures import clip_part, made_clip, photo, picture_part, real_clip, small_photos, text_part
+from tests.serving import RunningServer
+
+pytestmark = pytest.mark.engine
+
+NUM_TOKENS = 32
+NUM_LONG_TOKENS = 224
+"""Eight answers of this length do not fit the small KV cache together."""
+
+
+def conversations() -> dict[str, list[Turn]]:
+    """What is asked, in the oracle's terms."""
+    a, b, c = (Still(picture) for picture in small_photos())
+    clip = Clip(real_clip().read_bytes(), max_pixels=120 * 784)
+    long_clip = Clip(made_clip(600, width=56, height=56), max_pixels=9 * 784)
+    return {
+        "text": [("user", ["Tell me about the sea, the tides and the moon."])],
+        "photo of a megapixel": [("user", [Still(photo()), "What is in this picture?"])],
+        "three pictures between text": [("user", ["First ", a, " then ", b, " and\n", c, "\nWhich is the odd one?"])],
+        "real clip": [("user", [clip, "What happens?"])],
+        "clip, picture, second turn": [
+            ("system", ["Answer briefly."]),
+            ("user", [clip, "What is this?", a]),
+            ("assistant", ["A street, and a cat."]),
+            ("user", ["\nAnd which animal, exactly?"]),
+        ],
+        "clip with t above max(h, w)": [("user", [long_clip, "Where does it go?"])],
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint: Path) -> dict[str, Answer]:
+    oracle = Oracle(checkpoint)
+    return {name: oracle.answer(turns, NUM_TOKENS) for name, turns in conversations().items()}
+
+
+def as_messages(turns: list[Turn]) -> Any:
+    def part(item: str | Still | Clip) -> dict[str, Any]:
+        if isinstance(item, str):
+            return text_part(item)
+        return (
+            picture_part(item.picture)
+            if isinstance(item, Still)
+            else clip_part(item.content, max_pixels=item.max_pixels)
+        )
+
+    return [
+        {"role": role, "content": parts[0] if role in ("system", "assistant") else [part(item) for item in parts]}
+        for role, parts in turns
+    ]
+
+
+async def ask(url: str, turns: list[Turn], max_tokens: int = NUM_TOKENS) -> tuple[int, list[str], list[float]]:
+    """Prompt tokens, and the answer's tokens with their log-probabilities."""
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0, timeout=300) as client:
+        answer = await client.chat.completions.create(
+            model="tessera-test",
+            messages=as_messages(turns),
+            temperature=0,
+            max_tokens=max_tokens,
+            logprobs=True,
+            extra_body={"ignore_eos": True},
+        )
+    assert answer.usage is not None and answer.choices[0].logprobs is not None
+    content = answer.choices[0].logprobs.content or []
+    return answer.usage.prompt_tokens, [item.token for item in content], [item.logprob for item in content]
+
+
+def check(got: tuple[int, list[str], list[float]], expected: Answer) -> None:
+    num_prompt_tokens, tokens, logprobs = got
+    assert num_prompt_tokens == expected.num_prompt_tokens
+    assert tokens == expected.tokens
+    assert logprobs == pytest.approx(expected.logprobs, abs=2e-3)
+
+
+def test_the_oracle_is_worth_agreeing_with(expected: dict[str, Answer]) -> None:
+    for answer in expected.values():
+        assert len(set(answer.token_ids)) > NUM_TOKENS / 2
+    assert len({tuple(answer.token_ids) for answer in expected.values()}) == len(expected)
+
+
+@pytest.mark.parametrize("name", conversations())
+async def test_equals_transformers_cold_and_from_the_prefix_cache(
+    server: RunningServer, expected: dict[str, Answer], name: str
+) -> None:
+    turns = conversations()[name]
+    check(await ask(server.url, turns), expected[name])
+    check(await ask(server.url, turns), expected[name])
+
+
+async def test_equals_transformers_in_a_batch_of_eight(server: RunningServer, expected: dict[str, Answer]) -> None:
+    names = [*conversations(), "text", "real clip"]
+    answers = await asyncio.gather(*(ask(server.url, conversations()[name]) for name in names))
+    for name, answer in zip(names, answers, strict=True):
+        check(answer, expected[name])
+
+
+@pytest.fixture(scope="module")
+def cramped(checkpoint: Path) -> Iterator[RunningServer]:
+    """Prefill in steps of 64 tokens, and a KV cache so small that eight requests must preempt one another."""
+    settings = {
+        "TESSERA_ENGINE__DTYPE": "float32",
+        "TESSERA_ENGINE__MAX_NUM_BATCHED_TOKENS": "64",
+        "TESSERA_ENGINE__MAX_MODEL_LEN": "2048",
+        "TESSERA_ENGINE__KV_CACHE_BYTES": str(9 << 20),
+    }
+    with RunningServer(checkpoint, settings) as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", conversations())
+async def test_equals_transformers_when_a_medium_spans_steps(
+    cramped: RunningServer, expected: dict[str, Answer], name: str
+) -> None:
+    check(await ask(cramped.url, conversations()[name]), expected[name])
+
+
+async def test_equals_transformers_over_a_preemption(cramped: RunningServer, checkpoint: Path) -> None:
+    names = ["text", "three pictures between text"]
+    oracle = Oracle(checkpoint)
+    long_answers = {name: oracle.answer(conversations()[name], NUM_LONG_TOKENS) for name in names}
+    asks = [ask(cramped.url, conversations()[name], NUM_LONG_TOKENS) for name in names * 4]
+    answers = await asyncio.gather(*asks)
+    assert cramped.metrics()["tessera_preemptions_total"] > 0
+    for name, answer in zip(names * 4, answers, strict=True):
+        check(answer, long_answers[name])

@@ -1,0 +1,98 @@
+"""Start, load, crash, recovery and stop, seen from the outside."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.pictures import clip_part, made_clip
+from tests.serving import RunningServer
+
+pytestmark = pytest.mark.engine
+
+BODY: dict[str, Any] = {"model": "tessera-test", "messages": [{"role": "user", "content": "Count."}], "max_tokens": 4}
+
+
+@pytest.fixture(scope="module")
+def own_server(checkpoint: Path) -> Iterator[RunningServer]:
+    """A server of this module's own, which its tests hurt."""
+    with RunningServer(checkpoint, {"TESSERA_ENGINE__DTYPE": "float32"}, ready=False) as running:
+        yield running
+
+
+def ask(server: RunningServer, **extra: Any) -> httpx.Response:
+    return httpx.post(f"{server.url}/v1/chat/completions", json=BODY | extra, timeout=120)
+
+
+def engine_pids(server: RunningServer) -> list[int]:
+    return [pid for pid, command in server.processes().items() if "model_executor.host" in command]
+
+
+def test_answers_503_with_the_state_while_the_model_loads(own_server: RunningServer) -> None:
+    assert own_server.listening_s < 10  # two seconds on an idle machine
+    health = httpx.get(f"{own_server.url}/health")
+    assert health.status_code == 503 and "loading" in health.text
+    refused = ask(own_server)
+    assert refused.status_code == 503
+    assert int(refused.headers["retry-after"]) >= 1
+    assert set(refused.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_serves_once_loaded(own_server: RunningServer) -> None:
+    own_server.wait_ready()
+    assert ask(own_server).status_code == 200
+
+
+@pytest.mark.slow
+def test_a_killed_engine_ends_streams_cleanly_and_comes_back(own_server: RunningServer) -> None:
+    own_server.wait_ready()
+    lines: list[str] = []
+
+    def stream() -> None:
+        body = BODY | {"stream": True, "max_tokens": 4000, "ignore_eos": True}
+        with httpx.stream("POST", f"{own_server.url}/v1/chat/completions", json=body, timeout=120) as response:
+            lines.extend(line for line in response.iter_lines() if line)
+
+    reader = threading.Thread(target=stream)
+    reader.start()
+    wait_until(lambda: own_server.metrics()["tessera_requests_running"] == 1)
+    for pid in engine_pids(own_server):
+        os.kill(pid, signal.SIGKILL)
+    reader.join(20)
+    assert not reader.is_alive()
+    assert lines[-1] == "data: [DONE]"
+    assert set(json.loads(lines[-2].removeprefix("data: "))["error"]) == {"message", "type", "param", "code"}
+    assert ask(own_server).status_code == 503
+    own_server.wait_ready()
+    assert ask(own_server).status_code == 200
+
+
+def test_sigterm_ends_every_process_and_leaves_nothing_in_shared_memory(own_server: RunningServer) -> None:
+    own_server.wait_ready()
+    before = own_server.processes()
+    ask(own_server, messages=[{"role": "user", "content": [clip_part(made_clip(30))]}])
+    assert own_server.stop() == 0
+    wait_until(lambda: not [pid for pid in before if Path(f"/proc/{pid}").exists()])
+    assert not [path for path in Path("/dev/shm").glob("tessera*") if f"{own_server.pid}" in path.name]
+
+
+def test_a_model_that_cannot_be_served_ends_the_process_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
+    with RunningServer(tmp_path, ready=False) as broken:
+        assert broken.wait_end() != 0
+    assert "LlamaForCausalLM" in broken.tail()
+    assert "Traceback" not in broken.tail()
+
+
+def wait_until(condition: Any, timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
