@@ -72,8 +72,11 @@ class Tokenizer:
             self._plain = Backend.from_str(json.dumps(plain))
         except Exception as error:  # the backend raises bare Exception
             raise CheckpointError(f"the model's tokenizer.json cannot be read: {error}") from error
-        self.num_tokens = max(self._full.get_vocab().values()) + 1
+        vocabulary = self._full.get_vocab()
+        self.num_tokens = max(vocabulary.values()) + 1
         """Ids there are, special ones included; valid ids are below it."""
+        self.max_token_bytes = max(map(len, vocabulary))
+        """Bytes of the longest token."""
         self._special = {token.content: id_ for id_, token in self._full.get_added_tokens_decoder().items()}
         try:
             self._placeholders: dict[Modality, int] = {

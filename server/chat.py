@@ -21,6 +21,7 @@ from model_executor.tokens import Tokenizer
 from server.answer import Answer
 from server.conversation import Conversation, read_conversation
 from server.media.part import MediaPart, PreparedMedia
+from server.media.service import MediaLoad
 from server.metrics import Metrics
 from server.prompt import build_prompt
 from server.protocol.chat_request import ChatCompletionRequest
@@ -30,6 +31,10 @@ from server.sampling import sampling_limits
 
 class MediaPreparer(Protocol):
     """Brings and decodes media."""
+
+    @property
+    def load(self) -> MediaLoad:
+        """How busy it is."""
 
     async def prepare(self, parts: Sequence[MediaPart], tenant: str) -> list[PreparedMedia]:
         """Prepare all media of a request, in order; none is left held when it raises.
@@ -125,6 +130,7 @@ class Chat:
                     add_generation_prompt=_opens_turn(request),
                     continue_final_message=request.continue_final_message,
                     add_vision_id=request.add_vision_id,
+                    max_model_len=model.engine.max_model_len,
                     cache_salt=tenant or None,
                 )
             limits = sampling_limits(

@@ -6,10 +6,11 @@ client can make up (model names, paths, keys) is never a label.
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from model_executor.engine import EngineState, EngineStats
+from server.media.service import MediaLoad
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -20,10 +21,11 @@ _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16_384, 65_536, 262_144)
 
 
 class Metrics:
-    """The server's own measurements, and the engine's last reading."""
+    """The server's own measurements, and the last readings of engine and media."""
 
     def __init__(self) -> None:
         """A registry of its own, so that several servers fit into one process."""
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it unannotated
         self.registry = registry = CollectorRegistry()
         self.requests_in_flight = Gauge(
             "tessera_http_requests_in_flight", "Requests being answered.", registry=registry
@@ -59,8 +61,8 @@ class Metrics:
         self.media_tokens = Counter(
             "tessera_media_tokens", "Prompt tokens of prepared media.", ["modality"], registry=registry
         )
-        self._engine = _EngineReading()
-        registry.register(self._engine)
+        self._readings = _Readings()
+        registry.register(self._readings)
 
     def count_request(self, route: str, method: str, status: int, duration_s: float) -> None:
         """Count one answered request; `route` is a template, `status` is counted by its class."""
@@ -68,36 +70,55 @@ class Metrics:
         self._requests.labels(route, known_method, f"{status // 100}xx").inc()
         self._request_s.labels(route).observe(duration_s)
 
-    def render(self, state: EngineState, stats: EngineStats | None) -> bytes:
-        """Everything in Prometheus' text format, with the engine's reading (None where it cannot be had)."""
-        self._engine.state, self._engine.stats = state, stats
+    def render(self, state: EngineState, stats: EngineStats | None, load: MediaLoad | None) -> bytes:
+        """Everything in Prometheus' text format.
+
+        Args:
+            state: where the engine is in its life.
+            stats: a reading of the engine; None where it cannot be had.
+            load: a reading of the media side; None where there is none yet.
+        """
+        self._readings.state, self._readings.stats, self._readings.load = state, stats, load
         return generate_latest(self.registry)
 
 
-class _EngineReading:
-    """The engine's own gauges and counters, as read for this scrape; absent while it cannot be asked."""
+class _Readings:
+    """Gauges and counters of engine and media, as read for this scrape; absent while they cannot be asked."""
 
     def __init__(self) -> None:
         self.state = EngineState.LOADING
         self.stats: EngineStats | None = None
+        self.load: MediaLoad | None = None
 
     def collect(self) -> Iterator[Metric]:
         states = GaugeMetricFamily("tessera_engine_state", "1 for the state the engine is in.", labels=["state"])
         for state in EngineState:
             states.add_metric([state.value], float(state is self.state))
         yield states
-        if (now := self.stats) is None:
-            return
-        yield GaugeMetricFamily("tessera_requests_running", "Sequences being generated.", now.num_running)
-        yield GaugeMetricFamily("tessera_requests_waiting", "Requests waiting for a place.", now.num_waiting)
-        yield GaugeMetricFamily("tessera_kv_cache_usage", "Share of KV blocks in use, 0 to 1.", now.kv_cache_usage)
-        for name, text, value in (
-            ("preemptions", "Sequences put back for want of KV blocks.", now.num_preemptions),
-            ("prompt_tokens", "Prompt tokens computed or taken from the cache.", now.prompt_tokens),
-            ("generation_tokens", "Tokens generated.", now.generation_tokens),
-            ("prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", now.prefix_cache_queries),
-            ("prefix_cache_hits", "Prompt tokens found in the prefix cache.", now.prefix_cache_hits),
-            ("encoder_cache_queries", "Media looked up in the encoder cache.", now.encoder_cache_queries),
-            ("encoder_cache_hits", "Media found in the encoder cache.", now.encoder_cache_hits),
-        ):
-            yield CounterMetricFamily(f"tessera_{name}", text, value)
+        if self.load is not None:
+            yield from _media_metrics(self.load)
+        if self.stats is not None:
+            yield from _engine_metrics(self.stats)
+
+
+def _media_metrics(now: MediaLoad) -> Iterator[Metric]:
+    yield GaugeMetricFamily("tessera_media_jobs_running", "Media being decoded.", now.num_running)
+    yield GaugeMetricFamily("tessera_media_jobs_waiting", "Media waiting for a worker.", now.num_waiting)
+    yield GaugeMetricFamily("tessera_media_shared_bytes", "Shared memory held by requests.", now.shared_bytes)
+    yield CounterMetricFamily("tessera_media_worker_restarts", "Media workers replaced.", now.num_restarts)
+
+
+def _engine_metrics(now: EngineStats) -> Iterator[Metric]:
+    yield GaugeMetricFamily("tessera_requests_running", "Sequences being generated.", now.num_running)
+    yield GaugeMetricFamily("tessera_requests_waiting", "Requests waiting for a place.", now.num_waiting)
+    yield GaugeMetricFamily("tessera_kv_cache_usage", "Share of KV blocks in use, 0 to 1.", now.kv_cache_usage)
+    for name, text, value in (
+        ("preemptions", "Sequences put back for want of KV blocks.", now.num_preemptions),
+        ("prompt_tokens", "Prompt tokens computed or taken from the cache.", now.prompt_tokens),
+        ("generation_tokens", "Tokens generated.", now.generation_tokens),
+        ("prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", now.prefix_cache_queries),
+        ("prefix_cache_hits", "Prompt tokens found in the prefix cache.", now.prefix_cache_hits),
+        ("encoder_cache_queries", "Media looked up in the encoder cache.", now.encoder_cache_queries),
+        ("encoder_cache_hits", "Media found in the encoder cache.", now.encoder_cache_hits),
+    ):
+        yield CounterMetricFamily(f"tessera_{name}", text, value)

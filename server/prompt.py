@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from model_executor.engine import MediaItem, Modality, Prompt
 from model_executor.tokens import Encoded, Tokenizer
 from server.chatml import Message, TemplateFaultError, render
+from server.context import refuse_hopeless
 from server.errors import BadRequestError
 from server.media.part import PreparedMedia
 
@@ -24,6 +25,7 @@ def build_prompt(
     continue_final_message: bool,
     add_generation_prompt: bool,
     add_vision_id: bool,
+    max_model_len: int,
     cache_salt: str | None,
 ) -> Prompt:
     """The prompt of a conversation, with one placeholder per token of each medium.
@@ -36,10 +38,11 @@ def build_prompt(
         continue_final_message: as `chatml.render`.
         add_generation_prompt: as `chatml.render`.
         add_vision_id: as `chatml.render`.
+        max_model_len: length of the context; texts far beyond it are not encoded.
         cache_salt: as `Prompt.cache_salt`.
 
     Raises:
-        BadRequestError: the template refuses the conversation.
+        BadRequestError: the template refuses the conversation, or it is far too long.
         PlaceholderError: see the class.
     """
     try:
@@ -52,7 +55,9 @@ def build_prompt(
         )
     except TemplateFaultError as error:
         raise BadRequestError(f"The conversation cannot be rendered: {error}.", param="messages") from error
-    encoded = tokenizer.encode(segments, [medium.grid.num_tokens for medium in media])
+    num_media_tokens = [medium.grid.num_tokens for medium in media]
+    refuse_hopeless(segments, num_media_tokens, tokenizer, max_model_len)
+    encoded = tokenizer.encode(segments, num_media_tokens)
     _check(encoded, media, tokenizer)
     items = [
         MediaItem(

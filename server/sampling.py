@@ -1,6 +1,7 @@
 """What a request asks of sampling, as the engine's limits; the context's length is enforced here. Pure."""
 
 from model_executor.engine import SamplingLimits
+from server.context import require_fit
 from server.errors import BadRequestError
 from server.protocol.chat_request import ChatCompletionRequest
 
@@ -25,7 +26,7 @@ def sampling_limits(
     Raises:
         BadRequestError: prompt or answer do not fit, or a token id is none of the model's.
     """
-    _require_fit(num_prompt_tokens, request.max_answer_tokens, max_model_len)
+    require_fit(num_prompt_tokens, request.max_answer_tokens, max_model_len)
     room = max_model_len - num_prompt_tokens
     max_tokens = request.max_answer_tokens or min(default_max_tokens or room, room)
     if request.min_tokens > max_tokens:
@@ -37,12 +38,14 @@ def sampling_limits(
     bias = {int(token_id): value for token_id, value in request.logit_bias.items()}
     _require_known(bias, "logit_bias", num_vocabulary_tokens)
     _require_known(request.stop_token_ids, "stop_token_ids", num_vocabulary_tokens)
+    # The engine takes temperature 0 for one choice only; sampling from a single candidate is the same for several.
+    greedy_choices = request.n > 1 and request.temperature == 0
     return SamplingLimits(
         max_tokens=max_tokens,
         n=request.n,
-        temperature=request.temperature,
+        temperature=1.0 if greedy_choices else request.temperature,
         top_p=request.top_p,
-        top_k=max(request.top_k, 0),
+        top_k=1 if greedy_choices else max(request.top_k, 0),
         min_p=request.min_p,
         presence_penalty=request.presence_penalty,
         frequency_penalty=request.frequency_penalty,
@@ -56,17 +59,6 @@ def sampling_limits(
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         logit_bias=bias,
         skip_special_tokens=request.skip_special_tokens,
-    )
-
-
-def _require_fit(num_prompt_tokens: int, num_answer_tokens: int | None, max_model_len: int) -> None:
-    if num_prompt_tokens + (num_answer_tokens or 1) <= max_model_len:
-        return
-    message = f"The context of this model is {max_model_len} tokens. The messages take {num_prompt_tokens}"
-    if num_answer_tokens is not None:
-        message += f" and {num_answer_tokens} are asked for the answer: {num_prompt_tokens + num_answer_tokens}"
-    raise BadRequestError(
-        f"{message}. Send less, or ask for a shorter answer.", param="messages", code="context_length_exceeded"
     )
 
 

@@ -36,7 +36,7 @@ def serve(settings: Settings) -> int:
     listener = _bind(settings.host, settings.port)
     app = create_app(settings, lambda: open_model(settings))
     config = server_config(app, settings)
-    server = _Server(config, app.state.service, _url(settings.host, listener.getsockname()[1]))
+    server = Server(config, app.state.service, _url(settings.host, listener.getsockname()[1]))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(server.serve(sockets=[listener]))
     return server.exit_status
@@ -59,12 +59,20 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     )
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn's server, which also says where the model is in its life and stops when that life has ended."""
+class Server(uvicorn.Server):
+    """Uvicorn's server, which also says where the model is in its life and stops when that life has ended.
+
+    Args:
+        config: as `server_config` makes it.
+        service: whose state is told.
+        url: where the server listens.
+    """
 
     def __init__(self, config: uvicorn.Config, service: Service, url: str) -> None:
+        """See the class."""
         super().__init__(config)
         self.exit_status = 0
+        """Of the process, once the server has ended."""
         self._service = service
         self._url = url
         self._state = EngineState.LOADING
@@ -72,10 +80,12 @@ class _Server(uvicorn.Server):
         self._reported_s = self._since_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
         await super().startup(sockets)
         _say(f"Tessera listens on {self._url} and loads {self._service.model_name}.")
 
     async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: tell what is new; returns whether to stop."""
         self._announce()
         return await super().on_tick(counter)
 
@@ -94,7 +104,9 @@ class _Server(uvicorn.Server):
                 self._reported_s = now_s
                 _say(f"Still loading, {now_s - self._since_s:.0f} s so far.")
             return
-        if state is EngineState.READY:
+        if state is EngineState.READY and self._state is EngineState.RESTARTING:
+            _say(f"Ready again after {now_s - self._since_s:.1f} s.")
+        elif state is EngineState.READY:
             _say(f"Ready after {now_s - self._since_s:.1f} s: {self._service.model_name} answers at {self._url}/v1.")
         elif state is EngineState.RESTARTING:
             _say("The engine was lost and is being restarted.")

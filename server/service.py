@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from model_executor.checkpoint import CheckpointError
-from model_executor.engine import EngineState
+from model_executor.engine import EngineState, EngineStats, EngineUnavailableError
 from server.chat import Chat, ServedModel
 from server.errors import NotFoundError, UnavailableError
 from server.metrics import Metrics
@@ -106,6 +106,18 @@ class Service:
             UnavailableError: the model is not ready.
         """
         return Chat(self.model(), default_max_tokens=self._default_max_tokens, metrics=self.metrics)
+
+    async def measurements(self) -> bytes:
+        """Everything that is measured, with fresh readings of what can be asked, in Prometheus' text format."""
+        model = self._model
+        if model is None:
+            return self.metrics.render(self.state, None, None)
+        stats: EngineStats | None
+        try:
+            stats = await model.engine.stats()
+        except EngineUnavailableError:
+            stats = None
+        return self.metrics.render(self.state, stats, model.media.load)
 
     def require_model(self, name: str) -> None:
         """Check that a request names the served model.

@@ -18,6 +18,7 @@ from model_executor.geometry import Grid, Size
 from model_executor.tokens import Tokenizer
 from server.chat import ServedModel
 from server.media.part import MediaPart, PreparedMedia
+from server.media.service import MediaLoad
 
 MODEL = "tessera-test"
 
@@ -99,6 +100,7 @@ class FakeMedia:
     tenants: list[str] = field(default_factory=list)
     held: set[str] = field(default_factory=set)
     """Paths not released yet."""
+    load: MediaLoad = MediaLoad(num_waiting=0, num_running=0, num_restarts=0, shared_bytes=0)
 
     async def prepare(self, parts: Sequence[MediaPart], tenant: str) -> list[PreparedMedia]:
         self.parts += parts

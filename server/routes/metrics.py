@@ -2,8 +2,6 @@
 
 from fastapi import APIRouter, Request, Response
 
-from model_executor.engine import EngineStats, EngineUnavailableError
-from server.errors import UnavailableError
 from server.metrics import CONTENT_TYPE
 from server.openapi import errors
 from server.service import Service
@@ -24,9 +22,4 @@ router = APIRouter()
 async def metrics(request: Request) -> Response:
     """The server's own measurements and a fresh reading of the engine's; without the latter while it is away."""
     service: Service = request.app.state.service
-    stats: EngineStats | None
-    try:
-        stats = await service.model().engine.stats()
-    except (UnavailableError, EngineUnavailableError):
-        stats = None
-    return Response(service.metrics.render(service.state, stats), headers={"Content-Type": CONTENT_TYPE})
+    return Response(await service.measurements(), headers={"Content-Type": CONTENT_TYPE})

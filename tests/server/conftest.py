@@ -1,22 +1,22 @@
 """The application over fakes: called directly, or behind a real server on a free port."""
 
 import asyncio
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 
 from model_executor.engine import EngineState
 from model_executor.tokens import Tokenizer
 from server.app import create_app
-from server.serve import server_config
+from server.serve import Server, server_config
 from server.settings import Settings
 from tests.fakes import MODEL, FakeEngine, FakeMedia, opener
 
@@ -36,7 +36,7 @@ class World:
     engine: FakeEngine = field(default_factory=FakeEngine)
     media: FakeMedia = field(default_factory=FakeMedia)
     stop: Callable[[], None] = lambda: None
-    """Tells a live server to stop."""
+    """Sends a live server SIGTERM."""
 
     @property
     def url(self) -> str:
@@ -49,6 +49,18 @@ class World:
     async def ask(self, **changes: Any) -> httpx.Response:
         """Send `body(**changes)`."""
         return await self.client.post("/v1/chat/completions", json=self.body(**changes))
+
+
+class Unread:
+    """A request body that must not be read."""
+
+    def __aiter__(self) -> Self:
+        """Itself."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Fails the test."""
+        pytest.fail("the body was read")
 
 
 OpenWorld = Callable[..., AbstractAsyncContextManager[World]]
@@ -95,16 +107,14 @@ async def _direct(app: FastAPI) -> AsyncIterator[tuple[httpx.AsyncClient, Callab
 @asynccontextmanager
 async def _live(app: FastAPI, settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Callable[[], None]]]:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(server_config(app, settings))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server = Server(server_config(app, settings), app.state.service, url)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
         await asyncio.sleep(0.01)
 
-    def stop() -> None:
-        server.should_exit = True
-
     try:
-        yield httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=20), stop
+        yield httpx.AsyncClient(base_url=url, timeout=20), lambda: server.handle_exit(signal.SIGTERM, None)
     finally:
-        stop()
+        server.should_exit = True
         await running

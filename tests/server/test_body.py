@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.error_body import check_error
-from tests.server.conftest import OpenWorld, World
+from tests.server.conftest import OpenWorld, Unread, World
 
 ROUTE = "/v1/chat/completions"
 JSON = {"content-type": "application/json"}
@@ -68,7 +68,7 @@ async def test_refuses_numbers_beyond_all_bounds(world: World, number: str, code
     ],
 )
 async def test_refuses_other_content_types(world: World, headers: dict[str, str]) -> None:
-    encoded = {name: value.encode("latin-1") for name, value in headers.items()}
+    encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     response = await world.client.post(ROUTE, content=json.dumps(world.body()), headers=encoded)
     check_error(response, 400, code="invalid_content_type")
 
@@ -87,15 +87,11 @@ async def test_refuses_compressed_bodies(world: World) -> None:
 
 
 async def test_refuses_a_declared_body_over_the_limit_without_reading_it(open_world: OpenWorld) -> None:
-    async def body() -> AsyncIterator[bytes]:
-        pytest.fail("the body was read")
-        yield b""
-
     async with open_world(max_body_bytes=2000) as world:
-        response = await world.client.post(ROUTE, content=body(), headers={**JSON, "content-length": "2001"})
+        response = await world.client.post(ROUTE, content=Unread(), headers={**JSON, "content-length": "2001"})
         assert "2000" in check_error(response, 413, code="body_too_large")
         huge = {**JSON, "content-length": "9" * 40}
-        check_error(await world.client.post(ROUTE, content=body(), headers=huge), 413, code="body_too_large")
+        check_error(await world.client.post(ROUTE, content=Unread(), headers=huge), 413, code="body_too_large")
 
 
 async def test_refuses_an_undeclared_body_on_the_byte_too_many(open_world: OpenWorld) -> None:

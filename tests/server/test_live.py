@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from model_executor.engine import Prompt, SamplingLimits
+from model_executor.engine import EngineState, Prompt, SamplingLimits
 from server.errors import BadRequestError
 from tests.error_body import check_error, check_error_body
-from tests.fakes import FakeEngine, FakeMedia, Step, say
+from tests.fakes import MODEL, FakeEngine, FakeMedia, Step, say
 from tests.server.conftest import OpenWorld, World
 
 ROUTE = "/v1/chat/completions"
@@ -260,3 +260,49 @@ async def test_answers_that_do_not_finish_in_time_are_cut_with_an_error(open_wor
         world.stop()
         check_error(await asking, 503, code="engine_unavailable")
     assert engine.aborted and not media.held
+
+
+async def test_a_second_signal_cuts_the_answers_still_running(open_world: OpenWorld) -> None:
+    engine = FakeEngine(script=lambda *_: [60.0])
+    async with open_world(engine=engine, live=True) as world:
+        asking = asyncio.create_task(world.ask())
+        await until(lambda: engine.running)
+        world.stop()
+        await asyncio.sleep(0.1)
+        assert not asking.done()
+        world.stop()
+        check_error(await asking, 503, code="engine_unavailable")
+    assert engine.aborted
+
+
+async def test_tells_where_the_model_is_in_its_life(open_world: OpenWorld, capsys: pytest.CaptureFixture[str]) -> None:
+    engine, told = FakeEngine(), ""
+
+    async def tells(words: str) -> None:
+        nonlocal told
+        for _ in range(100):
+            told += capsys.readouterr().out
+            if words in told:
+                return
+            await asyncio.sleep(0.05)
+        pytest.fail(f"not told: {words}")
+
+    async with open_world(engine=engine, live=True) as world:
+        await tells(f"listens on {world.url}")
+        await tells(f"{MODEL} answers at {world.url}/v1")
+        engine.state = EngineState.RESTARTING
+        await tells("being restarted")
+        engine.state = EngineState.READY
+        await tells("Ready again")
+
+
+async def test_ends_when_the_engine_has_failed_for_good(
+    open_world: OpenWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = FakeEngine()
+    async with open_world(engine=engine, live=True) as world:
+        engine.state, engine.failure = EngineState.FAILED, "the weights are damaged"
+        await until(lambda: "the weights are damaged" in capsys.readouterr().err)
+        await asyncio.sleep(0.5)
+        with pytest.raises(httpx.ConnectError):
+            await httpx.AsyncClient().get(f"{world.url}/health")

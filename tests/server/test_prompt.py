@@ -34,6 +34,7 @@ def build(turns: list[Message], media: list[PreparedMedia], tokenizer: Tokenizer
         "continue_final_message": False,
         "add_generation_prompt": True,
         "add_vision_id": False,
+        "max_model_len": 4096,
         "cache_salt": None,
         **changes,
     }

@@ -68,6 +68,11 @@ def test_every_sampling_field_reaches_the_engine(name: str, value: Any, engine_n
     assert asked == msgspec.structs.replace(limits(), **{engine_name: engine_value})
 
 
+def test_greedy_choices_sample_from_one_candidate() -> None:
+    assert limits(n=2, temperature=0, top_k=50) == SamplingLimits(max_tokens=90, n=2, temperature=1.0, top_k=1)
+    assert limits(n=2, temperature=0.5, top_k=50).top_k == 50
+
+
 def test_top_logprobs_is_the_number_of_alternatives() -> None:
     assert limits(logprobs=True, top_logprobs=5).logprobs == 5
 

@@ -3,7 +3,8 @@
 from prometheus_client.parser import text_string_to_metric_families
 
 from model_executor.engine import EngineState, EngineStats
-from tests.fakes import FakeEngine
+from server.media.service import MediaLoad
+from tests.fakes import FakeEngine, FakeMedia
 from tests.server.conftest import OpenWorld, World
 
 
@@ -29,6 +30,16 @@ async def test_shows_the_engines_reading_of_this_moment(open_world: OpenWorld) -
         assert read["tessera_engine_state", (("state", "ready"),)] == 1
         engine.readings = EngineStats(num_running=0)
         assert (await samples(world))["tessera_requests_running", ()] == 0
+
+
+async def test_shows_how_busy_the_media_side_is(open_world: OpenWorld) -> None:
+    media = FakeMedia(load=MediaLoad(num_waiting=3, num_running=2, num_restarts=1, shared_bytes=4096))
+    async with open_world(media=media) as world:
+        read = await samples(world)
+    assert read["tessera_media_jobs_waiting", ()] == 3
+    assert read["tessera_media_jobs_running", ()] == 2
+    assert read["tessera_media_worker_restarts_total", ()] == 1
+    assert read["tessera_media_shared_bytes", ()] == 4096
 
 
 async def test_works_while_the_engine_is_away(open_world: OpenWorld) -> None:
