@@ -143,7 +143,10 @@ def scan(file: BinaryIO, *, max_s: float) -> Scan:
             rates=tuple(rate for rate in (stream.guessed_rate, stream.average_rate, stream.base_rate) if rate),
             packet_ticks=tuple(ticks),
             packet_is_key=tuple(keys),
-            is_trusted=None not in ticks and len(distinct) == len(shown) > 0,
+            # AVI has no presentation times of its own; FFmpeg's guess is wrong where frames are reordered.
+            is_trusted=None not in ticks
+            and len(distinct) == len(shown) > 0
+            and not (container.format.name == "avi" and stream.codec_context.has_b_frames),
             first_frame=first_frame,
             aspect=stream.sample_aspect_ratio or Fraction(1),
             notes=_missing(container, stream, last, damaged=damaged),

@@ -96,22 +96,20 @@ class Fetcher:
         """Ask the first address that answers; the response stays open until `stack` closes."""
         host = url.raw_host.decode("ascii")
         addresses = await self._resolve(host, url.port or _DEFAULT_PORTS[url.scheme], param)
-        # A client of its own: no cookie and no connection is shared between requests or hosts. No proxy either: it
+        # A transport of its own: no cookie and no connection is shared between requests or hosts. No proxy either: it
         # would do the resolving.
-        timeout = httpx.Timeout(self._settings.fetch_timeout_s)
-        client = await stack.enter_async_context(
-            httpx.AsyncClient(verify=self._tls, trust_env=False, timeout=timeout, follow_redirects=False)
-        )
+        transport = await stack.enter_async_context(httpx.AsyncHTTPTransport(verify=self._tls, trust_env=False))
+        timeout = httpx.Timeout(self._settings.fetch_timeout_s).as_dict()
         failure: httpx.ConnectError | None = None
         for address in addresses:
-            request = client.build_request(
+            request = httpx.Request(
                 "GET",
                 url.copy_with(host=address),
-                headers={**_HEADERS, "Host": url.netloc.decode("ascii")},
-                extensions={"sni_hostname": host},
+                headers={"Host": url.netloc.decode("ascii"), **_HEADERS},
+                extensions={"sni_hostname": host, "timeout": timeout},
             )
             try:
-                response = await client.send(request, stream=True)
+                response = await transport.handle_async_request(request)
             except httpx.ConnectError as error:
                 failure = error
                 continue
@@ -181,7 +179,10 @@ async def _decode_data_url(url: str, sink: Sink, max_bytes: int, too_large: BadR
     comma = url.find(",", 0, 1024)
     if comma < 0 or not url[:comma].lower().endswith(_BASE64):
         raise BadRequestError("A data: URL is data:MEDIA-TYPE;base64,DATA.", param=param)
-    if (len(url) - comma - 1) // 4 * 3 - 2 > max_bytes:
+    num_chars = len(url) - comma - 1
+    if num_chars % 4:
+        raise _base64_error(param)
+    if num_chars // 4 * 3 - url.count("=", len(url) - 2) > max_bytes:
         raise too_large
     for start in range(comma + 1, len(url), _CHUNK_CHARS):
         chunk = url[start : start + _CHUNK_CHARS]

@@ -22,7 +22,7 @@ from server.media.patches import Pixels
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """What is decoded; of animations and multi-page files, the first picture."""
 
-DRAFT_MARGIN = 2
+DRAFT_MARGIN = 3
 """A JPEG may be decoded at a reduced size as long as that is this many times the size wanted; on photos the result
 stays within 1/255 mean absolute difference of a full decode."""
 
@@ -66,6 +66,7 @@ class Picture:
         self.notes: tuple[str, ...] = ()
         """What a person should know."""
         self._orientation = self._read_orientation()
+        self._full_size = self._image.size
         self.size = Size(width, height) if self._orientation in _SWAPPING else Size(height, width)
         """Upright, before resizing."""
 
@@ -81,30 +82,24 @@ class Picture:
         Raises:
             BadRequestError: truncated, corrupt, or of a colour mode without a meaning here.
         """
+        turn = _UPRIGHT.get(self._orientation)
         with _translated():
-            box = self._draft(size)
-            image: Image.Image = self._image
-            image.load()
-            if self._orientation in _UPRIGHT:
-                image = image.transpose(_UPRIGHT[self._orientation])
-                if box is not None and self._orientation in _SWAPPING:
-                    box = (box[1], box[0])
-            image = to_rgb(image)
-            # A reduced JPEG is rounded up to whole pixels; the box leaves out the rounding.
-            return resize(image, size, None if box is None else (0.0, 0.0, *box))
+            lying = Size(size.width, size.height) if self._orientation in _SWAPPING else size
+            box = self._draft(lying)
+            self._image.load()
+            if box is None:
+                image = self._image if turn is None else self._image.transpose(turn)
+                return resize(to_rgb(image), size)
+            # A reduced JPEG is rounded up to whole pixels at the right and bottom; the box leaves those out.
+            pixels = resize(to_rgb(self._image), lying, box)
+            return pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn))
 
-    def _draft(self, size: Size) -> tuple[float, float] | None:
-        """Ask for a JPEG decoded at a fraction of its size; gives (width, height) of its content, or None."""
+    def _draft(self, size: Size) -> tuple[float, float, float, float] | None:
+        """Ask for a JPEG decoded at a fraction of its size; gives the part of it that has content, or None."""
         if self._image.format not in ("JPEG", "MPO") or self._image.mode not in ("L", "RGB"):
             return None
-        wanted = (size.width, size.height)
-        if self._orientation in _SWAPPING:
-            wanted = (size.height, size.width)
-        drafted = self._image.draft(self._image.mode, (DRAFT_MARGIN * wanted[0], DRAFT_MARGIN * wanted[1]))
-        if drafted is None:
-            return None
-        left, top, right, bottom = drafted[1]
-        return right - left, bottom - top
+        drafted = self._image.draft(self._image.mode, (DRAFT_MARGIN * size.width, DRAFT_MARGIN * size.height))
+        return None if drafted is None or self._image.size == self._full_size else drafted[1]
 
     def _read_orientation(self) -> int:
         """The EXIF orientation; damaged EXIF does not make a picture useless, so it is told and left out."""

@@ -1,6 +1,6 @@
 """What the pool tells a worker and what it hears back: one JSON line each way.
 
-Plain values only. Imported by the worker, so it pulls in neither pydantic nor anything that decodes.
+Plain values only, and nothing that decodes is imported here: both sides read it.
 """
 
 import msgspec

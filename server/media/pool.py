@@ -67,6 +67,7 @@ class MediaPool:
         self._numbers = itertools.count()
         self._changed = asyncio.Condition()
         self._slots: list[asyncio.Task[None]] = []
+        self._workers: set[_Worker] = set()
         self._num_idle = {False: 0, True: 0}
         self.num_restarts = 0
         """Workers replaced because a job failed, was given up or ran out of time."""
@@ -84,21 +85,23 @@ class MediaPool:
         Raises:
             RuntimeError: a worker does not start; its output tells why.
         """
-        starts = [_Worker.start(self._settings) for _ in range(self._settings.num_workers)]
+        starts = [self._start_worker() for _ in range(self._settings.num_workers)]
         started = await asyncio.gather(*starts, return_exceptions=True)
-        failures = [each for each in started if isinstance(each, BaseException)]
-        for number, worker in enumerate(each for each in started if isinstance(each, _Worker)):
+        for each in started:
+            if isinstance(each, BaseException):
+                await self.close()
+                raise each
+        for number, worker in enumerate(list(self._workers)):
             takes_large = number > 0 or self._settings.num_workers == 1
             self._slots.append(asyncio.create_task(self._serve(worker, takes_large=takes_large)))
-        if failures:
-            await self.close()
-            raise failures[0]
 
     async def close(self) -> None:
         """Stop the workers; jobs that wait or run end with an error."""
         for slot in self._slots:
             slot.cancel()
         await asyncio.gather(*self._slots, return_exceptions=True)
+        for worker in list(self._workers):
+            await self._end_worker(worker)
         for ticket in self._waiting:
             _fail(ticket, UnavailableError("The server is shutting down."))
         self._waiting.clear()
@@ -165,42 +168,46 @@ class MediaPool:
 
     async def _serve(self, worker: "_Worker | None", *, takes_large: bool) -> None:
         """The life of one slot: one worker after another."""
-        try:
-            while True:
-                ticket = await self._next(takes_large=takes_large)
-                self.num_running += 1
-                try:
-                    if worker is not None and worker.has_ended:
-                        await worker.kill()
-                        worker = None
-                    if worker is None:
-                        worker = await _Worker.start(self._settings)
-                    keep = await self._do(worker, ticket)
-                except asyncio.CancelledError:
-                    _fail(ticket, UnavailableError("The server is shutting down."))
-                    raise
-                except Exception:  # a fault of ours ends this job, never the slot
-                    _log.exception("a media worker cannot be used")
-                    keep = False
-                    _fail(ticket, InternalError())
-                finally:
-                    self.num_running -= 1
-                if worker is not None and (not keep or worker.num_jobs >= MAX_JOBS_PER_WORKER):
-                    self.num_restarts += not keep
-                    await worker.kill()
+        while True:
+            ticket = await self._next(takes_large=takes_large)
+            self.num_running += 1
+            keep = False
+            try:
+                if worker is not None and worker.has_ended:
+                    await self._end_worker(worker)
                     worker = None
-                    worker = await self._replacement()
-        finally:
-            if worker is not None:
-                await worker.kill()
+                if worker is None:
+                    worker = await self._start_worker()
+                keep = await self._do(worker, ticket)
+            except asyncio.CancelledError:
+                _fail(ticket, UnavailableError("The server is shutting down."))
+                raise
+            except Exception:  # a fault of ours ends this job, never the slot
+                _log.exception("a media worker cannot be used")
+                _fail(ticket, InternalError())
+            finally:
+                self.num_running -= 1
+            if worker is not None and (not keep or worker.num_jobs >= MAX_JOBS_PER_WORKER):
+                await self._end_worker(worker)
+                self.num_restarts += not keep
+                worker = await self._replacement()
 
     async def _replacement(self) -> "_Worker | None":
         """A new worker, ready before the next job comes; None where that fails, which the next job will hear."""
         try:
-            return await _Worker.start(self._settings)
+            return await self._start_worker()
         except (OSError, RuntimeError):
             _log.exception("a media worker does not start")
             return None
+
+    async def _start_worker(self) -> "_Worker":
+        worker = await _Worker.start(self._settings)
+        self._workers.add(worker)
+        return worker
+
+    async def _end_worker(self, worker: "_Worker") -> None:
+        await worker.kill()
+        self._workers.discard(worker)
 
     async def _do(self, worker: "_Worker", ticket: _Ticket) -> bool:
         """Have `worker` do a job; False where it must not be used again."""
@@ -238,6 +245,7 @@ class _Worker:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self.pid = process.pid
         self.num_jobs = 0
 
     @classmethod

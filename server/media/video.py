@@ -156,9 +156,11 @@ def _chosen(file: BinaryIO, scan: demux.Scan, indices: Sequence[int]) -> Iterato
     wanted = [scan.ticks[index] for index in indices]
     needed = _needed_packets(scan, set(wanted))
     position = 0
+    previous = None
     for frame in _decoded_packets(file, scan, needed, set(wanted)):
-        if frame.pts is None or frame.pts > wanted[position]:
+        if frame.pts is None or frame.pts > wanted[position] or (previous is not None and frame.pts <= previous):
             raise _MissingFrameError
+        previous = frame.pts
         if frame.pts == wanted[position]:
             if frame.is_corrupt:
                 raise _MissingFrameError

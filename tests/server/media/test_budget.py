@@ -49,7 +49,7 @@ def test_few_tokens_allow_few_frames() -> None:
     assert clip_budget(clip_part(), MediaSettings(max_video_tokens=5), CHECKPOINT).max_frames == 10
 
 
-NONSENSE = [
+NONSENSE: list[dict[str, Any]] = [
     {"min_pixels": -1},
     {"min_pixels": 0},
     {"max_pixels": 0},
@@ -61,7 +61,7 @@ NONSENSE = [
     {"resized_height": 20, "resized_width": 280},
     {"resized_height": -280, "resized_width": 280},
 ]
-CLIP_NONSENSE = [
+CLIP_NONSENSE: list[dict[str, Any]] = [
     {"fps": 0.0},
     {"fps": -1.0},
     {"fps": 1001.0},
@@ -79,7 +79,7 @@ CLIP_NONSENSE = [
 
 
 @pytest.mark.parametrize("limits", NONSENSE + CLIP_NONSENSE, ids=str)
-def test_nonsense_is_refused_by_name(limits: dict[str, float]) -> None:
+def test_nonsense_is_refused_by_name(limits: dict[str, Any]) -> None:
     with pytest.raises(BadRequestError) as caught:
         clip_budget(clip_part(**limits), SETTINGS, CHECKPOINT)
     assert caught.value.param == "messages[0].content[1].video_url"

@@ -10,11 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
@@ -63,14 +62,16 @@ class Bench:
         assert prepared.grid == (1, 4, 4)
 
 
-def workers() -> list[psutil.Process]:
-    """Worker processes of this test run."""
-    found = []
-    for process in psutil.Process().children():
-        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-            if "server.media.worker" in process.cmdline():
-                found.append(process)
-    return found
+def pids(pool: MediaPool) -> list[int]:
+    return [worker.pid for worker in pool._workers]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process exists that is not only waiting to be collected."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 @asynccontextmanager
@@ -80,8 +81,9 @@ async def bench(folder: Path, **settings: float) -> AsyncIterator[Bench]:
     try:
         yield Bench(pool, folder)
     finally:
+        last = pids(pool)
         await pool.close()
-        assert workers() == []
+        assert not any(map(is_alive, last))
 
 
 async def fails(task: "asyncio.Task[Prepared]", kind: type[ApiError], message: str) -> None:
@@ -143,12 +145,12 @@ async def test_queue_of_no_places_still_serves_idle_workers(tmp_path: Path) -> N
 
 async def test_job_over_its_deadline_is_killed_and_the_worker_replaced(tmp_path: Path) -> None:
     async with bench(tmp_path, timeout_s=0.3) as work:
-        before = workers()
+        [before] = pids(work.pool)
         await fails(work.begin("hang"), DeadlineError, r"longer than 0\.3 s \(media\.timeout_s\)")
         async with asyncio.timeout(10):
             while work.pool.num_restarts == 0:
                 await asyncio.sleep(0.01)
-        assert not before[0].is_running()
+        assert not is_alive(before)
         assert work.pool.num_restarts == 1
 
 
@@ -167,7 +169,7 @@ async def test_crashed_worker_costs_one_job(tmp_path: Path, number: signal.Signa
     async with bench(tmp_path, num_workers=2) as work:
         jobs = [work.begin("hang") for _ in range(2)]
         await work.until(running=2)
-        workers()[0].send_signal(number)
+        os.kill(pids(work.pool)[0], number)
         async with asyncio.timeout(10):
             while not any(job.done() for job in jobs):
                 await asyncio.sleep(0.01)
@@ -180,7 +182,7 @@ async def test_crashed_worker_costs_one_job(tmp_path: Path, number: signal.Signa
 
 async def test_worker_that_died_idle_costs_nothing(tmp_path: Path) -> None:
     async with bench(tmp_path) as work:
-        workers()[0].kill()
+        os.kill(pids(work.pool)[0], signal.SIGKILL)
         await asyncio.sleep(0.3)
         await work.still_works()
 
@@ -206,24 +208,22 @@ async def test_closing_ends_running_and_waiting_jobs(tmp_path: Path) -> None:
 async def test_picture_that_needs_too_much_memory_is_refused_and_the_worker_goes_on(tmp_path: Path) -> None:
     async with bench(tmp_path, max_worker_bytes=1 << 29) as work:
         Image.new("1", (13_000, 13_000)).save(tmp_path / "large.png")
-        before = workers()
+        before = pids(work.pool)
         await fails(work.begin("large.png"), BadRequestError, "memory than media.max_worker_bytes|max_worker_bytes")
         await work.still_works()
-        assert workers() == before
+        assert pids(work.pool) == before
 
 
 async def test_workers_get_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TESSERA_API_KEY", "a secret")
-    async with bench(tmp_path):
-        assert set(workers()[0].environ()) == {
-            "MALLOC_ARENA_MAX", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONPATH",
-        }  # fmt: skip
+    async with bench(tmp_path) as work:
+        environment = Path(f"/proc/{pids(work.pool)[0]}/environ").read_bytes()
+    names = {line.partition(b"=")[0] for line in environment.split(b"\0")[:-1]}
+    assert names == {b"MALLOC_ARENA_MAX", b"OMP_NUM_THREADS", b"OPENBLAS_NUM_THREADS", b"PYTHONPATH"}
 
 
 def test_workers_load_nothing_heavy() -> None:
-    code = (
-        "import sys, server.media.worker; print({'torch', 'vllm', 'fastapi', 'pydantic', 'httpx'} & set(sys.modules))"
-    )
+    code = "import sys, server.media.worker; print({'torch', 'vllm', 'fastapi', 'httpx'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
@@ -232,14 +232,16 @@ def test_workers_end_with_their_server() -> None:
     code = (
         "import asyncio\nfrom server.media.pool import MediaPool\nfrom server.settings import MediaSettings\n"
         "async def main():\n"
-        "    await MediaPool(MediaSettings()).start()\n    print('started', flush=True)\n    await asyncio.sleep(60)\n"
+        "    pool = MediaPool(MediaSettings())\n    await pool.start()\n"
+        "    print(*(worker.pid for worker in pool._workers), flush=True)\n    await asyncio.sleep(60)\n"
         "asyncio.run(main())"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        assert server.stdout.readline() == "started\n"
-        children = psutil.Process(server.pid).children()
-        assert len(children) == 2
+        children = [int(pid) for pid in server.stdout.readline().split()]
+        assert [is_alive(pid) for pid in children] == [True, True]
         server.kill()
-    _, alive = psutil.wait_procs(children, timeout=10)
-    assert alive == []
+    deadline_s = time.monotonic() + 10
+    while any(map(is_alive, children)):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
