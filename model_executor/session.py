@@ -62,6 +62,7 @@ class Session:
         self._generator = generator
         self._max_num_sequences = max_num_sequences
         self._running: dict[str, _Running] = {}
+        self._tasks: set[asyncio.Task[None]] = set()  # those of aborted requests included, which still clean up
 
     async def run(self) -> None:
         """Serve; returns when the other side has hung up and every request has been aborted.
@@ -76,7 +77,7 @@ class Session:
                     case Generate():
                         self._start(message)
                     case Abort(request_id):
-                        if running := self._running.get(request_id):
+                        if running := self._running.pop(request_id, None):
                             running.task.cancel()
                     case Taken(request_id, num_additions):
                         if running := self._running.get(request_id):
@@ -85,10 +86,9 @@ class Session:
                     case ReadStats():
                         self._channel.send_soon(Stats(self._generator.stats()))
         finally:
-            tasks = [running.task for running in self._running.values()]
-            for task in tasks:
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _start(self, message: Generate) -> None:
         num_sequences = message.limits.n
@@ -101,21 +101,22 @@ class Session:
             self._channel.send_soon(Ended(message.request_id, Failure.of(busy)))
         else:
             running = self._running[message.request_id] = _Running(num_sequences)
-            running.task = asyncio.create_task(self._serve(message, running))
+            running.task = asyncio.create_task(self._serve(message, running.credit))
+            self._tasks.add(running.task)
+            running.task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, message: Generate, running: _Running) -> None:
+    async def _serve(self, message: Generate, credit: asyncio.Semaphore) -> None:
         failure: Failure | None = None
         try:
             deltas = self._generator.generate(message.request_id, message.prompt, message.limits)
             async with contextlib.aclosing(deltas):
                 async for delta in deltas:
-                    await running.credit.acquire()
+                    await credit.acquire()
                     await self._channel.send(Added(message.request_id, delta))
         except EngineError as error:
             failure = Failure.of(error)
         except Exception:
             _log.exception("request %s failed", message.request_id)
             failure = Failure("failed", "an unexpected error in the engine host")
-        finally:
-            del self._running[message.request_id]
-        self._channel.send_soon(Ended(message.request_id, failure))
+        if self._running.pop(message.request_id, None):  # an aborted request is gone already, and wants no answer
+            self._channel.send_soon(Ended(message.request_id, failure))
