@@ -36,6 +36,7 @@ fmt: setup  ## format and mend what can be mended; write generated documentation
 
 bench: model  ## side-by-side measurements
 	@$(BIN)/python -m tests.bench $(ARGS)
+	@$(BIN)/python -m tests.bench.mrope
 
 lock:  ## write requirements/*.lock from what is installed in .venv
 	@$(BIN)/python requirements/lock.py

@@ -25,8 +25,11 @@ if [ "$purpose" = dev ]; then locks+=(requirements/dev.lock); fi
 
 stamp=$venv/.tessera-$device-$purpose
 wanted=$(cat "${locks[@]}" pyproject.toml requirements/setup.sh | sha256sum | cut -d' ' -f1)
+build_kernels() { "$venv/bin/python" -m model_executor.kernels.build; }
+
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
   echo "[setup] $venv is up to date"
+  build_kernels
   exit 0
 fi
 
@@ -69,5 +72,6 @@ fi
 
 step "3/3 this project"
 pip install --quiet --no-deps --no-build-isolation --editable . || fail "the project itself could not be installed"
+build_kernels
 echo "$wanted" >"$stamp"
 step "done: $venv"
