@@ -8,7 +8,6 @@ Twin that must agree: `server/media/worker.py`.
 """
 
 import asyncio
-import contextlib
 import heapq
 import itertools
 import logging
@@ -30,6 +29,7 @@ MAX_JOBS_PER_WORKER = 500
 
 _READY = b"ready\n"
 _START_TIMEOUT_S = 60
+_REST_S = 0.5
 _MAX_LINE_BYTES = 1 << 20
 _WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 
@@ -107,7 +107,7 @@ class MediaPool:
         self._waiting.clear()
 
     async def run(self, job: Job, *, estimate_s: float, param: str) -> Prepared:
-        """Have a job done. Cancelling this gives the job up at once, also when it has begun.
+        """Have a job done. Cancelling this gives the job up, also when it has begun.
 
         Args:
             job: what to do.
@@ -216,28 +216,26 @@ class MediaPool:
             await asyncio.wait(
                 {work, ticket.outcome}, timeout=self._settings.timeout_s, return_when=asyncio.FIRST_COMPLETED
             )
-            if ticket.outcome.done():  # its request went away
-                return False
-            if not work.done():
-                ticket.outcome.set_exception(
-                    DeadlineError(
-                        f"Preparing it took longer than {self._settings.timeout_s:g} s (media.timeout_s).",
-                        param=ticket.param,
-                    )
-                )
-                return False
-            try:
-                ticket.outcome.set_result(work.result())
-            except _WorkerLostError:
-                ticket.outcome.set_result(
-                    Refused("The decoder broke down on it: it is corrupt, or too much to decode.")
-                )
-                return False
-            return True
+            if ticket.outcome.done():  # its request went away; a short rest is cheaper than a new worker
+                await asyncio.wait({work}, timeout=_REST_S)
         finally:
+            is_done = work.done()
             work.cancel()
-            with contextlib.suppress(asyncio.CancelledError, _WorkerLostError):
-                await work
+        if not is_done:
+            await asyncio.wait({work})
+            message = f"Preparing it took longer than {self._settings.timeout_s:g} s (media.timeout_s)."
+            _fail(ticket, DeadlineError(message, param=ticket.param))
+            return False
+        error = work.exception()
+        if isinstance(error, _WorkerLostError):
+            message = "The decoder broke down on it: it is corrupt, or too much to decode."
+            _fail(ticket, BadRequestError(message, param=ticket.param))
+            return False
+        if error is not None:
+            raise error
+        if not ticket.outcome.done():
+            ticket.outcome.set_result(work.result())
+        return True
 
 
 class _Worker:

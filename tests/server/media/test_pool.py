@@ -55,7 +55,7 @@ class Bench:
     async def until(self, *, running: int, waiting: int = 0) -> None:
         async with asyncio.timeout(10):
             while (self.pool.num_running, self.pool.num_waiting) != (running, waiting):
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0.001)
 
     async def still_works(self) -> None:
         prepared = await self.begin("good.png")
@@ -187,13 +187,37 @@ async def test_worker_that_died_idle_costs_nothing(tmp_path: Path) -> None:
         await work.still_works()
 
 
-async def test_cancelled_job_frees_its_worker_at_once(tmp_path: Path) -> None:
+async def test_cancelled_job_that_does_not_end_costs_its_worker(tmp_path: Path) -> None:
     async with bench(tmp_path) as work:
         job = work.begin("hang")
         await work.until(running=1)
         job.cancel()
         await work.still_works()
         assert work.pool.num_restarts == 1
+
+
+async def test_cancelled_job_that_ends_soon_leaves_its_worker(tmp_path: Path) -> None:
+    async with bench(tmp_path) as work:
+        Image.new("RGB", (1200, 1200)).save(tmp_path / "medium.bmp")
+        before = pids(work.pool)
+        for _ in range(3):
+            job = work.begin("medium.bmp")
+            await work.until(running=1)
+            job.cancel()
+            await work.until(running=0)
+        await work.still_works()
+        assert pids(work.pool) == before
+
+
+async def test_closing_right_after_a_cancellation_ends(tmp_path: Path) -> None:
+    async with bench(tmp_path) as work:
+        job = work.begin("hang")
+        await work.until(running=1)
+        job.cancel()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            await work.pool.close()
 
 
 async def test_closing_ends_running_and_waiting_jobs(tmp_path: Path) -> None:

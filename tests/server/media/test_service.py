@@ -262,9 +262,9 @@ async def test_limits_in_bytes_and_memory_hold(tmp_path: Path) -> None:
                 await service.prepare([part], "t")
         with pytest.raises(RateLimitError, match="max_shared_bytes"):
             await service.prepare([image_part(small)], "t")
-        held = await service.prepare([image_part(small, max_pixels=200_000)] * 2, "t")
+        held = await service.prepare([image_part(small, max_pixels=100_000)] * 2, "t")
         with pytest.raises(RateLimitError, match="max_shared_bytes"):
-            await service.prepare([image_part(small, max_pixels=348_000)], "t")
+            await service.prepare([image_part(small, max_pixels=350_000)], "t")
         for media in held:
             media.release()
 
