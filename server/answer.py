@@ -39,7 +39,7 @@ class Answer:
         num_prompt_tokens: length of the prompt.
         num_image_tokens: of these, of pictures.
         num_video_tokens: of these, of clips.
-        logprobs: None where none were asked for, else how many alternatives per token.
+        num_top_logprobs: alternatives to tell per token; None where no log-probabilities were asked for.
         include_usage: put `usage` into the chunks.
         report: what was done to media, where it was asked for.
         tokenizer: turns token ids into bytes.
@@ -56,7 +56,7 @@ class Answer:
         num_prompt_tokens: int,
         num_image_tokens: int,
         num_video_tokens: int,
-        logprobs: int | None,
+        num_top_logprobs: int | None,
         include_usage: bool,
         report: wire.Report | None,
         tokenizer: Tokenizer,
@@ -69,7 +69,7 @@ class Answer:
         self._num_prompt_tokens = num_prompt_tokens
         self._num_media_tokens = (num_image_tokens, num_video_tokens)
         self._num_cached_tokens = 0
-        self._num_top = logprobs
+        self._num_top = num_top_logprobs
         self._include_usage = include_usage
         self._report: dict[str, Any] = {} if report is None else {"tessera": report}
         self._tokenizer = tokenizer

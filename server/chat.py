@@ -16,7 +16,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from model_executor.engine import Delta, Engine, Modality
+from model_executor.engine import Delta, Engine, Prompt
 from model_executor.tokens import Tokenizer
 from server.answer import Answer
 from server.conversation import Conversation, read_conversation
@@ -114,49 +114,27 @@ class Chat:
     async def _generation(
         self, request: ChatCompletionRequest, tenant: str
     ) -> AsyncIterator[tuple[Answer, AsyncIterator[Delta]]]:
+        """The empty answer and the deltas to fill it; engine and media are free again afterwards."""
         started_s = time.perf_counter()
-        id_ = f"chatcmpl-{uuid.uuid4().hex}"
-        model = self._model
+        engine = self._model.engine
         conversation = read_conversation(request.messages)
         media = await self._prepare(conversation, tenant)
         try:
             with self._metrics.stage_s.labels("prompt").time():
-                prompt = await asyncio.to_thread(
-                    build_prompt,
-                    conversation.turns,
-                    media,
-                    model.tokenizer,
-                    template=model.chat_template,
-                    add_generation_prompt=_opens_turn(request),
-                    continue_final_message=request.continue_final_message,
-                    add_vision_id=request.add_vision_id,
-                    max_model_len=model.engine.max_model_len,
-                    cache_salt=tenant or None,
-                )
+                prompt = await asyncio.to_thread(self._prompt, request, conversation, media, tenant)
             limits = sampling_limits(
                 request,
                 num_prompt_tokens=len(prompt.token_ids),
-                max_model_len=model.engine.max_model_len,
+                max_model_len=engine.max_model_len,
                 default_max_tokens=self._default_max_tokens,
-                num_vocabulary_tokens=model.tokenizer.num_tokens,
+                num_vocabulary_tokens=self._model.tokenizer.num_tokens,
             )
-            answer = Answer(
-                id_=id_,
-                created=int(time.time()),
-                model=model.name,
-                num_choices=request.n,
-                num_prompt_tokens=len(prompt.token_ids),
-                num_image_tokens=_num_tokens(media, "image"),
-                num_video_tokens=_num_tokens(media, "video"),
-                logprobs=limits.logprobs,
-                include_usage=request.include_usage,
-                report=_report(conversation.media, media) if "media" in request.include else None,
-                tokenizer=model.tokenizer,
-                end_token_ids=model.end_token_ids,
-            )
+            report = _report(conversation.media, media) if "media" in request.include else None
+            id_ = f"chatcmpl-{uuid.uuid4().hex}"
+            answer = self._answer(id_, request, prompt, report)
             self._metrics.prompt_tokens.observe(len(prompt.token_ids))
             async with (
-                aclosing(model.engine.generate(id_, prompt, limits)) as deltas,
+                aclosing(engine.generate(id_, prompt, limits)) as deltas,
                 aclosing(self._measured(deltas, started_s)) as measured,
             ):
                 yield answer, measured
@@ -164,6 +142,43 @@ class Chat:
         finally:
             for medium in media:
                 medium.release()
+
+    def _prompt(
+        self,
+        request: ChatCompletionRequest,
+        conversation: Conversation,
+        media: Sequence[PreparedMedia],
+        tenant: str,
+    ) -> Prompt:
+        """Runs in a thread: long texts take a while."""
+        opens_turn = request.add_generation_prompt
+        return build_prompt(
+            conversation.turns,
+            media,
+            self._model.tokenizer,
+            template=self._model.chat_template,
+            add_generation_prompt=not request.continue_final_message if opens_turn is None else opens_turn,
+            continue_final_message=request.continue_final_message,
+            add_vision_id=request.add_vision_id,
+            max_model_len=self._model.engine.max_model_len,
+            cache_salt=tenant or None,
+        )
+
+    def _answer(self, id_: str, request: ChatCompletionRequest, prompt: Prompt, report: Report | None) -> Answer:
+        return Answer(
+            id_=id_,
+            created=int(time.time()),
+            model=self._model.name,
+            num_choices=request.n,
+            num_prompt_tokens=len(prompt.token_ids),
+            num_image_tokens=sum(item.num_tokens for item in prompt.media if item.modality == "image"),
+            num_video_tokens=sum(item.num_tokens for item in prompt.media if item.modality == "video"),
+            num_top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+            include_usage=request.include_usage,
+            report=report,
+            tokenizer=self._model.tokenizer,
+            end_token_ids=self._model.end_token_ids,
+        )
 
     async def _prepare(self, conversation: Conversation, tenant: str) -> list[PreparedMedia]:
         if not conversation.media:
@@ -186,16 +201,6 @@ class Chat:
             last_s[delta.index] = now_s
             yield delta
         self._metrics.answer_s.observe(time.perf_counter() - started_s)
-
-
-def _opens_turn(request: ChatCompletionRequest) -> bool:
-    if request.add_generation_prompt is None:
-        return not request.continue_final_message
-    return request.add_generation_prompt
-
-
-def _num_tokens(media: Sequence[PreparedMedia], modality: Modality) -> int:
-    return sum(medium.grid.num_tokens for medium in media if medium.modality == modality)
 
 
 def _report(parts: Sequence[MediaPart], media: Sequence[PreparedMedia]) -> Report:

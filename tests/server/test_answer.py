@@ -25,7 +25,7 @@ def answer(tokenizer: Tokenizer, **changes: Any) -> Answer:
         "num_prompt_tokens": 10,
         "num_image_tokens": 4,
         "num_video_tokens": 2,
-        "logprobs": None,
+        "num_top_logprobs": None,
         "include_usage": False,
         "report": None,
         "tokenizer": tokenizer,
@@ -133,11 +133,11 @@ def test_logprobs_have_tokens_and_their_bytes(tokenizer: Tokenizer) -> None:
         Delta(0, "é𓂀", ids, logprobs=positions),
         Delta(0, "", [END], logprobs=[position(END, -0.1)], finish_reason="stop"),
     ]
-    content = folded(answer(tokenizer, logprobs=1), deltas)["choices"][0]["logprobs"]["content"]
+    content = folded(answer(tokenizer, num_top_logprobs=1), deltas)["choices"][0]["logprobs"]["content"]
     assert b"".join(bytes(entry["bytes"]) for entry in content).decode() == "é𓂀"
     assert content[0]["token"] == "é"
     assert all(len(entry["top_logprobs"]) == 1 for entry in content)
-    streamed = chunked(answer(tokenizer, logprobs=1), deltas)
+    streamed = chunked(answer(tokenizer, num_top_logprobs=1), deltas)
     joined = [entry for chunk in streamed if (found := chunk["choices"][0]["logprobs"]) for entry in found["content"]]
     assert joined == content
 
@@ -145,7 +145,7 @@ def test_logprobs_have_tokens_and_their_bytes(tokenizer: Tokenizer) -> None:
 def test_minus_infinity_and_not_a_number_become_json(tokenizer: Tokenizer) -> None:
     top = [(2, float("-inf")), (3, float("nan"))]
     deltas = [Delta(0, "a", [1], logprobs=[position(1, float("-inf"), *top)], finish_reason="length")]
-    (entry,) = folded(answer(tokenizer, logprobs=2), deltas)["choices"][0]["logprobs"]["content"]
+    (entry,) = folded(answer(tokenizer, num_top_logprobs=2), deltas)["choices"][0]["logprobs"]["content"]
     assert entry["logprob"] == -9999.0
     assert [one["logprob"] for one in entry["top_logprobs"]] == [-9999.0, -9999.0]
 
