@@ -20,6 +20,8 @@ from training.world import Rgb, Scene, Thing
 
 Pixels = npt.NDArray[np.uint8]
 Font = ImageFont.FreeTypeFont
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom, in source pixels."""
 
 FONT_FILES = (
     "DejaVuSans.ttf",
@@ -102,7 +104,7 @@ def _outline(shape: str) -> tuple[tuple[float, float], ...]:
     return tuple(((x - min(xs)) / (max(xs) - min(xs)), (y - min(ys)) / (max(ys) - min(ys))) for x, y in corners)
 
 
-def draw_text(rng: Random, text: str, height_px: int, ink: Rgb, paper: Rgb) -> tuple[Pixels, list[tuple[float, ...]]]:
+def draw_text(rng: Random, text: str, height_px: int, ink: Rgb, paper: Rgb) -> tuple[Pixels, list[Box]]:
     """A picture of `text` on one line in a random font, with random margins, and the box of each character.
 
     Args:
@@ -119,7 +121,7 @@ def draw_text(rng: Random, text: str, height_px: int, ink: Rgb, paper: Rgb) -> t
     picture = Image.new("RGB", (int(width + margins[0] + margins[1]), int(height + margins[2] + margins[3])), paper)
     ImageDraw.Draw(picture).text((margins[0] - left, margins[2] - top), text, font=font, fill=ink)
     ends = [margins[0] + font.getlength(text[:length]) for length in range(len(text) + 1)]
-    boxes = [(ends[i], margins[2], ends[i + 1], margins[2] + height) for i in range(len(text))]
+    boxes: list[Box] = [(ends[i], margins[2], ends[i + 1], margins[2] + height) for i in range(len(text))]
     return np.asarray(picture), boxes
 
 

@@ -145,7 +145,7 @@ class Run:
         for name, weight in self.model.named_parameters():
             weight.requires_grad_(not name.startswith(stage.frozen) if stage.frozen else True)
         loss, right, named = self._losses(batch, stage)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.max_gradient)
         self.optimizer.step(rate_at(self.recipe, self.step))
         self.step += 1

@@ -81,7 +81,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, where: Layout) -> Tensor:
     results = []
     for group in where.groups:
         rows = joined.index_select(0, group.index.flatten()).view(*group.index.shape, -1, dim).transpose(1, 2)
-        q, k, v = rows.split([heads, kv_heads, kv_heads], dim=1)
+        q, k, v = torch.split(rows, [heads, kv_heads, kv_heads], dim=1)
         if kv_heads != heads:
             k, v = (part.repeat_interleave(heads // kv_heads, dim=1) for part in (k, v))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=group.mask)
@@ -108,7 +108,8 @@ class VisionAttention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, where: Layout) -> Tensor:
         """X [P, size]; cos and sin [P, head dim]."""
         q, k, v = self.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)
-        return self.proj(attend(rotate(q, cos, sin), rotate(k, cos, sin), v, where))
+        out: Tensor = self.proj(attend(rotate(q, cos, sin), rotate(k, cos, sin), v, where))
+        return out
 
 
 class VisionMlp(nn.Module):
@@ -123,7 +124,8 @@ class VisionMlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """X [P, size]."""
         x = self.fc1(x)
-        return self.fc2(x * torch.sigmoid(1.702 * x))
+        out: Tensor = self.fc2(x * torch.sigmoid(1.702 * x))
+        return out
 
 
 class VisionBlock(nn.Module):
@@ -140,7 +142,8 @@ class VisionBlock(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, where: Layout) -> Tensor:
         """X [P, size]."""
         x = x + self.attn(self.norm1(x), cos, sin, where)
-        return x + self.mlp(self.norm2(x))
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
 
 
 def cosines(size: int) -> Tensor:
@@ -288,7 +291,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, where: Layout) -> Tensor:
         """X [T, hidden size]."""
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, where)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
 
 
 class Language(nn.Module):
@@ -300,14 +304,14 @@ class Language(nn.Module):
         self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
         self.layers = nn.ModuleList(Block(shape) for _ in range(shape.num_layers))
         self.norm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
-        self.half = shape.hidden_size // shape.num_heads // 2
+        self.num_pairs = shape.hidden_size // shape.num_heads // 2
         self.theta, self.section = shape.rope_theta, list(shape.mrope_section)
 
     def angles(self, positions: Tensor) -> Tensor:
         """M-RoPE angles [T, head dim] of positions [3, T]: each section of the frequencies follows its own axis."""
-        frequencies = self.theta ** (-torch.arange(self.half) / self.half)
+        frequencies = self.theta ** (-torch.arange(self.num_pairs) / self.num_pairs)
         angles = positions.float()[..., None] * frequencies
-        chosen = torch.cat([part[axis] for axis, part in enumerate(angles.split(self.section, dim=-1))], dim=-1)
+        chosen = torch.cat([part[axis] for axis, part in enumerate(torch.split(angles, self.section, dim=-1))], dim=-1)
         return torch.cat([chosen, chosen], dim=-1)
 
     def forward(self, x: Tensor, positions: Tensor, where: Layout) -> Tensor:

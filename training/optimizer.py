@@ -69,7 +69,7 @@ def orthogonal(matrices: Tensor, steps: int) -> Tensor:
     """The nearest semi-orthogonal matrices [B, m, n], roughly: singular values come out between 0.7 and 1.2."""
     a, b, c = _COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
+    x: Tensor = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
         square = x @ x.mT

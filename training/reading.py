@@ -45,8 +45,8 @@ def draw_print(rng: Random, text: str) -> Medium:
     height, width = pixels.shape[0] // oversampling, pixels.shape[1] // oversampling
     pixels = resize(pixels, Size(height, width))
     regions = tuple(
-        Region(*(side / oversampling for side in box), None, character)
-        for box, character in zip(boxes, text, strict=True)
+        Region(left / oversampling, top / oversampling, right / oversampling, bottom / oversampling, None, character)
+        for (left, top, right, bottom), character in zip(boxes, text, strict=True)
     )
     return picture(through_jpeg(pixels, rng) if rng.random() < 0.15 else pixels, regions)
 

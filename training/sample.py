@@ -86,7 +86,7 @@ def converse(media: tuple[Medium, ...], asked: list[Asked], *, system: str | Non
     slots = tuple(MediaSlot(index, medium.modality) for index, medium in enumerate(media))
 
     def exchange(item: Asked) -> Exchange:
-        parts = (*slots, item.question) if media_first else (item.question, *slots)
+        parts: tuple[str | MediaSlot, ...] = (*slots, item.question) if media_first else (item.question, *slots)
         return Exchange(item.task, (*opening, Message("user", parts)), item.answer)
 
     return Sample(media, tuple(exchange(item) for item in asked))

@@ -136,12 +136,16 @@ def _shape(rng: Random, scene: Scene) -> Asked | None:
 
 def _position(rng: Random, scene: Scene) -> Asked | None:
     thing = _any(rng, scene.unique("name"))
-    return thing and Asked("position", rng.choice(_WHERE).format(_shortest(rng, scene, thing)), CELLS[thing.cell])
+    return (
+        None
+        if thing is None
+        else Asked("position", rng.choice(_WHERE).format(_shortest(rng, scene, thing)), CELLS[thing.cell])
+    )
 
 
 def _size(rng: Random, scene: Scene) -> Asked | None:
     thing = _any(rng, scene.unique("name"))
-    return thing and Asked("size", rng.choice(_SIZE).format(_shortest(rng, scene, thing)), thing.size)
+    return None if thing is None else Asked("size", rng.choice(_SIZE).format(_shortest(rng, scene, thing)), thing.size)
 
 
 def _count(rng: Random, scene: Scene) -> Asked:
@@ -174,7 +178,11 @@ def _exists(rng: Random, scene: Scene) -> Asked:
 
 def _grounding(rng: Random, scene: Scene) -> Asked | None:
     thing = _any(rng, scene.unique("name"))
-    return thing and Asked("grounding", rng.choice(_LOCATE).format(_shortest(rng, scene, thing)), box(scene, thing))
+    return (
+        None
+        if thing is None
+        else Asked("grounding", rng.choice(_LOCATE).format(_shortest(rng, scene, thing)), box(scene, thing))
+    )
 
 
 def _background(rng: Random, scene: Scene) -> Asked:

@@ -58,7 +58,7 @@ def test_pictures_are_sent_without_loss_and_clips_nearly_so() -> None:
     assert np.array_equal(np.asarray(sent), pixels)
     frames = tuple(np.full((51, 63, 3), shade, np.uint8) for shade in (10, 120, 240, 60))
     clip = io.BytesIO(base64.b64decode(media_url(Medium("video", frames)).split(",")[1]))
-    with av.open(clip) as container:
+    with av.open(clip, "r") as container:
         decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         assert container.streams.video[0].average_rate == 2
     assert len(decoded) == 4
