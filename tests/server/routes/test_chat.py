@@ -6,18 +6,23 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from model_executor.engine import (
     Delta,
     EngineBusyError,
     EngineState,
     EngineUnavailableError,
+    PositionLogprobs,
     Prompt,
     RequestFailedError,
     RequestRefusedError,
     SamplingLimits,
+    TokenLogprob,
 )
 from server.errors import BadRequestError, DeadlineError, RateLimitError
+from server.protocol.chat_request import ChatCompletionRequest
 from tests.error_body import check_error, check_error_body
 from tests.fakes import MODEL, FakeEngine, FakeMedia, say
 from tests.server.conftest import OpenWorld, World
@@ -266,8 +271,6 @@ async def test_says_when_to_come_back_while_the_engine_is_away(open_world: OpenW
 
 
 async def test_logprobs_whole_and_streamed(open_world: OpenWorld) -> None:
-    from model_executor.engine import PositionLogprobs, TokenLogprob
-
     def script(_: Prompt, limits: SamplingLimits) -> list[Delta]:
         assert limits.logprobs == 1
         position = PositionLogprobs(TokenLogprob(9707, -0.25), [TokenLogprob(9707, -0.25), TokenLogprob(0, -3)])
@@ -295,3 +298,40 @@ async def test_many_requests_at_once_have_engine_ids_of_their_own(open_world: Op
         answers = await asyncio.gather(*(world.ask() for _ in range(8)))
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.json()["id"] for answer in answers}) == 8
+
+
+FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.none() | st.booleans() | NUMBERS | st.text(max_size=6) | st.lists(NUMBERS | st.text(max_size=3), max_size=3)
+NAMES = st.sampled_from(sorted(set(ChatCompletionRequest.model_fields) - {"model", "messages"}))
+
+
+@FUZZ
+@given(changes=st.dictionaries(NAMES, VALUES | st.dictionaries(st.text(max_size=6), VALUES, max_size=2), max_size=3))
+async def test_no_field_makes_a_500(world: World, changes: dict[str, Any]) -> None:
+    response = await world.ask(**changes)
+    if response.status_code != 200:
+        error = response.json()["error"]
+        check_error(response, 400, param=error["param"], code=error["code"])
+        assert error["param"].split(".")[0].split("[")[0] in (*changes, "messages", "min_tokens")
+
+
+SPECIAL = st.sampled_from(
+    ["<|im_start|>", "<|im_end|>", "<|image_pad|>", "<|video_pad|>", "<|endoftext|>", "\x00", "\r"]
+)
+PARTS = st.lists(st.text(max_size=8) | SPECIAL, max_size=4).map("".join)
+
+
+@FUZZ
+@given(
+    turns=st.lists(
+        st.tuples(st.sampled_from(["system", "developer", "user", "assistant"]), PARTS), min_size=1, max_size=4
+    )
+)
+async def test_any_conversation_of_any_text_is_answered(world: World, turns: list[tuple[str, str]]) -> None:
+    response = await world.ask(messages=[{"role": role, "content": text} for role, text in turns])
+    assert response.status_code == 200, response.text
+    tokenizer = world.app.state.service.model().tokenizer
+    ids = world.engine.prompts[-1].token_ids
+    assert ids.count(tokenizer.special_id("<|image_pad|>")) == ids.count(tokenizer.special_id("<|video_pad|>")) == 0
+    assert ids.count(tokenizer.special_id("<|im_end|>")) in (len(turns), len(turns) + 1)
