@@ -21,6 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from server.errors import BadRequestError
+from server.media.images import refuse_bomb
 from server.media.timeline import too_long_error
 
 DEMUXERS = ("mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "ogg", "asf", "gif", "apng")
@@ -97,19 +98,21 @@ def opened(file: BinaryIO) -> Iterator[tuple[InputContainer, VideoStream]]:
         yield container, _video_stream(container)
 
 
-def scan(file: BinaryIO, *, max_s: float) -> Scan:
+def scan(file: BinaryIO, *, max_s: float, max_source_pixels: int) -> Scan:
     """Read all packets of a clip.
 
     Args:
         file: the encoded clip.
         max_s: limit of the duration the header announces, in seconds.
+        max_source_pixels: limit of a frame's area.
 
     Raises:
-        BadRequestError: not a clip, too long, or nothing in it decodes.
+        BadRequestError: not a clip, too long or too large, or nothing in it decodes.
     """
     with opened(file) as (container, stream):
         if container.duration is not None and container.duration / av.time_base > max_s:
             raise too_long_error(container.duration / av.time_base, max_s)
+        refuse_bomb(stream.codec_context.width, stream.codec_context.height, max_source_pixels)
         # A decoder with a delay of its own would hold the first frame back.
         stream.thread_type = ThreadType.NONE
         ticks: list[int | None] = []

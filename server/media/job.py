@@ -5,6 +5,8 @@ Plain values only, and nothing that decodes is imported here: both sides read it
 
 import msgspec
 
+READY = b"ready\n"
+"""First line of a worker's output."""
 PATCH_BYTES_PER_PIXEL = 3
 """Bytes of patches per pixel and frame: RGB, uint8."""
 

@@ -4,21 +4,17 @@ Jobs are taken in the order of arrival plus estimated cost, and one worker of se
 picture does not wait behind an hour of video. A job whose deadline passes, whose request goes away, or whose input
 brings the decoder down costs one process and nothing else. Nothing here blocks the event loop.
 
-Twin that must agree: `server/media/worker.py`.
+The processes themselves: `server/media/process.py` on this side, `server/media/worker.py` on theirs.
 """
 
 import asyncio
-import heapq
 import itertools
 import logging
-import os
-import sys
 from dataclasses import dataclass, field
-
-import msgspec
 
 from server.errors import ApiError, BadRequestError, DeadlineError, InternalError, RateLimitError, UnavailableError
 from server.media.job import Failed, Job, NoSpace, Outcome, Prepared, Refused
+from server.media.process import WorkerLostError, WorkerProcess
 from server.media.shared import full_error
 from server.settings import MediaSettings
 
@@ -27,18 +23,9 @@ LARGE_JOB_S = 1.0
 MAX_JOBS_PER_WORKER = 500
 """A worker is replaced after so many, before its memory is in pieces."""
 
-_READY = b"ready\n"
-_START_TIMEOUT_S = 60
 _REST_S = 0.5
-_MAX_LINE_BYTES = 1 << 20
-_WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 
-_ANSWER: msgspec.json.Decoder[Outcome] = msgspec.json.Decoder(Outcome)
 _log = logging.getLogger(__name__)
-
-
-class _WorkerLostError(Exception):
-    """The worker ended in the middle of a job."""
 
 
 @dataclass(order=True, slots=True)
@@ -67,7 +54,7 @@ class MediaPool:
         self._numbers = itertools.count()
         self._changed = asyncio.Condition()
         self._slots: list[asyncio.Task[None]] = []
-        self._workers: set[_Worker] = set()
+        self._workers: set[WorkerProcess] = set()
         self._num_idle = {False: 0, True: 0}
         self.num_restarts = 0
         """Workers replaced because a job failed, was given up or ran out of time."""
@@ -124,7 +111,7 @@ class MediaPool:
             raise _busy_error()
         loop = asyncio.get_running_loop()
         ticket = _Ticket(loop.time() + estimate_s, next(self._numbers), job, param, is_large, loop.create_future())
-        heapq.heappush(self._waiting, ticket)
+        self._waiting.append(ticket)
         give_up = loop.call_later(self._settings.timeout_s, self._give_up_waiting, ticket)
         try:
             async with self._changed:
@@ -141,7 +128,6 @@ class MediaPool:
         if ticket not in self._waiting:
             return False
         self._waiting.remove(ticket)
-        heapq.heapify(self._waiting)
         return True
 
     def _give_up_waiting(self, ticket: _Ticket) -> None:
@@ -166,7 +152,7 @@ class MediaPool:
             for is_large in kinds:
                 self._num_idle[is_large] -= 1
 
-    async def _serve(self, worker: "_Worker | None", *, takes_large: bool) -> None:
+    async def _serve(self, worker: WorkerProcess | None, *, takes_large: bool) -> None:
         """The life of one slot: one worker after another."""
         while True:
             ticket = await self._next(takes_large=takes_large)
@@ -192,7 +178,7 @@ class MediaPool:
                 self.num_restarts += not keep
                 worker = await self._replacement()
 
-    async def _replacement(self) -> "_Worker | None":
+    async def _replacement(self) -> WorkerProcess | None:
         """A new worker, ready before the next job comes; None where that fails, which the next job will hear."""
         try:
             return await self._start_worker()
@@ -200,23 +186,25 @@ class MediaPool:
             _log.exception("a media worker does not start")
             return None
 
-    async def _start_worker(self) -> "_Worker":
-        worker = await _Worker.start(self._settings)
+    async def _start_worker(self) -> WorkerProcess:
+        worker = await WorkerProcess.start(self._settings)
         self._workers.add(worker)
         return worker
 
-    async def _end_worker(self, worker: "_Worker") -> None:
+    async def _end_worker(self, worker: WorkerProcess) -> None:
         await worker.kill()
         self._workers.discard(worker)
 
-    async def _do(self, worker: "_Worker", ticket: _Ticket) -> bool:
+    async def _do(self, worker: WorkerProcess, ticket: _Ticket) -> bool:
         """Have `worker` do a job; False where it must not be used again."""
+        if ticket.outcome.done():  # its request went away
+            return True
         work = asyncio.create_task(worker.run(ticket.job))
         try:
             await asyncio.wait(
                 {work, ticket.outcome}, timeout=self._settings.timeout_s, return_when=asyncio.FIRST_COMPLETED
             )
-            if ticket.outcome.done():  # its request went away; a short rest is cheaper than a new worker
+            if ticket.outcome.done():  # it went away now; a short wait is cheaper than a new worker
                 await asyncio.wait({work}, timeout=_REST_S)
         finally:
             is_done = work.done()
@@ -227,7 +215,7 @@ class MediaPool:
             _fail(ticket, DeadlineError(message, param=ticket.param))
             return False
         error = work.exception()
-        if isinstance(error, _WorkerLostError):
+        if isinstance(error, WorkerLostError):
             message = "The decoder broke down on it: it is corrupt, or too much to decode."
             _fail(ticket, BadRequestError(message, param=ticket.param))
             return False
@@ -236,85 +224,6 @@ class MediaPool:
         if not ticket.outcome.done():
             ticket.outcome.set_result(work.result())
         return True
-
-
-class _Worker:
-    """One worker process."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self.pid = process.pid
-        self.num_jobs = 0
-
-    @classmethod
-    async def start(cls, settings: MediaSettings) -> "_Worker":
-        """Start a process and wait until it listens.
-
-        Raises:
-            RuntimeError: it ended, or did not get ready in time.
-        """
-        # The same modules wherever this server was started, and no secrets of its environment.
-        environment = {**_WORKER_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",
-            "-m",
-            "server.media.worker",
-            str(settings.max_worker_bytes),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=environment,
-            limit=_MAX_LINE_BYTES,
-            start_new_session=True,  # a Ctrl-C in the terminal is for the server to handle
-        )
-        worker = cls(process)
-        try:
-            async with asyncio.timeout(_START_TIMEOUT_S):
-                line = await worker._read_line()
-            if line != _READY:
-                raise RuntimeError("a media worker said something unexpected at its start")
-        except (TimeoutError, _WorkerLostError) as error:
-            await worker.kill()
-            raise RuntimeError("a media worker did not start") from error
-        except BaseException:
-            await worker.kill()
-            raise
-        return worker
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the process ended by itself."""
-        return self._process.returncode is not None
-
-    async def run(self, job: Job) -> Outcome:
-        """Do one job.
-
-        Raises:
-            _WorkerLostError: the process ended.
-        """
-        assert self._process.stdin is not None
-        self.num_jobs += 1
-        try:
-            self._process.stdin.write(msgspec.json.encode(job) + b"\n")
-            await self._process.stdin.drain()
-        except OSError as error:
-            raise _WorkerLostError from error
-        return _ANSWER.decode(await self._read_line())
-
-    async def kill(self) -> None:
-        """End the process, wait for that, and give its pipes back."""
-        assert self._process.stdin is not None
-        if self._process.returncode is None:
-            self._process.kill()
-        self._process.stdin.close()
-        await self._process.wait()
-
-    async def _read_line(self) -> bytes:
-        assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
-        if not line.endswith(b"\n"):
-            raise _WorkerLostError
-        return line
 
 
 def _result(outcome: Outcome, param: str) -> Prepared:

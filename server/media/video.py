@@ -9,27 +9,23 @@
 Resizing is Pillow's bicubic, so that the result equals resizing fully decoded RGB frames.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
-import av
-import numpy as np
 from av.video.frame import VideoFrame
-from PIL import Image
 
 from model_executor.geometry import GeometryError, Grid, Size, video_grid, video_size
 from server.errors import BadRequestError
 from server.media import demux
-from server.media.images import Picture, refuse_bomb, resize, to_rgb
+from server.media.display import display_size, pixels, turn_upright
+from server.media.images import Picture
 from server.media.job import ClipBudget
 from server.media.patches import Pixels
 from server.media.timeline import Sampling, sample, timeline
 
 FrameWriter = Callable[[int, Pixels], None]
 """Takes each frame's number and its pixels, uint8 [height, width, 3]; numbers rise."""
-
-Turn = Image.Transpose | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +58,9 @@ def sample_clip(file: BinaryIO, budget: ClipBudget, open_writer: Callable[[Grid]
     """
     if not file.read(1):
         raise BadRequestError("The clip is empty (0 bytes).")
-    scan = demux.scan(file, max_s=budget.max_s)
-    frame = scan.first_frame
-    refuse_bomb(frame.width, frame.height, budget.max_source_pixels)
-    turn = _turn(frame)
-    source_size = _display_size(frame, scan, turn)
+    scan = demux.scan(file, max_s=budget.max_s, max_source_pixels=budget.max_source_pixels)
+    turn = turn_upright(scan.first_frame)
+    source_size = display_size(scan.first_frame, scan.aspect, turn)
     notes = scan.notes
 
     def resample(sampling: Sampling, frames: Iterator[tuple[int, VideoFrame]]) -> Clip:
@@ -75,9 +69,9 @@ def sample_clip(file: BinaryIO, budget: ClipBudget, open_writer: Callable[[Grid]
         write = open_writer(grid)
         positions = iter(range(len(sampling.indices)))
         for index, frame in frames:
-            pixels = _pixels(frame, turn, size, budget.max_source_pixels)
+            shown = pixels(frame, turn, size, budget.max_source_pixels)
             for _ in range(sampling.indices.count(index)):
-                write(next(positions), pixels)
+                write(next(positions), shown)
         if next(positions, None) is not None:
             raise _MissingFrameError
         return Clip(grid, source_size, size, sampling.times_s, sampling.effective_fps, (*notes, *sampling.notes))
@@ -108,17 +102,22 @@ def sample_frames(files: Sequence[BinaryIO], budget: ClipBudget, open_writer: Ca
         BadRequestError: a picture is damaged, too large, or of another size than the first.
     """
     num_frames = len(files) + len(files) % 2
-    first = Picture(files[0], max_source_pixels=budget.max_source_pixels)
+    pictures = (_frame(file, index, budget) for index, file in enumerate(files))
+    first = next(pictures)
     size = clip_size(first.size, num_frames, budget)
     grid = video_grid(size, num_frames)
     write = open_writer(grid)
-    pixels = first.render(size)
-    for index in range(num_frames):
-        if 0 < index < len(files):
-            pixels = _frame_pixels(files[index], index, first.size, size, budget.max_source_pixels)
-        write(index, pixels)
+    shown = first.render(size)
+    write(0, shown)
+    notes = dict.fromkeys(first.notes)
+    for index, picture in enumerate(pictures, start=1):
+        shown = _same_size_pixels(picture, index, first.size, size)
+        notes |= dict.fromkeys(picture.notes)
+        write(index, shown)
+    if num_frames > len(files):
+        write(len(files), shown)
     times_s = tuple(min(index, len(files) - 1) / budget.fps for index in range(num_frames))
-    return Clip(grid, first.size, size, times_s, budget.fps, first.notes)
+    return Clip(grid, first.size, size, times_s, budget.fps, tuple(notes))
 
 
 def clip_size(source: Size, num_frames: int, budget: ClipBudget) -> Size:
@@ -135,16 +134,25 @@ def clip_size(source: Size, num_frames: int, budget: ClipBudget) -> Size:
         raise BadRequestError(f"The clip cannot be used: {error}.") from error
 
 
-def _frame_pixels(file: BinaryIO, index: int, first: Size, size: Size, max_source_pixels: int) -> Pixels:
+def _frame(file: BinaryIO, index: int, budget: ClipBudget) -> Picture:
     try:
-        picture = Picture(file, max_source_pixels=max_source_pixels)
-        if picture.size != first:
-            raise BadRequestError(
-                f"it is {picture.size.width}x{picture.size.height} px, the first is {first.width}x{first.height} px"
-            )
+        return Picture(file, max_source_pixels=budget.max_source_pixels)
+    except BadRequestError as error:
+        raise _frame_error(index, error.message) from error
+
+
+def _same_size_pixels(picture: Picture, index: int, first: Size, size: Size) -> Pixels:
+    if picture.size != first:
+        own = f"{picture.size.width}x{picture.size.height}"
+        raise _frame_error(index, f"It is {own} px, the first is {first.width}x{first.height} px.")
+    try:
         return picture.render(size)
     except BadRequestError as error:
-        raise BadRequestError(f"Frame {index} of the list cannot be used: {error.message}") from error
+        raise _frame_error(index, error.message) from error
+
+
+def _frame_error(index: int, fact: str) -> BadRequestError:
+    return BadRequestError(f"Frame {index} of the list cannot be used. {fact}")
 
 
 def _chosen(file: BinaryIO, scan: demux.Scan, indices: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
@@ -233,51 +241,3 @@ def _decodable_ticks(file: BinaryIO, scan: demux.Scan) -> list[int]:
         raise BadRequestError("The clip has neither timestamps nor a frame rate.")
     step = 1 / (scan.rates[0] * scan.tick_s)
     return [round(number * step) for number in range(len(ticks))]
-
-
-def _pixels(frame: VideoFrame, turn: Turn, size: Size, max_source_pixels: int) -> Pixels:
-    refuse_bomb(frame.width, frame.height, max_source_pixels)
-    has_alpha = any(component.is_alpha for component in frame.format.components)
-    try:
-        array = frame.to_ndarray(format="rgba" if has_alpha else "rgb24", threads=1)
-    except (av.FFmpegError, ValueError) as error:
-        raise BadRequestError(f"The clip's pixel format {frame.format.name} cannot be converted.") from error
-    image = to_rgb(Image.fromarray(array))
-    return resize(image if turn is None else image.transpose(turn), size)
-
-
-def _display_size(frame: VideoFrame, scan: demux.Scan, turn: Turn) -> Size:
-    """The frame's size upright and with square pixels: the side whose pixels are longer grows."""
-    aspect = scan.aspect if scan.aspect > 0 else 1
-    width = max(1, round(frame.width * max(aspect, 1)))
-    height = max(1, round(frame.height / min(aspect, 1)))
-    turns_sides = turn in (
-        Image.Transpose.ROTATE_90,
-        Image.Transpose.ROTATE_270,
-        Image.Transpose.TRANSPOSE,
-        Image.Transpose.TRANSVERSE,
-    )
-    return Size(width, height) if turns_sides else Size(height, width)
-
-
-def _turn(frame: VideoFrame) -> Turn:
-    """What makes the frame upright, from its display matrix, to the nearest quarter turn.
-
-    The matrix (row vectors, 16.16 fixed point) sends (x, y), y down, to (a*x + c*y, b*x + d*y).
-    """
-    side_data = cast("Mapping[str, bytes]", frame.side_data)
-    if "DISPLAYMATRIX" not in side_data:
-        return None
-    a, b, _, c, d = np.frombuffer(side_data["DISPLAYMATRIX"], dtype=np.int32)[:5].tolist()
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        return {
-            (True, False): Image.Transpose.FLIP_LEFT_RIGHT,
-            (False, True): Image.Transpose.FLIP_TOP_BOTTOM,
-            (True, True): Image.Transpose.ROTATE_180,
-        }.get((a < 0, d < 0))
-    return {
-        (False, True): Image.Transpose.ROTATE_270,
-        (True, False): Image.Transpose.ROTATE_90,
-        (False, False): Image.Transpose.TRANSPOSE,
-        (True, True): Image.Transpose.TRANSVERSE,
-    }[(b < 0, c < 0)]

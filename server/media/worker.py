@@ -2,7 +2,7 @@
 
 It handles hostile bytes, so it is started with a clean interpreter and an almost empty environment, may take only so
 much address space, opens no connection, and may be killed at any moment. It imports neither torch nor vllm nor
-fastapi. Twin that must agree: `server/media/pool.py`.
+fastapi. Twin that must agree: `server/media/process.py`.
 """
 
 import contextlib
@@ -21,11 +21,8 @@ import numpy as np
 from model_executor.geometry import TEMPORAL_PATCH_FRAMES, Grid, Size, image_grid
 from server.errors import ClientError
 from server.media import images, video
-from server.media.job import ClipBudget, Failed, ImageBudget, Job, NoSpace, Outcome, Prepared, Refused
+from server.media.job import READY, ClipBudget, Failed, ImageBudget, Job, NoSpace, Outcome, Prepared, Refused
 from server.media.patches import Rows, row_bytes, write_clip_frame, write_picture
-
-READY = b"ready\n"
-"""First line of a worker's output."""
 
 _GRACE_S = 5
 _HASH_BYTES = 1 << 20

@@ -304,7 +304,7 @@ def test_pictures_make_a_clip() -> None:
     Image.new("RGB", (60, 60)).save(other, "PNG")
     for file in (*files, other):
         file.seek(0)
-    with pytest.raises(BadRequestError, match="Frame 5 of the list cannot be used: it is 60x60 px, the first is 64x48"):
+    with pytest.raises(BadRequestError, match="Frame 5 of the list cannot be used. It is 60x60 px, the first is 64x48"):
         sample_frames([*files, other], TINY, open_writer)
 
 
