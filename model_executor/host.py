@@ -6,7 +6,7 @@ Run by `model_executor/supervisor.py`, never by hand:
 
 where N is an inherited end of a socket pair. It says `Ready` (or `Impossible`) there, serves until the other end hangs
 up or SIGTERM comes, and logs to stderr. Exit status: 0 when told to stop, EXIT_IMPOSSIBLE when no start can succeed,
-EXIT_LOST when vLLM's engine process was lost, 1 for anything unexpected.
+EXIT_LOST when vLLM's engine process was lost, EXIT_PROTOCOL when the other end talks nonsense, 1 for the unexpected.
 
 Order matters at the start: the environment before torch is imported (OpenMP reads it then), and vLLM's engine process
 forked before any thread exists.
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 EXIT_IMPOSSIBLE = 3
 EXIT_LOST = 4
+EXIT_PROTOCOL = 5
 _PR_SET_PDEATHSIG = 1
 
 
@@ -71,18 +72,19 @@ async def _serve(end: socket.socket, runner: "Runner", settings: EngineSettings)
     """Serve until the other side hangs up, SIGTERM comes, or the engine is lost."""
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    session = Session(await Channel.open(end), runner, settings.max_num_seqs + settings.max_num_waiting)
+    channel = await Channel.open(end)
+    session = Session(channel, runner, settings.max_num_seqs + settings.max_num_waiting)
     serving = asyncio.create_task(session.run())
     loss = asyncio.create_task(runner.wait_for_loss())
     stop = asyncio.create_task(stopped.wait())
     await asyncio.wait({serving, loss, stop}, return_when=asyncio.FIRST_COMPLETED)
+    channel.close()
     if loss.done():
         return EXIT_LOST
-    if serving.done():
-        serving.result()
-    serving.cancel()
-    await asyncio.wait({serving})
-    return 0
+    if not serving.done():
+        serving.cancel()
+        await asyncio.wait({serving})
+    return 0 if serving.cancelled() or serving.exception() is None else EXIT_PROTOCOL
 
 
 def _tie_lives(end: socket.socket) -> None:

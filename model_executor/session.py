@@ -9,7 +9,15 @@ import logging
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from model_executor.engine import Delta, EngineBusyError, EngineError, EngineStats, Prompt, SamplingLimits
+from model_executor.engine import (
+    Delta,
+    EngineBusyError,
+    EngineError,
+    EngineStats,
+    EngineUnavailableError,
+    Prompt,
+    SamplingLimits,
+)
 from model_executor.wire import (
     WINDOW,
     Abort,
@@ -113,6 +121,8 @@ class Session:
                 async for delta in deltas:
                     await credit.acquire()
                     await self._channel.send(Added(message.request_id, delta))
+        except EngineUnavailableError:
+            return  # the host is about to hang up, which tells every request at once
         except EngineError as error:
             failure = Failure.of(error)
         except Exception:

@@ -15,9 +15,7 @@ from model_executor.engine import (
     Delta,
     EngineBusyError,
     EngineError,
-    EngineState,
     EngineStats,
-    EngineUnavailableError,
     Prompt,
     RequestFailedError,
     RequestRefusedError,
@@ -80,7 +78,7 @@ class Added(msgspec.Struct, frozen=True, tag="added"):
 class Failure(msgspec.Struct, frozen=True):
     """An `EngineError` on the wire."""
 
-    kind: Literal["refused", "busy", "lost", "failed"]
+    kind: Literal["refused", "busy", "failed"]
     message: str
     param: str | None = None
     code: str | None = None
@@ -93,8 +91,6 @@ class Failure(msgspec.Struct, frozen=True):
                 return cls("refused", str(error), error.param, error.code)
             case EngineBusyError():
                 return cls("busy", str(error))
-            case EngineUnavailableError():
-                return cls("lost", str(error))
             case _:
                 return cls("failed", str(error))
 
@@ -105,8 +101,6 @@ class Failure(msgspec.Struct, frozen=True):
                 return RequestRefusedError(self.message, self.param, self.code)
             case "busy":
                 return EngineBusyError(self.message)
-            case "lost":
-                return EngineUnavailableError(self.message, EngineState.RESTARTING)
             case "failed":
                 return RequestFailedError(self.message)
 

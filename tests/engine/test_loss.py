@@ -6,6 +6,7 @@ import secrets
 import signal
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,15 @@ def engine_process(host: int) -> int:
     return next(each for each in descendants(host) if "EngineCore" in Path(f"/proc/{each}/cmdline").read_text())
 
 
-async def test_killed_processes_are_replaced_and_nothing_is_left(oracle: Oracle) -> None:
-    before = set(Path(tempfile.gettempdir()).glob("tessera-engine-*"))
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for temporary files of our own, with a name short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="loss-") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
+async def test_killed_processes_are_replaced_and_nothing_is_left(oracle: Oracle, temporary: Path) -> None:
     engine = EngineClient(oracle.folder, EngineSettings(dtype="float32", kv_cache_bytes=256 << 20))
     await engine.start()
     with pytest.raises(EngineUnavailableError) as loading:
@@ -74,7 +82,7 @@ async def test_killed_processes_are_replaced_and_nothing_is_left(oracle: Oracle)
     seen += [engine.process_id, *descendants(engine.process_id)]
     await engine.close()
     assert not [process_id for process_id in seen if alive(process_id)]
-    assert set(Path(tempfile.gettempdir()).glob("tessera-engine-*")) == before
+    assert list(temporary.iterdir()) == []
 
 
 async def test_impossible_settings_are_told_at_once_and_not_tried_again(oracle: Oracle) -> None:
