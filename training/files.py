@@ -45,6 +45,7 @@ def write_checkpoint(model: Model, recipe: Recipe, tokenizer_folder: Path, folde
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # safetensors writes for the owner only
     (folder / "tokenizer.json").write_bytes((tokenizer_folder / "tokenizer.json").read_bytes())
     tokenizer = Tokenizer(folder)
     _write(folder / "config.json", config(recipe.shape, tokenizer))
