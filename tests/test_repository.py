@@ -53,7 +53,7 @@ def test_imports_point_one_way(path: Path) -> None:
         if target == package or name == target:
             continue
         if package == "server":
-            assert name in SEAM or name == "model_executor.kernels", f"{path} imports {name}"
+            assert name in SEAM, f"{path} imports {name}"
         elif package == "training":
             assert name in PURE or target == "server", f"{path} imports {name}"
         else:
