@@ -113,6 +113,7 @@ def _prepare_environment(settings: EngineSettings, *, cpu: bool) -> None:
         "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",  # the model is a folder by now
+        "TRANSFORMERS_VERBOSITY": "error",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_PLUGINS": "tessera",
     }

@@ -39,7 +39,7 @@ from model_executor.qwen2_vl.processing import media_item
 _log = logging.getLogger(__name__)
 
 _DEATH_POLL_S = 0.05
-_STOP_TIMEOUT_S = 5
+_STOP_TIMEOUT_S = 2
 
 
 class Runner:
@@ -176,7 +176,7 @@ def _deltas(output: RequestOutput, limits: SamplingLimits) -> Iterator[Delta]:
 
 
 def _logprobs(choice: CompletionOutput, num_top: int) -> list[PositionLogprobs]:
-    """VLLM gives, per position, the sampled token and the `num_top` most likely ones in one dictionary."""
+    """From vLLM, per position: the sampled token and the `num_top` most likely ones in one dictionary."""
     positions = []
     for token_id, alternatives in zip(choice.token_ids, choice.logprobs or [], strict=True):
         ranked = sorted((item for item in alternatives.items() if item[1].rank <= num_top), key=lambda i: i[1].rank)

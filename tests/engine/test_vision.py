@@ -1,0 +1,116 @@
+"""The vision tower by itself against transformers' tower on the same weights."""
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from model_executor.geometry import Grid
+from tests.oracle import MEAN, STD, Oracle
+
+pytestmark = pytest.mark.engine
+
+GRIDS = [Grid(1, 4, 6), Grid(1, 4, 6), Grid(3, 2, 8), Grid(1, 10, 2), Grid(2, 2, 8)]
+NUM_FRAMES = [1, 1, 2, 1, 2]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The process group, of one, that parallel linears want."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # vLLM and torch warn of each other while they are imported
+        from vllm.config import VllmConfig, set_current_vllm_config
+        from vllm.distributed import (
+            cleanup_dist_env_and_memory,
+            init_distributed_environment,
+            initialize_model_parallel,
+        )
+
+        import model_executor.qwen2_vl.vision  # noqa: F401
+
+    with set_current_vllm_config(VllmConfig()):
+        store = tmp_path_factory.mktemp("store") / "store"
+        init_distributed_environment(1, 0, f"file://{store}", 0, "gloo")
+        initialize_model_parallel()
+        yield
+        cleanup_dist_env_and_memory()
+
+
+@pytest.fixture(scope="module")
+def tower(world: None, oracle: Oracle) -> nn.Module:
+    """Our tower with the oracle's weights."""
+    from vllm.model_executor.models.utils import AutoWeightsLoader
+
+    from model_executor.qwen2_vl.vision import PixelStatistics, VisionTower
+
+    theirs = oracle.network.model.visual
+    statistics = PixelStatistics((MEAN[0], MEAN[1], MEAN[2]), (STD[0], STD[1], STD[2]))
+    ours = VisionTower(theirs.config, statistics, "visual")
+    AutoWeightsLoader(ours).load_weights(theirs.state_dict().items())
+    for module in ours.modules():
+        if method := getattr(module, "quant_method", None):
+            method.process_weights_after_loading(module)
+    return ours
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[torch.Tensor]:
+    generator = np.random.default_rng(0)
+    sizes = [(grid.num_patches, 588 * frames) for grid, frames in zip(GRIDS, NUM_FRAMES, strict=True)]
+    return [torch.from_numpy(generator.integers(0, 256, size, dtype=np.uint8)) for size in sizes]
+
+
+def normalised(rows: torch.Tensor) -> torch.Tensor:
+    """As transformers takes them: float32 [P, 1176], a picture's one frame twice."""
+    frames = rows.shape[1] // 588
+    pixels = rows.numpy().reshape(-1, 3, frames, 196) / 255
+    scaled = (pixels - MEAN[:, None, None]) / STD[:, None, None]
+    return torch.from_numpy(np.repeat(scaled, 2 // frames, axis=2).reshape(-1, 1176).astype(np.float32))
+
+
+@torch.no_grad()
+def test_equals_transformers_for_pictures_and_clips_packed_together(
+    tower: nn.Module, oracle: Oracle, rows: list[torch.Tensor]
+) -> None:
+    grids = torch.tensor([(grid.t, grid.h, grid.w) for grid in GRIDS])
+    expected = oracle.network.model.visual(torch.cat([normalised(r) for r in rows]), grids).pooler_output
+    got = tower(rows, GRIDS)
+    assert [len(embeddings) for embeddings in got] == [grid.num_tokens for grid in GRIDS]
+    assert torch.allclose(torch.cat(got), expected, rtol=1e-4, atol=2e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("max_patches", [1, 24, 40, 10**9])
+def test_packing_changes_nothing(
+    tower: nn.Module, rows: list[torch.Tensor], max_patches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from model_executor.qwen2_vl import vision
+
+    alone = [tower([r], [grid])[0] for r, grid in zip(rows, GRIDS, strict=True)]
+    monkeypatch.setattr(vision, "MAX_PACK_PATCHES", max_patches)
+    for single, packed in zip(alone, tower(rows, GRIDS), strict=True):
+        assert torch.allclose(single, packed, rtol=1e-4, atol=2e-5)
+
+
+@torch.no_grad()
+def test_attention_stays_inside_a_temporal_slice(tower: nn.Module, rows: list[torch.Tensor]) -> None:
+    clip, grid = rows[2].clone(), GRIDS[2]
+    before = tower([clip], [grid])[0]
+    clip[: grid.h * grid.w] = 255 - clip[: grid.h * grid.w]
+    after = tower([clip], [grid])[0]
+    per_slice = grid.h * grid.w // 4
+    assert not torch.allclose(before[:per_slice], after[:per_slice], atol=1e-2)
+    assert torch.equal(before[per_slice:], after[per_slice:])
+
+
+def test_folded_patch_embedding_is_exact_to_float32(tower: nn.Module, oracle: Oracle, rows: list[torch.Tensor]) -> None:
+    weight = oracle.network.model.visual.patch_embed.proj.weight.double().flatten(1)
+    for medium in rows:
+        pixels = medium.numpy().reshape(-1, 3, medium.shape[1] // 588, 196) / 255
+        scaled = np.repeat((pixels - MEAN[:, None, None]) / STD[:, None, None], 1176 // medium.shape[1], axis=2)
+        exact = torch.from_numpy(scaled.reshape(-1, 1176)) @ weight.T
+        got = tower.patch_embed(medium).double()  # type: ignore[operator]
+        assert ((got - exact).abs().max() / exact.abs().max()) < 2e-6
