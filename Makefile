@@ -35,8 +35,8 @@ fmt: setup  ## format and mend what can be mended; write generated documentation
 	$(BIN)/python -m server.settings_docs --write
 
 bench: model  ## side-by-side measurements
-	@$(BIN)/python -m tests.bench $(ARGS)
-	@$(BIN)/python -m tests.bench.mrope
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench $(ARGS)
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.mrope
 
 lock:  ## write requirements/*.lock from what is installed in .venv
 	@$(BIN)/python requirements/lock.py

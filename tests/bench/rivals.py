@@ -26,7 +26,13 @@ def measure(model: Path) -> dict[str, float]:
             ids = prompt.expand(batch, -1)
 
             def decode(count: int, ids: torch.Tensor = ids) -> None:
-                network.generate(ids, max_new_tokens=count, min_new_tokens=count, do_sample=False)
+                network.generate(
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=count,
+                    min_new_tokens=count,
+                    do_sample=False,
+                )
 
             decode(4)
             longer, shorter = _seconds(lambda: decode(DECODE_TOKENS)), _seconds(lambda: decode(1))
@@ -47,7 +53,11 @@ def _picture_s(network: Any, tokenizer: Any, model: Path) -> float:
         text = f"<|im_start|>user\n<|vision_start|>{'<|image_pad|>' * count}<|vision_end|>{QUESTION}<|im_end|>\n"
         ids = torch.tensor([tokenizer.encode(f"{text}<|im_start|>assistant\n")])
         network.generate(
-            ids, mm_token_type_ids=(ids == network.config.image_token_id).long(), **inputs, max_new_tokens=1
+            ids,
+            attention_mask=torch.ones_like(ids),
+            mm_token_type_ids=(ids == network.config.image_token_id).long(),
+            **inputs,
+            max_new_tokens=1,
         )
         times.append(time.monotonic() - started)
     return statistics.median(times)
