@@ -10,9 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 
-from model_executor.client import EngineClient
-
 from model_executor.checkpoint import Checkpoint, read_checkpoint, resolve_checkpoint
+from model_executor.client import EngineClient
 from model_executor.tokens import Tokenizer
 from server.chat import ServedModel
 from server.media.service import MediaService
