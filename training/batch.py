@@ -67,6 +67,8 @@ class Batch:
     """[2, P]: row and column of each patch in its slice."""
     labels: Ints
     """[2, P / 4]: colour and symbol of each merged patch (`token_labels`)."""
+    places: Ints
+    """[3, P / 4]: slice, row and column of each merged patch."""
     placeholders: Ints
     """[P / 4]: index in the tokens of each merged patch."""
     token_ids: Ints
@@ -170,6 +172,7 @@ def collate(samples: Sequence[Encoded]) -> Batch:
             [np.zeros((2, 0), np.int64), *(patch_positions(g) for _, g, *_ in media)], axis=1
         ),
         labels=np.concatenate([np.zeros((2, 0), np.int64), *(labels for *_, labels in media)], axis=1),
+        places=np.concatenate([np.zeros((3, 0), np.int64), *(_places(grid) for _, grid, *_ in media)], axis=1),
         placeholders=_join([np.arange(start, start + grid.num_tokens) for _, grid, start, _ in media]),
         token_ids=_join([sample.token_ids for sample in samples]),
         positions=np.concatenate([sample.positions for sample in samples], axis=1),
@@ -203,6 +206,10 @@ def token_labels(medium: Medium, grid: Grid) -> Ints:
         labels[0, here] = UNTOLD if region.color is None else 1 + COLOR_LABELS.index(region.color)
         labels[1, here] = 1 + SYMBOL_LABELS.index(region.symbol)
     return labels.reshape(2, -1)
+
+
+def _places(grid: Grid) -> Ints:
+    return np.indices((grid.t, grid.h // 2, grid.w // 2)).reshape(3, -1).astype(np.int64)
 
 
 def patch_positions(grid: Grid) -> Ints:

@@ -48,9 +48,13 @@ def _training(run: Run) -> str:
         f"{run.step} of {run.num_steps} steps, "
         f"{run.seconds / 60:.0f} minutes on one core of a shared machine ({platform.machine()}), "
         f"seed {run.recipe.seed}. Neither a language model nor a vision tower was there to start from. So stage 0, "
-        f"which the paper does not need, warms up the vision tower: a linear layer that is thrown away afterwards "
-        f"names what each of its tokens shows. And stage 1 trains all parts, which the paper's does not. No sample "
-        f"was seen twice.\n\n![loss]({CURVE})\n\n"
+        f"which the paper does not need, warms up the vision tower: linear layers that are thrown away afterwards "
+        f"name what each of its tokens shows. Stage 1 trains all parts, which the paper's does not. And in the second "
+        f"half of stage 2, layers that are thrown away too tell slice, row and column of each token from the middle "
+        f"of the language model: only M-RoPE says where a token lies, and a model this small is slow to find that "
+        f"out from answers alone; theta was lowered there to {run.recipe.shape.rope_theta:g}, because positions here "
+        f"are small. No sample was seen twice.\n\n![loss]({CURVE})\n\nThe loss includes that of naming and "
+        f"placing where they take part.\n\n"
         f"Versions: Python {platform.python_version()}, {versions}.\n"
     )
 

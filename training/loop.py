@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from model_executor.tokens import Tokenizer
 from training.batch import Batch, collate, encode
 from training.data import draw_sample
-from training.model import Model, Naming
+from training.model import Model, Naming, Placing
 from training.optimizer import Optimizer
 from training.recipe import Recipe, Stage
 from training.vocabulary import save_tokenizer
@@ -100,8 +100,9 @@ class Run:
         """
         self.recipe, self.folder, self.step = recipe, folder, 0
         torch.manual_seed(recipe.seed)
-        self.model, self.naming = Model(recipe.shape), Naming(recipe.shape)
-        self.optimizer = Optimizer(self.model, self.naming, rates=recipe.optimizer)
+        self.model = Model(recipe.shape)
+        self.naming, self.placing = Naming(recipe.shape), Placing(recipe.shape)
+        self.optimizer = Optimizer(self.model, self.naming, self.placing, rates=recipe.optimizer)
         self.seconds = 0.0
         if not (folder / "tokenizer.json").exists():
             save_tokenizer(recipe, folder)
@@ -142,29 +143,34 @@ class Run:
     def train_step(self, batch: Batch, window: "_Window | None" = None) -> float:
         """One step; returns its loss in nats per (weighted) answer token."""
         stage, _ = stage_at(self.recipe, self.step)
+        self.model.model.theta = stage.rope_theta or self.recipe.shape.rope_theta
         for name, weight in self.model.named_parameters():
             weight.requires_grad_(not name.startswith(stage.frozen) if stage.frozen else True)
-        loss, right, named = self._losses(batch, stage)
+        loss, right, told = self._losses(batch, stage)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.max_gradient)
         self.optimizer.step(rate_at(self.recipe, self.step))
         self.step += 1
         if window is not None:
-            window.add(loss.item(), named, batch, right)
+            window.add(loss.item(), told, batch, right)
         return loss.item()
 
-    def _losses(self, batch: Batch, stage: Stage) -> tuple[Tensor, Tensor | None, float]:
-        """The loss; which answer tokens are right, bool [A]; the share of things named rightly."""
+    def _losses(self, batch: Batch, stage: Stage) -> tuple[Tensor, Tensor | None, dict[str, float]]:
+        """The loss; which answer tokens are right, bool [A]; the shares of tokens named and placed rightly."""
         seen = self.model.visual(batch) if len(batch.placeholders) else None
-        loss, right, named = torch.zeros(()), None, 0.0
+        loss, right, told = torch.zeros(()), None, {}
         if stage.answers:
-            logits, targets = self.model.answer(batch, seen), torch.from_numpy(batch.answer_ids)
+            logits, middle = self.model.answer(batch, seen)
+            targets = torch.from_numpy(batch.answer_ids)
             losses = F.cross_entropy(logits, targets, reduction="none")
             loss, right = (losses * exchange_weights(batch)).sum(), logits.argmax(-1) == targets
+            if seen is not None and stage.placing:
+                placing, told["placed"] = self.placing(batch, middle)
+                loss = loss + stage.placing * placing
         if seen is not None and stage.naming:
-            naming, named = self.naming(batch, seen)
+            naming, told["named"] = self.naming(batch, seen)
             loss = loss + stage.naming * naming
-        return loss, right, named
+        return loss, right, told
 
     def save(self) -> None:
         """Write everything a resumed run needs; an interrupted save leaves the one before."""
@@ -173,6 +179,7 @@ class Run:
             "seconds": self.seconds,
             "model": self.model.state_dict(),
             "naming": self.naming.state_dict(),
+            "placing": self.placing.state_dict(),
             "optimizer": self.optimizer.state(),
         }
         torch.save(state, self._save_path.with_suffix(".new"))
@@ -182,8 +189,13 @@ class Run:
         state = torch.load(self._save_path, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.naming.load_state_dict(state["naming"])
+        self.placing.load_state_dict(state["placing"])
         self.optimizer.load(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
+        log = self.folder / "log.jsonl"
+        if log.exists():  # what was logged after the save is done, and logged, again
+            lines = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= self.step]
+            log.write_text("".join(f"{line}\n" for line in lines))
 
     def _log(self, values: dict[str, Any], stage: Stage) -> None:
         entry = {"step": self.step, "stage": stage.name, "seconds": round(self.seconds, 1), **values}
@@ -197,13 +209,14 @@ class _Window:
     def __init__(self) -> None:
         self.steps_ever = 0
         self.losses: list[float] = []
-        self.named: list[float] = []
+        self.told: dict[str, list[float]] = {}
         self.right: dict[str, list[bool]] = {}
 
-    def add(self, loss: float, named: float, batch: Batch, right: Tensor | None) -> None:
+    def add(self, loss: float, told: dict[str, float], batch: Batch, right: Tensor | None) -> None:
         self.steps_ever += 1
         self.losses.append(loss)
-        self.named.append(named)
+        for what, share in told.items():
+            self.told.setdefault(what, []).append(share)
         if right is None:
             return
         wrong = np.bincount(batch.answer_exchange, ~right.numpy(), minlength=len(batch.tasks))
@@ -212,7 +225,7 @@ class _Window:
 
     def close(self) -> dict[str, Any]:
         exact = {task: round(float(np.mean(values)), 4) for task, values in sorted(self.right.items())}
-        loss, named = (round(float(np.mean(values)), 5) for values in (self.losses, self.named))
-        values = {"loss": loss, "named": named, "exact": exact}
-        self.losses, self.named, self.right = [], [], {}
+        told = {what: round(float(np.mean(shares)), 4) for what, shares in self.told.items()}
+        values = {"loss": round(float(np.mean(self.losses)), 5), **told, "exact": exact}
+        self.losses, self.told, self.right = [], {}, {}
         return values

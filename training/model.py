@@ -20,6 +20,8 @@ from training.recipe import Shape
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 PATCH_PX = 14
+MAX_PLACE = 12
+"""Rows, columns and slices that `Placing` tells apart; the last stands for all beyond."""
 GROUP_SAMPLES = 8
 """Sequences that are padded to one length for attention."""
 
@@ -106,7 +108,7 @@ class VisionAttention(nn.Module):
         self.proj = nn.Linear(size, size)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, where: Layout) -> Tensor:
-        """X [P, size]; cos and sin [P, head dim]."""
+        """Rows x [P, size]; cos and sin [P, head dim]."""
         q, k, v = self.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)
         out: Tensor = self.proj(attend(rotate(q, cos, sin), rotate(k, cos, sin), v, where))
         return out
@@ -122,7 +124,7 @@ class VisionMlp(nn.Module):
         self.fc2 = nn.Linear(ratio * size, size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """X [P, size]."""
+        """Rows x [P, size]."""
         x = self.fc1(x)
         out: Tensor = self.fc2(x * torch.sigmoid(1.702 * x))
         return out
@@ -140,7 +142,7 @@ class VisionBlock(nn.Module):
         self.mlp = VisionMlp(shape.vision_size, shape.vision_mlp_ratio)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, where: Layout) -> Tensor:
-        """X [P, size]."""
+        """Rows x [P, size]."""
         x = x + self.attn(self.norm1(x), cos, sin, where)
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
@@ -201,7 +203,7 @@ class Merger(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(4 * size, 4 * size), nn.GELU(), nn.Linear(4 * size, hidden_size))
 
     def forward(self, x: Tensor) -> Tensor:
-        """X [P, size] to [P / 4, hidden size]."""
+        """Rows x [P, size] to [P / 4, hidden size]."""
         merged: Tensor = self.mlp(self.ln_q(x).view(-1, 4 * x.shape[1]))
         return merged
 
@@ -255,7 +257,7 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(shape.num_heads * self.dim, shape.hidden_size, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, where: Layout) -> Tensor:
-        """X [T, hidden size]; cos and sin [T, head dim]."""
+        """Rows x [T, hidden size]; cos and sin [T, head dim]."""
         q, k, v = (proj(x).view(len(x), -1, self.dim) for proj in (self.q_proj, self.k_proj, self.v_proj))
         out: Tensor = self.o_proj(attend(rotate(q, cos, sin), rotate(k, cos, sin), v, where))
         return out
@@ -272,7 +274,7 @@ class Mlp(nn.Module):
         self.down_proj = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """X [T, hidden size]."""
+        """Rows x [T, hidden size]."""
         out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
         return out
 
@@ -289,7 +291,7 @@ class Block(nn.Module):
         self.mlp = Mlp(shape)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, where: Layout) -> Tensor:
-        """X [T, hidden size]."""
+        """Rows x [T, hidden size]."""
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, where)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
@@ -314,14 +316,16 @@ class Language(nn.Module):
         chosen = torch.cat([part[axis] for axis, part in enumerate(torch.split(angles, self.section, dim=-1))], dim=-1)
         return torch.cat([chosen, chosen], dim=-1)
 
-    def forward(self, x: Tensor, positions: Tensor, where: Layout) -> Tensor:
-        """X [T, hidden size], positions [3, T]."""
+    def forward(self, x: Tensor, positions: Tensor, where: Layout) -> tuple[Tensor, Tensor]:
+        """Rows [T, hidden size] at positions [3, T] to the last layer's result, normed, and the middle layer's."""
         angles = self.angles(positions)
         cos, sin = angles.cos(), angles.sin()
-        for layer in self.layers:
+        middle = x
+        for number, layer in enumerate(self.layers, start=1):
             x = layer(x, cos, sin, where)
-        out: Tensor = self.norm(x)
-        return out
+            if number == len(self.layers) // 2:
+                middle = x
+        return self.norm(x), middle
 
 
 class Naming(nn.Module):
@@ -345,6 +349,27 @@ class Naming(nn.Module):
         things = symbols > 0
         right = (named.argmax(-1)[things] == symbols[things]).float().mean().item() if things.any() else 0.0
         return torch.stack([*losses, seen.sum() * 0]).sum(), right
+
+
+class Placing(nn.Module):
+    """Tells slice, row and column of each token from the middle of the language model; thrown away afterwards.
+
+    Nothing but M-RoPE says where a token lies: on an even background the vision tower, whose rotary positions are
+    relative, gives every token the same. A language model that has to find this out from answers alone takes long.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        """Args: shape: the model's."""
+        super().__init__()
+        self.axes = nn.ModuleList(nn.Linear(shape.hidden_size, MAX_PLACE) for _ in range(3))
+
+    def forward(self, batch: Batch, middle: Tensor) -> tuple[Tensor, float]:
+        """Loss of placing `middle` [M, hidden size], and the share of tokens placed rightly in row and column."""
+        truth = torch.from_numpy(batch.places).clamp(max=MAX_PLACE - 1)
+        guesses = [axis(middle) for axis in self.axes]
+        losses = [F.cross_entropy(guess, place) for guess, place in zip(guesses, truth, strict=True)]
+        right = (guesses[1].argmax(-1) == truth[1]) & (guesses[2].argmax(-1) == truth[2])
+        return torch.stack(losses).sum(), right.float().mean().item()
 
 
 def _mostly_things(logits: Tensor) -> Tensor:
@@ -381,15 +406,20 @@ class Model(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [A, vocabulary] of the answer tokens."""
-        return self.answer(batch, self.visual(batch) if len(batch.placeholders) else None)
+        return self.answer(batch, self.visual(batch) if len(batch.placeholders) else None)[0]
 
-    def answer(self, batch: Batch, seen: Tensor | None) -> Tensor:
-        """Logits [A, vocabulary] of the answer tokens, given what the vision tower made of the media."""
+    def answer(self, batch: Batch, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Answer the questions, given what the vision tower made of the media.
+
+        Returns:
+            Logits [A, vocabulary] of the answer tokens, and what half of the layers made of the placeholders
+            [M, hidden size].
+        """
         x = self.model.embed_tokens(torch.from_numpy(batch.token_ids))
         if seen is not None:
             x = x.index_copy(0, torch.from_numpy(batch.placeholders), seen)
         lengths = batch.sample_tokens
         order = np.array_split(np.arange(len(lengths)), max(1, len(lengths) // GROUP_SAMPLES))
-        x = self.model(x, torch.from_numpy(batch.positions), layout(lengths, batch.branches, order))
+        x, middle = self.model(x, torch.from_numpy(batch.positions), layout(lengths, batch.branches, order))
         logits: Tensor = self.lm_head(x.index_select(0, torch.from_numpy(batch.answer_index)))
-        return logits
+        return logits, middle.index_select(0, torch.from_numpy(batch.placeholders))
