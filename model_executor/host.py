@@ -107,8 +107,9 @@ def _allow_many_files() -> None:
 
 def _prepare_environment(settings: EngineSettings, *, cpu: bool) -> None:
     """Set what torch, OpenMP and vLLM read when they are imported."""
+    num_workers = settings.tensor_parallel_size * settings.pipeline_parallel_size
     wanted = {
-        "OMP_NUM_THREADS": str(settings.num_threads or num_cores()),
+        "OMP_NUM_THREADS": str(settings.num_threads or max(1, num_cores() // num_workers)),
         # Threads that spin while they wait make every step several times slower once something else wants the core.
         "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
@@ -120,11 +121,9 @@ def _prepare_environment(settings: EngineSettings, *, cpu: bool) -> None:
     if cpu:
         # Otherwise the first request with log-probabilities compiles for a quarter of a minute.
         wanted["TORCH_COMPILE_DISABLE"] = "1"
+        wanted["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # the cores are shared with the media workers
     if settings.runs_single(cpu=cpu):
-        wanted["VLLM_ENABLE_V1_MULTIPROCESSING"] = (
-            "0"  # else the CPU platform takes the worker out of the engine process
-        )
-        wanted["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        wanted["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # else the CPU platform moves the worker to a third process
     os.environ.update(wanted)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 

@@ -39,6 +39,8 @@ def launch(checkpoint: Checkpoint, settings: EngineSettings, *, cpu: bool) -> tu
     single = settings.runs_single(cpu=cpu)
     if single and settings.tensor_parallel_size * settings.pipeline_parallel_size > 1:
         raise SettingsError("TESSERA_ENGINE__PROCESS_LAYOUT=single runs on one device; use multi for several")
+    if cpu and settings.pipeline_parallel_size > 1:
+        raise SettingsError("TESSERA_ENGINE__PIPELINE_PARALLEL_SIZE above 1 needs GPUs")
     try:
         config = _arguments(checkpoint, settings, cpu=cpu, single=single).create_engine_config()
     except ValueError as error:

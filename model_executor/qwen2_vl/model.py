@@ -56,6 +56,7 @@ class Qwen2VL(nn.Module, SupportsMultiModal, SupportsMRoPE, SupportsPP, Supports
         checkpoint = read_checkpoint(Path(model_config.model))
         statistics = PixelStatistics(checkpoint.image_mean, checkpoint.image_std)
         rotary = TextRotary(text, model_config.max_model_len)
+        self.config = config  # vLLM asks for it when it puts adapters in
         self.encoded_paths: set[str] = set()  # read and emptied by worker.EncodedMedia
         self.visual = VisionTower(config.vision_config, statistics, maybe_prefix(prefix, "visual"))
         self.model = Qwen2Model(

@@ -1,6 +1,7 @@
 """Two real engines on two checkpoints that differ in everything a released one may differ in."""
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,14 @@ from tests.oracle import Oracle
 from training.random_checkpoint import CheckpointShape, TextShape, VisionShape, write_random_checkpoint
 
 START_TIMEOUT_S = 240
+
+
+@pytest.fixture(scope="session")
+def vllm_imported() -> None:
+    """For tests that look inside: vLLM in this process, which takes some ten seconds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # vLLM and torch warn of each other while they are imported
+        import model_executor.qwen2_vl.model  # noqa: F401
 
 
 async def ready(engine: EngineClient) -> None:

@@ -1,6 +1,5 @@
 """The vision tower by itself against transformers' tower on the same weights."""
 
-import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,18 +17,10 @@ NUM_FRAMES = [1, 1, 2, 1, 2]
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def world(vllm_imported: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The process group, of one, that parallel linears want."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # vLLM and torch warn of each other while they are imported
-        from vllm.config import VllmConfig, set_current_vllm_config
-        from vllm.distributed import (
-            cleanup_dist_env_and_memory,
-            init_distributed_environment,
-            initialize_model_parallel,
-        )
-
-        import model_executor.qwen2_vl.vision  # noqa: F401
+    from vllm.config import VllmConfig, set_current_vllm_config
+    from vllm.distributed import cleanup_dist_env_and_memory, init_distributed_environment, initialize_model_parallel
 
     with set_current_vllm_config(VllmConfig()):
         store = tmp_path_factory.mktemp("store") / "store"
