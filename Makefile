@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup serve test check fmt bench docs lock model clean
+.PHONY: help setup serve test check fmt bench train train-quick lock model clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -37,6 +37,12 @@ fmt: setup  ## format and mend what can be mended; write generated documentation
 bench: model  ## side-by-side measurements
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench $(ARGS)
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.mrope
+
+train: setup  ## train our own small model, or go on with it (hours; in runs/)
+	@$(BIN)/python -m training train
+
+train-quick: setup  ## the same recipe cut down to minutes
+	@$(BIN)/python -m training quick
 
 lock:  ## write requirements/*.lock from what is installed in .venv
 	@$(BIN)/python requirements/lock.py
