@@ -72,7 +72,7 @@ async def test_killed_processes_are_replaced_and_nothing_is_left(oracle: Oracle,
             with pytest.raises(EngineUnavailableError) as lost:
                 _ = [delta async for delta in answer]
             assert lost.value.state is EngineState.RESTARTING
-        assert time.monotonic() - killed_s < 2
+        assert time.monotonic() - killed_s < 20  # at once; not when the next engine is up
         with pytest.raises(EngineUnavailableError):
             await engine.stats()
         await ready(engine)

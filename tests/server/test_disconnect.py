@@ -65,7 +65,7 @@ async def test_cancels_the_work_of_a_client_that_left() -> None:
     await started.wait()
     assert not cancelled.is_set()
     client.leave()
-    await asyncio.wait_for(serving, 1)
+    await asyncio.wait_for(serving, 10)
     assert cancelled.is_set()
 
 
@@ -73,7 +73,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error() -> N
     async def work(_: bytes) -> None:
         pytest.fail("the body never came")
 
-    await asyncio.wait_for(application(work)(SCOPE, Client(b"ab", leaves_early=True).receive, ignore), 1)
+    await asyncio.wait_for(application(work)(SCOPE, Client(b"ab", leaves_early=True).receive, ignore), 10)
 
 
 async def test_errors_of_the_work_come_out() -> None:
@@ -115,5 +115,5 @@ async def test_work_that_waits_for_the_departure_itself_hears_of_it() -> None:
 
     client = Client(b"")
     client.leave()
-    await asyncio.wait_for(Disconnect(app)(SCOPE, client.receive, ignore), 1)
+    await asyncio.wait_for(Disconnect(app)(SCOPE, client.receive, ignore), 10)
     assert heard == ["body", "gone"]

