@@ -188,8 +188,8 @@ PLACE = replace(UNDERSTAND, name="2 place", steps=300, lr=(1.0, 1.0, 1.0), placi
 SETTLE = replace(
     PLACE,
     name="2 settle",
-    steps=500,
-    lr=(0.8, 0.0, 0.08),
+    steps=300,
+    lr=(0.8, 0.0, 0.368),
     things=(4, 3, 2, 1, 1, 1),
     letters=(3, 3, 2, 2, 1, 1),
     words=0.25,
@@ -199,8 +199,8 @@ SETTLE = replace(
 TALK = Stage(
     name="3 talk",
     frozen=("visual.",),
-    steps=120,
-    lr=(0.08, 0.0, 0.0),
+    steps=100,
+    lr=(0.3, 0.0, 0.0),
     samples={
         "scene": 0.36,
         "reading": 0.2,
