@@ -14,10 +14,10 @@ help:  ## this list
 setup:  ## environment in .venv (DEVICE=cuda for NVIDIA GPUs)
 	@VENV=$(VENV) requirements/setup.sh $(DEVICE) dev
 
-model: setup  ## the small model that is served when none is named
+model: setup  ## a small random model of the true architecture, in models/random
 	@[ -f models/random/config.json ] || $(BIN)/python -m training.random_checkpoint --out models/random
 
-serve: model  ## serve (settings: TESSERA_* variables, or ARGS="--port 9000")
+serve: setup  ## serve (settings: TESSERA_* variables, or ARGS="--port 9000")
 	@exec $(BIN)/tessera serve $(ARGS)
 
 test: setup  ## all tests (ARGS="-m 'not engine'" for the quick ones)

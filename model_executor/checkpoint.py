@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model_executor.geometry import TOKEN_PX, VIDEO_FRAME_MIN_PIXELS
+from model_executor.geometry import TOKEN_PX, VIDEO_FRAME_MAX_PIXELS, VIDEO_FRAME_MIN_PIXELS
 
 ARCHITECTURE = "Qwen2VLForConditionalGeneration"
+BUNDLED_MODEL = "tessera-tiny"
+"""Name of the checkpoint that ships with the project."""
+_BUNDLE = Path(__file__).parent.parent / "training" / "bundle"
 DEFAULT_IMAGE_MIN_PIXELS = 4 * TOKEN_PX
 DEFAULT_IMAGE_MAX_PIXELS = 16_384 * TOKEN_PX
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -33,6 +36,8 @@ class Checkpoint:
     """Limits of a resized picture's area, as the model was trained."""
     video_min_pixels: int
     """Lower limit of a resized frame's area; gives way to the token cap."""
+    video_max_pixels: int
+    """Upper limit of a resized frame's area, besides those of `geometry.video_size`."""
     image_mean: tuple[float, float, float]
     image_std: tuple[float, float, float]
     """Per channel, of pixels in 0..1: what the model was trained to see subtracted and divided by."""
@@ -43,14 +48,14 @@ class Checkpoint:
 
 
 def resolve_checkpoint(model: str) -> Path:
-    """The local folder of `model`: the folder itself, or the files of a hub id, downloaded once.
+    """The local folder of `model`: a folder, the bundled model by its name, or a hub id, downloaded once.
 
     Blocks while it downloads.
 
     Raises:
         CheckpointError: neither a folder nor a hub id that can be fetched.
     """
-    folder = Path(model).expanduser()
+    folder = _BUNDLE if model == BUNDLED_MODEL else Path(model).expanduser()
     if folder.is_dir():
         return folder
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
@@ -86,6 +91,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         image_min_pixels=_pixels(image, "min_pixels", "shortest_edge", DEFAULT_IMAGE_MIN_PIXELS),
         image_max_pixels=_pixels(image, "max_pixels", "longest_edge", DEFAULT_IMAGE_MAX_PIXELS),
         video_min_pixels=_pixels(video, "min_pixels", "shortest_edge", VIDEO_FRAME_MIN_PIXELS),
+        video_max_pixels=_pixels(video, "max_pixels", "longest_edge", VIDEO_FRAME_MAX_PIXELS),
         image_mean=_channels(image, "image_mean", CLIP_MEAN),
         image_std=_channels(image, "image_std", CLIP_STD),
         end_token_ids=tuple(ends) if isinstance(ends, list) else (ends,),

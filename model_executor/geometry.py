@@ -103,9 +103,9 @@ def fit(height: int, width: int, *, min_pixels: int, max_pixels: int) -> Size:
     size = smart_resize(height, width, min_pixels=min(min_pixels, max_pixels), max_pixels=max_pixels)
     if size.height * size.width <= max_pixels:
         return size
-    if size.height <= size.width:
-        return Size(size.height, _floor(max_pixels / size.height))
-    return Size(_floor(max_pixels / size.width), size.width)
+    shorter = min(size.height, size.width, _floor(math.sqrt(max_pixels)))
+    longer = _floor(max_pixels / shorter)
+    return Size(shorter, longer) if size.height <= size.width else Size(longer, shorter)
 
 
 def image_grid(size: Size) -> Grid:

@@ -27,6 +27,11 @@ SETTLED_S = 60.0
 """A host that has served this long is not blamed for earlier losses."""
 STOP_TIMEOUT_S = 10.0
 """What a host gets between SIGTERM and SIGKILL."""
+_GROUP_POLL_S = 0.05
+_GROUP_POLLS = 60
+"""What a host started gets between SIGTERM and SIGKILL, in polls."""
+_GROUP_END_S = 2.0
+"""What killed processes get to disappear."""
 _LAST_WORDS_S = 1.0
 """What a host that has ended may still have in the socket is read for so long."""
 
@@ -159,13 +164,17 @@ class Supervisor:
 
 
 async def _stop(process: Process, ended: "asyncio.Task[int]") -> None:
-    """End a host, gently first, and then whatever is left of its process group."""
+    """End a host, gently first, and then whatever is left of its process group; returns when that is gone."""
     if not ended.done():
         process.terminate()
         await asyncio.wait({ended}, timeout=STOP_TIMEOUT_S)
     try:
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # nothing was left
+        async with asyncio.timeout(_GROUP_END_S):
+            while True:  # processes that are not our children cannot be waited for
+                os.killpg(process.pid, 0)
+                await asyncio.sleep(0.01)
+    except (ProcessLookupError, TimeoutError):
+        return  # nothing is left, or only what nobody reaps
     finally:
         await ended

@@ -37,6 +37,7 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
             image_min_pixels=checkpoint.image_min_pixels,
             image_max_pixels=checkpoint.image_max_pixels,
             video_min_pixels=checkpoint.video_min_pixels,
+            video_max_pixels=checkpoint.video_max_pixels,
         )
         await media.start()
         stack.push_async_callback(media.close)

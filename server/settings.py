@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
+from model_executor.checkpoint import BUNDLED_MODEL
 from model_executor.engine import EngineSettings
 
 _SECTION = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -79,8 +80,8 @@ class Settings(BaseSettings):
     """Address to listen on."""
     port: int = Field(default=8000, ge=0, le=65_535)
     """Port to listen on; 0 takes a free one and prints it."""
-    model: str = "models/random"
-    """Checkpoint folder, or a hub id such as `Qwen/Qwen2-VL-2B-Instruct`."""
+    model: str = BUNDLED_MODEL
+    """Checkpoint folder, hub id such as `Qwen/Qwen2-VL-2B-Instruct`, or the name of the model that ships along."""
     served_model_name: str | None = None
     """Name clients use for the model. Unset: the last part of `model`."""
     api_key: SecretStr | None = None

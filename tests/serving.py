@@ -22,18 +22,17 @@ class RunningServer:
     """Starts on entry, stops by its pid on exit.
 
     Args:
-        model: checkpoint folder.
+        model: checkpoint folder, served as `tessera-test`; None for what the server serves by itself.
         settings: further `TESSERA_*` variables.
         ready: wait until the model answers, not only until the port is open.
     """
 
-    def __init__(self, model: Path, settings: Mapping[str, str] | None = None, *, ready: bool = True) -> None:
+    def __init__(self, model: Path | None, settings: Mapping[str, str] | None = None, *, ready: bool = True) -> None:
         """See the class."""
         self._ready = ready
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("TESSERA_")},
-            "TESSERA_MODEL": str(model),
-            "TESSERA_SERVED_MODEL_NAME": "tessera-test",
+            **({} if model is None else {"TESSERA_MODEL": str(model), "TESSERA_SERVED_MODEL_NAME": "tessera-test"}),
             "TESSERA_PORT": "0",
             "TESSERA_HOST": "127.0.0.1",
             **(settings or {}),

@@ -27,6 +27,7 @@ class CheckpointLimits:
     image_min_pixels: int
     image_max_pixels: int
     video_min_pixels: int
+    video_max_pixels: int
 
 
 def image_budget(part: MediaPart, settings: MediaSettings, checkpoint: CheckpointLimits) -> ImageBudget:
@@ -68,7 +69,7 @@ def clip_budget(part: MediaPart, settings: MediaSettings, checkpoint: Checkpoint
         min_frames=VIDEO_MIN_FRAMES if limits.min_frames is None else limits.min_frames,
         max_frames=_least(limits.max_frames, max_frames),
         min_pixels=checkpoint.video_min_pixels if limits.min_pixels is None else limits.min_pixels,
-        max_pixels=MAX_CLIENT_INTEGER if limits.max_pixels is None else limits.max_pixels,
+        max_pixels=_least(limits.max_pixels, checkpoint.video_max_pixels),
         total_pixels=_least(limits.total_pixels, settings.max_video_tokens * TOKEN_PX),
         resized=_resized(part),
         start_s=limits.video_start_s,

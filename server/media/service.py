@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from model_executor.geometry import TEMPORAL_PATCH_FRAMES, TOKEN_PX, VIDEO_FRAME_MIN_PIXELS, Grid, Size
+from model_executor.geometry import (
+    TEMPORAL_PATCH_FRAMES,
+    TOKEN_PX,
+    VIDEO_FRAME_MAX_PIXELS,
+    VIDEO_FRAME_MIN_PIXELS,
+    Grid,
+    Size,
+)
 from server.errors import BadRequestError
 from server.media.budget import CheckpointLimits, clip_budget, image_budget
 from server.media.fetch import Fetcher
@@ -58,6 +65,7 @@ class MediaService:
         image_min_pixels: the checkpoint's, per picture.
         image_max_pixels: the checkpoint's, per picture.
         video_min_pixels: the checkpoint's, per frame of a clip; gives way where a clip has many frames.
+        video_max_pixels: the checkpoint's, per frame of a clip.
         shared_memory: file system of the patches; the engine must see it, too.
     """
 
@@ -68,11 +76,12 @@ class MediaService:
         image_min_pixels: int,
         image_max_pixels: int,
         video_min_pixels: int = VIDEO_FRAME_MIN_PIXELS,
+        video_max_pixels: int = VIDEO_FRAME_MAX_PIXELS,
         shared_memory: Path = SHARED_MEMORY,
     ) -> None:
         """See the class."""
         self._settings = settings
-        self._checkpoint = CheckpointLimits(image_min_pixels, image_max_pixels, video_min_pixels)
+        self._checkpoint = CheckpointLimits(image_min_pixels, image_max_pixels, video_min_pixels, video_max_pixels)
         self._shared_memory = shared_memory
         self._stack = contextlib.AsyncExitStack()
         self._folder: SharedFolder

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from model_executor.checkpoint import CheckpointError, read_checkpoint, resolve_checkpoint
+from model_executor.checkpoint import BUNDLED_MODEL, CheckpointError, read_checkpoint, resolve_checkpoint
 
 Edit = Callable[[str, dict[str, Any]], None]
 
@@ -34,7 +34,7 @@ def test_reads_limits_end_tokens_and_template(folder: Path) -> None:
     checkpoint = read_checkpoint(folder)
     assert checkpoint.max_model_len == 32_768
     assert (checkpoint.image_min_pixels, checkpoint.image_max_pixels) == (3136, 12_845_056)
-    assert checkpoint.video_min_pixels == 100_352
+    assert (checkpoint.video_min_pixels, checkpoint.video_max_pixels) == (100_352, 602_112)
     assert checkpoint.end_token_ids == (151645, 151643)
     assert checkpoint.chat_template is not None and "<|im_start|>" in checkpoint.chat_template
 
@@ -47,11 +47,12 @@ def test_a_template_file_wins_over_the_tokenizer_config(folder: Path) -> None:
 def test_reads_both_generations_of_pixel_limits_and_config(folder: Path, edit: Edit) -> None:
     size = {"shortest_edge": 784, "longest_edge": 7840}
     edit("preprocessor_config.json", {"min_pixels": None, "max_pixels": None, "size": size})
-    edit("video_preprocessor_config.json", {"min_pixels": 1568})
+    edit("video_preprocessor_config.json", {"min_pixels": 1568, "size": {"longest_edge": 15_680}})
     edit("config.json", {"max_position_embeddings": None, "text_config": {"max_position_embeddings": 4096}})
     checkpoint = read_checkpoint(folder)
     assert (checkpoint.image_min_pixels, checkpoint.image_max_pixels) == (784, 7840)
-    assert (checkpoint.video_min_pixels, checkpoint.max_model_len) == (1568, 4096)
+    assert (checkpoint.video_min_pixels, checkpoint.video_max_pixels) == (1568, 15_680)
+    assert checkpoint.max_model_len == 4096
 
 
 def test_without_optional_files_the_release_defaults_hold(folder: Path) -> None:
@@ -87,6 +88,10 @@ def test_refuses_a_file_that_is_not_json(folder: Path) -> None:
     (folder / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="not JSON"):
         read_checkpoint(folder)
+
+
+def test_resolves_the_name_of_the_bundled_model() -> None:
+    assert read_checkpoint(resolve_checkpoint(BUNDLED_MODEL)).max_model_len >= 20_480
 
 
 def test_resolves_a_folder_to_itself(folder: Path) -> None:

@@ -4,7 +4,7 @@ import math
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from model_executor.geometry import (
@@ -98,6 +98,8 @@ def test_refuses_an_empty_picture() -> None:
 
 
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 100_000), st.integers(0, 100_000))
+@example(2, 2, 785, 785)
+@example(400, 2, 5000, 5000)
 def test_fit_never_exceeds_its_upper_limit(height: int, width: int, low: int, top: int) -> None:
     if max(height, width) <= 200 * min(height, width):
         size = fit(height, width, min_pixels=low, max_pixels=top)

@@ -10,7 +10,9 @@ from server.media.budget import CheckpointLimits, clip_budget, image_budget
 from server.media.part import MediaPart, PixelLimits
 from server.settings import MediaSettings
 
-CHECKPOINT = CheckpointLimits(image_min_pixels=3136, image_max_pixels=1_000_000, video_min_pixels=100_352)
+CHECKPOINT = CheckpointLimits(
+    image_min_pixels=3136, image_max_pixels=1_000_000, video_min_pixels=100_352, video_max_pixels=400_000
+)
 SETTINGS = MediaSettings(max_image_pixels=2_000_000, max_video_tokens=8000, max_video_frames=600)
 
 
@@ -28,7 +30,7 @@ def test_defaults_are_the_smaller_of_server_and_checkpoint() -> None:
     assert image_budget(image_part(), MediaSettings(max_image_pixels=784), CHECKPOINT).max_pixels == 784
     clip = clip_budget(clip_part(), SETTINGS, CHECKPOINT)
     assert (clip.fps, clip.min_frames, clip.max_frames) == (2.0, 4, 600)
-    assert (clip.min_pixels, clip.total_pixels) == (100_352, 8000 * 784)
+    assert (clip.min_pixels, clip.max_pixels, clip.total_pixels) == (100_352, 400_000, 8000 * 784)
 
 
 def test_wishes_above_the_limits_are_clamped() -> None:
@@ -41,8 +43,11 @@ def test_wishes_above_the_limits_are_clamped() -> None:
 def test_wishes_within_the_limits_are_followed() -> None:
     image = image_budget(image_part(max_pixels=64 * 784, resized_height=280, resized_width=560), SETTINGS, CHECKPOINT)
     assert (image.max_pixels, image.resized) == (64 * 784, (280, 560))
-    clip = clip_budget(clip_part(fps=0.5, min_frames=2, video_start_s=1.0, video_end_s=2.0), SETTINGS, CHECKPOINT)
-    assert (clip.fps, clip.min_frames, clip.start_s, clip.end_s) == (0.5, 2, 1.0, 2.0)
+    clip = clip_budget(
+        clip_part(fps=0.5, min_frames=2, max_pixels=784, video_start_s=1.0, video_end_s=2.0), SETTINGS, CHECKPOINT
+    )
+    assert (clip.fps, clip.min_frames, clip.max_pixels) == (0.5, 2, 784)
+    assert (clip.start_s, clip.end_s) == (1.0, 2.0)
 
 
 def test_few_tokens_allow_few_frames() -> None:
