@@ -6,7 +6,7 @@ from typing import Any
 
 from training.evaluate import KIND_OF_TASK, cases
 from training.loop import Run
-from training.recipe import Recipe, Stage
+from training.recipe import Stage
 
 CURVE = "loss.png"
 _VERSIONS = ("torch", "numpy", "pillow", "tokenizers", "safetensors", "matplotlib", "scikit-learn", "scikit-image")
@@ -30,7 +30,7 @@ def card(run: Run, measured: dict[str, Any]) -> str:
         _training(run),
         _accuracy(measured),
         _ablations(measured),
-        _limits(run.recipe),
+        _limits(run, measured),
         _examples(run.recipe.stages[-1]),
     ]
     return "\n".join(section for section in sections if section)
@@ -53,8 +53,8 @@ def _training(run: Run) -> str:
         f"half of stage 2, layers that are thrown away too tell slice, row and column of each token from the middle "
         f"of the language model: only M-RoPE says where a token lies, and a model this small is slow to find that "
         f"out from answers alone; theta was lowered there to {run.recipe.shape.rope_theta:g}, because positions here "
-        f"are small. No sample was seen twice.\n\n![loss]({CURVE})\n\nThe loss includes that of naming and "
-        f"placing where they take part.\n\n"
+        f"are small. No sample was seen twice. The lengths of the stages were set while the run went on.\n\n"
+        f"![loss]({CURVE})\n\nThe loss includes that of naming and placing where they take part.\n\n"
         f"Versions: Python {platform.python_version()}, {versions}.\n"
     )
 
@@ -108,10 +108,17 @@ def _ablations(measured: dict[str, Any]) -> str:
     )
 
 
-def _limits(recipe: Recipe) -> str:
-    low, high = recipe.stages[-1].clip_frames
+def _limits(run: Run, measured: dict[str, Any]) -> str:
+    low, high = run.recipe.stages[-1].clip_frames
+    weak = [task for task, share in measured.get("in process", {}).get("accuracy", {}).items() if share < 0.6]
     return (
-        "## What it cannot do\n\n- Anything outside its world: it is trained to say so, and will often guess instead.\n"
+        "## What it cannot do\n\n"
+        + (
+            f"- Trained for {run.seconds / 60:.0f} minutes, it is wrong on more than 40 % of: {', '.join(weak)}.\n"
+            if weak
+            else ""
+        )
+        + "- Anything outside its world: it is trained to say so, and will often guess instead.\n"
         "- Other words than those it was trained on; English only.\n"
         "- Small letters, handwriting other than single digits, more than one line of text.\n"
         "- More than six things in a picture; things that overlap; positions finer than thirds.\n"
