@@ -53,8 +53,8 @@ def _training(run: Run) -> str:
         f"half of stage 2, layers that are thrown away too tell slice, row and column of each token from the middle "
         f"of the language model: only M-RoPE says where a token lies, and a model this small is slow to find that "
         f"out from answers alone; theta was lowered there to {run.recipe.shape.rope_theta:g}, because positions here "
-        f"are small. No sample was seen twice. The lengths of the stages were set while the run went on, and the layers of "
-        f"stage 2 place were added to its save by hand; a run from the start has not been repeated.\n\n"
+        f"are small. No sample was seen twice. The lengths of the stages were set while the run went on, and the "
+        f"layers of stage 2 place were added to its save by hand; a run from the start has not been repeated.\n\n"
         f"![loss]({CURVE})\n\nThe loss includes that of naming and placing where they take part.\n\n"
         f"Versions: Python {platform.python_version()}, {versions}.\n"
     )
