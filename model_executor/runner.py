@@ -39,7 +39,7 @@ from model_executor.qwen2_vl.processing import media_item
 _log = logging.getLogger(__name__)
 
 _DEATH_POLL_S = 0.05
-_STOP_TIMEOUT_S = 2
+_STOP_TIMEOUT_S = 5
 
 
 class Runner:

@@ -26,10 +26,8 @@ MAX_PAUSE_S = 30.0
 SETTLED_S = 60.0
 """A host that has served this long is not blamed for earlier losses."""
 STOP_TIMEOUT_S = 10.0
-"""What a host gets between SIGTERM and SIGKILL."""
-_GROUP_POLL_S = 0.05
-_GROUP_POLLS = 60
-"""What a host started gets between SIGTERM and SIGKILL, in polls."""
+"""What a host, and then what it has started, gets between SIGTERM and SIGKILL."""
+_GROUP_POLL_S = 0.02
 _GROUP_END_S = 2.0
 """What killed processes get to disappear."""
 _LAST_WORDS_S = 1.0
@@ -121,8 +119,14 @@ class Supervisor:
             self._on_loss()
             attending.cancel()
             channel.close()
-            await _stop(process, ended)
-            self.process_id = None
+            stopping = asyncio.create_task(_stop(process, ended))
+            try:
+                await asyncio.shield(stopping)
+            except asyncio.CancelledError:  # closed while a lost host was being cleared away
+                await stopping
+                raise
+            finally:
+                self.process_id = None
         _log.warning("the engine host has ended with status %s", process.returncode)
         return None if ready_at_s is None else loop.time() - ready_at_s
 
@@ -164,17 +168,26 @@ class Supervisor:
 
 
 async def _stop(process: Process, ended: "asyncio.Task[int]") -> None:
-    """End a host, gently first, and then whatever is left of its process group; returns when that is gone."""
+    """End a host, and then whatever is left of its process group; returns when that is gone.
+
+    Gently first: what has to give shared memory back should get to it.
+    """
     if not ended.done():
         process.terminate()
         await asyncio.wait({ended}, timeout=STOP_TIMEOUT_S)
+    for kind, timeout_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, _GROUP_END_S)):
+        if await _is_gone(process.pid, kind, timeout_s):
+            break
+    await ended
+
+
+async def _is_gone(group: int, kind: signal.Signals, timeout_s: float) -> bool:
+    """Signal a process group; whether it has disappeared in time. Who is not our child cannot be waited for."""
     try:
-        os.killpg(process.pid, signal.SIGKILL)
-        async with asyncio.timeout(_GROUP_END_S):
-            while True:  # processes that are not our children cannot be waited for
-                os.killpg(process.pid, 0)
-                await asyncio.sleep(0.01)
-    except (ProcessLookupError, TimeoutError):
-        return  # nothing is left, or only what nobody reaps
-    finally:
-        await ended
+        os.killpg(group, kind)
+        for _ in range(int(timeout_s / _GROUP_POLL_S)):
+            await asyncio.sleep(_GROUP_POLL_S)
+            os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False

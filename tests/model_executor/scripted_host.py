@@ -84,7 +84,7 @@ def main() -> None:
             end.sendall(b"\0\0\0\4what")
             signal.pause()
         case "leaves-children":
-            os.system("sleep 1000 &")
+            os.system("trap '' TERM; sleep 1000 &")  # deaf to SIGTERM, as a child of a deaf shell
     asyncio.run(serve(end, arguments.settings))
 
 

@@ -189,9 +189,21 @@ async def test_start_that_takes_too_long_is_stopped_even_if_deaf_to_sigterm(monk
         assert "3 times" in await failed(client)
 
 
-async def test_close_leaves_no_process_behind() -> None:
+async def test_close_leaves_no_process_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "STOP_TIMEOUT_S", 0.5)
     async with running("leaves-children") as client:
         host = client.process_id
         assert host is not None
         assert len(group(host)) > 1
+    assert group(host) == []
+
+
+async def test_close_while_a_lost_host_is_cleared_away_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "STOP_TIMEOUT_S", 0.5)
+    async with running("leaves-children") as client:
+        host = client.process_id
+        assert host is not None
+        os.kill(host, signal.SIGKILL)
+        await until(lambda: client.state is EngineState.RESTARTING)
+        assert group(host) != []
     assert group(host) == []
