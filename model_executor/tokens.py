@@ -87,7 +87,7 @@ class Tokenizer:
             raise CheckpointError(f"the model's tokenizer has no {error.args[0]} token") from error
         longest_first = sorted(self._special, key=len, reverse=True)
         self._splitter = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
-        self._byte_of = _byte_alphabet()
+        self._byte_of = byte_alphabet()
 
     def encode(self, segments: Iterable[Segment], num_media_tokens: Sequence[int]) -> Encoded:
         """Token ids of `segments`, with placeholders spliced in.
@@ -141,7 +141,7 @@ class Tokenizer:
         return self._special.get(name)
 
 
-def _byte_alphabet() -> dict[str, int]:
+def byte_alphabet() -> dict[str, int]:
     """The printable stand-in of each byte in a byte-level BPE vocabulary, reversed.
 
     Source: Radford et al. 2019 (GPT-2): bytes that are printable Latin-1 stand for themselves, the others for the code

@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 
 from model_executor.tokens import Tokenizer
 from training.model import PIXEL_MEAN, PIXEL_STD, Model
+from training.qwen_tokenizer import SPECIAL_TOKENS
 from training.recipe import Limits, Recipe, Shape
-from training.vocabulary import SPECIAL_TOKENS
 
 CHAT_TEMPLATE = """\
 {%- set counts = namespace(image=0, video=0) -%}

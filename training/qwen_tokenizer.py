@@ -13,6 +13,8 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from model_executor.tokens import byte_alphabet
+
 NUM_ORDINARY_TOKENS = 151_643
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -106,20 +108,10 @@ def _last_pair(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes,
     return pieces[0], pieces[1]
 
 
-def byte_characters() -> dict[int, str]:
-    """The printable character that stands for each byte in a byte-level vocabulary.
-
-    Source: GPT-2's byte-level BPE: printable Latin-1 bytes stand for themselves, the rest follow from U+0100.
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(0x100 + i) for i, byte in enumerate(others)}
-
-
 def build_tokenizer() -> Tokenizer:
     """The tokenizer of the released Qwen2-VL models, special tokens included."""
     ranks = read_ranks()
-    characters = byte_characters()
+    characters = {byte: character for character, byte in byte_alphabet().items()}
 
     def spell(token: bytes) -> str:
         return "".join(characters[byte] for byte in token)

@@ -8,35 +8,15 @@ from typing import Any
 import openai
 import pytest
 
+from tests.engine.prompts import NUM_TOKENS, conversations
 from tests.oracle import Answer, Clip, Oracle, Still, Turn
-from tests.pictures import clip_part, made_clip, photo, picture_part, real_clip, small_photos, text_part
+from tests.pictures import clip_part, picture_part, text_part
 from tests.serving import RunningServer
 
 pytestmark = pytest.mark.engine
 
-NUM_TOKENS = 32
 NUM_LONG_TOKENS = 224
 """Eight answers of this length do not fit the small KV cache together."""
-
-
-def conversations() -> dict[str, list[Turn]]:
-    """What is asked, in the oracle's terms."""
-    a, b, c = (Still(picture) for picture in small_photos())
-    clip = Clip(real_clip().read_bytes(), max_pixels=120 * 784)
-    long_clip = Clip(made_clip(600, width=56, height=56), max_pixels=9 * 784)
-    return {
-        "text": [("user", ["Tell me about the sea, the tides and the moon."])],
-        "photo of a megapixel": [("user", [Still(photo()), "What is in this picture?"])],
-        "three pictures between text": [("user", ["First ", a, " then ", b, " and\n", c, "\nWhich is the odd one?"])],
-        "real clip": [("user", [clip, "What happens?"])],
-        "clip, picture, second turn": [
-            ("system", ["Answer briefly."]),
-            ("user", [clip, "What is this?", a]),
-            ("assistant", ["A street, and a cat."]),
-            ("user", ["\nAnd which animal, exactly?"]),
-        ],
-        "clip with t above max(h, w)": [("user", [long_clip, "Where does it go?"])],
-    }
 
 
 @pytest.fixture(scope="module")
