@@ -211,7 +211,7 @@ async def test_refusals_are_http_errors_streaming_or_not(
         ),
         (DeadlineError("too slow", param="messages[0]"), 504, "messages[0]", "media_deadline_exceeded"),
         (RateLimitError("queue full"), 429, None, "rate_limit_exceeded"),
-        (ValueError("/work/secret"), 500, None, None),
+        (ValueError("/srv/secret"), 500, None, None),
     ],
 )
 async def test_media_failures_are_http_errors(
