@@ -27,6 +27,7 @@ from server.prompt import build_prompt
 from server.protocol.chat_request import ChatCompletionRequest
 from server.protocol.chat_response import ChatCompletion, ChatCompletionChunk, Dimensions, MediaReport, Report
 from server.sampling import sampling_limits
+from server.timing import timed
 
 
 class MediaPreparer(Protocol):
@@ -135,7 +136,7 @@ class Chat:
             self._metrics.prompt_tokens.observe(len(prompt.token_ids))
             async with (
                 aclosing(engine.generate(id_, prompt, limits)) as deltas,
-                aclosing(self._measured(deltas, started_s)) as measured,
+                aclosing(timed(deltas, self._metrics, started_s)) as measured,
             ):
                 yield answer, measured
             self._metrics.answer_tokens.observe(answer.num_answer_tokens)
@@ -173,7 +174,7 @@ class Chat:
             num_prompt_tokens=len(prompt.token_ids),
             num_image_tokens=sum(item.num_tokens for item in prompt.media if item.modality == "image"),
             num_video_tokens=sum(item.num_tokens for item in prompt.media if item.modality == "video"),
-            num_top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+            num_top_logprobs=request.num_top_logprobs,
             include_usage=request.include_usage,
             report=report,
             tokenizer=self._model.tokenizer,
@@ -188,19 +189,6 @@ class Chat:
         for medium in media:
             self._metrics.media_tokens.labels(medium.modality).inc(medium.grid.num_tokens)
         return media
-
-    async def _measured(self, deltas: AsyncIterator[Delta], started_s: float) -> AsyncGenerator[Delta, None]:
-        """The same deltas, timed."""
-        last_s: dict[int, float] = {}
-        async for delta in deltas:
-            now_s = time.perf_counter()
-            if not last_s:
-                self._metrics.first_token_s.observe(now_s - started_s)
-            elif delta.index in last_s and delta.token_ids:
-                self._metrics.inter_token_s.observe((now_s - last_s[delta.index]) / len(delta.token_ids))
-            last_s[delta.index] = now_s
-            yield delta
-        self._metrics.answer_s.observe(time.perf_counter() - started_s)
 
 
 def _report(parts: Sequence[MediaPart], media: Sequence[PreparedMedia]) -> Report:

@@ -3,16 +3,17 @@
 from model_executor.engine import SamplingLimits
 from server.context import require_fit
 from server.errors import BadRequestError
-from server.protocol.chat_request import ChatCompletionRequest
+from server.protocol.sampling import SamplingRequest
 
 
 def sampling_limits(
-    request: ChatCompletionRequest,
+    request: SamplingRequest,
     *,
     num_prompt_tokens: int,
     max_model_len: int,
     default_max_tokens: int | None,
     num_vocabulary_tokens: int,
+    prompt_param: str = "messages",
 ) -> SamplingLimits:
     """The engine's limits for a request.
 
@@ -22,11 +23,12 @@ def sampling_limits(
         max_model_len: length of the context, prompt and answer together.
         default_max_tokens: longest answer where the request names none; None for what the context leaves.
         num_vocabulary_tokens: valid token ids are below it.
+        prompt_param: the request field the prompt stands in.
 
     Raises:
         BadRequestError: prompt or answer do not fit, or a token id is none of the model's.
     """
-    require_fit(num_prompt_tokens, request.max_answer_tokens, max_model_len)
+    require_fit(num_prompt_tokens, request.max_answer_tokens, max_model_len, param=prompt_param)
     room = max_model_len - num_prompt_tokens
     max_tokens = request.max_answer_tokens or min(default_max_tokens or room, room)
     if request.min_tokens > max_tokens:
@@ -56,7 +58,7 @@ def sampling_limits(
         include_stop_str_in_output=request.include_stop_str_in_output,
         ignore_eos=request.ignore_eos,
         min_tokens=request.min_tokens,
-        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        logprobs=request.num_top_logprobs,
         logit_bias=bias,
         skip_special_tokens=request.skip_special_tokens,
     )
