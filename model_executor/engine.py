@@ -78,7 +78,7 @@ class MediaItem(msgspec.Struct, frozen=True):
     num_tokens: int
     """Placeholders in a row from `offset`: t*h*w/4."""
     digest: str
-    """Hex digest over content bytes, grid, modality, every decode and resize parameter, and the tenant."""
+    """Hex digest over content bytes, modality, every decode and resize parameter, and the tenant; it fixes the grid."""
     path: str
     """File of uint8 [P, C*D*14*14], C = 3 channels (RGB, 0..255), D = 1 frame for a picture and 2 for a clip."""
 

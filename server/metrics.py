@@ -106,6 +106,11 @@ def _media_metrics(now: MediaLoad) -> Iterator[Metric]:
     yield GaugeMetricFamily("tessera_media_jobs_waiting", "Media waiting for a worker.", now.num_waiting)
     yield GaugeMetricFamily("tessera_media_shared_bytes", "Shared memory held by requests.", now.shared_bytes)
     yield CounterMetricFamily("tessera_media_worker_restarts", "Media workers replaced.", now.num_restarts)
+    cache = now.cache
+    yield GaugeMetricFamily("tessera_media_cache_bytes", "Shared memory kept for later requests.", cache.idle_bytes)
+    yield CounterMetricFamily("tessera_media_cache_hits", "Media that cost no decoding.", cache.num_hits)
+    yield CounterMetricFamily("tessera_media_cache_misses", "Media that had to be decoded.", cache.num_misses)
+    yield CounterMetricFamily("tessera_media_cache_evictions", "Media given up for memory.", cache.num_evictions)
 
 
 def _engine_metrics(now: EngineStats) -> Iterator[Metric]:

@@ -58,7 +58,26 @@ class MediaSettings(BaseModel):
     max_worker_bytes: int = Field(default=4 << 30, ge=1 << 28)
     """Address space of one worker process."""
     max_shared_bytes: int = Field(default=4 << 30, ge=1 << 20)
-    """Prepared patches held in shared memory at any time, over all requests."""
+    """Prepared patches held in shared memory at any time: those of all requests, and those kept for later ones."""
+    max_cache_bytes: int = Field(default=1 << 30, ge=0)
+    """Prepared patches kept in shared memory for later requests that bring the same media; 0 keeps none."""
+
+
+class FilesSettings(BaseModel):
+    """The `files` section: what clients may upload, and for how long it is kept."""
+
+    model_config = _SECTION
+
+    max_file_bytes: int = Field(default=512 << 20, ge=1)
+    """Size of one uploaded file; larger ones are answered 413."""
+    max_key_bytes: int = Field(default=8 << 30, ge=0)
+    """Size of all files of one API key together."""
+    max_key_files: int = Field(default=1000, ge=0)
+    """Number of files of one API key."""
+    max_total_bytes: int = Field(default=32 << 30, ge=0)
+    """Size of all files of all keys together."""
+    lifetime_s: int = Field(default=30 * 86_400, ge=1)
+    """Time after which a file is deleted; an upload may ask for less."""
 
 
 class Settings(BaseSettings):
@@ -88,6 +107,8 @@ class Settings(BaseSettings):
     """Key clients must send, or several separated by commas. Unset: no key needed."""
     max_body_bytes: int = Field(default=64 << 20, ge=1024)
     """Size of one request body; larger ones are answered 413."""
+    data_folder: Path = Path("~/.local/share/tessera")
+    """Folder of what must outlive the process: uploaded files. Made when the first one comes."""
     default_max_tokens: int | None = Field(default=None, ge=1)
     """Answer length when a request names none. Unset: what the context leaves."""
     keep_alive_s: float = Field(default=10, gt=0)
@@ -96,6 +117,7 @@ class Settings(BaseSettings):
     """Time running answers get to finish after SIGTERM."""
     engine: EngineSettings = EngineSettings()
     media: MediaSettings = MediaSettings()
+    files: FilesSettings = FilesSettings()
 
     @property
     def model_name(self) -> str:

@@ -51,8 +51,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     output: str
     """File to write the patches to; it exists."""
     budget: ImageBudget | ClipBudget
-    tenant: str
-    """Enters the digest, so that no cache is shared between tenants."""
     timeout_s: float
     """After this time and a little more the worker ends itself, in case nobody is left to kill it."""
 
@@ -65,7 +63,6 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True, tag="prepared"):
     """(height, width), upright."""
     size: tuple[int, int]
     """(height, width) the model sees."""
-    digest: str
     frame_times_s: list[float] = []
     effective_fps: float | None = None
     notes: list[str] = []

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from server.errors import ApiError, BadRequestError, DeadlineError, InternalError, RateLimitError, UnavailableError
 from server.media.job import Failed, Job, NoSpace, Outcome, Prepared, Refused
 from server.media.process import WorkerLostError, WorkerProcess
-from server.media.shared import full_error
+from server.media.shared import SharedMemoryFullError
 from server.settings import MediaSettings
 
 LARGE_JOB_S = 1.0
@@ -103,7 +103,8 @@ class MediaPool:
 
         Raises:
             BadRequestError: the medium cannot be used.
-            RateLimitError: too many jobs wait already, this one waited too long, or shared memory is full.
+            RateLimitError: too many jobs wait already, or this one waited too long.
+            SharedMemoryFullError: the machine has no memory left for the patches.
             DeadlineError: preparing it took longer than `media.timeout_s`.
         """
         is_large = estimate_s >= LARGE_JOB_S
@@ -233,7 +234,7 @@ def _result(outcome: Outcome, param: str) -> Prepared:
         case Refused(message):
             raise BadRequestError(message, param=param)
         case NoSpace():
-            raise full_error()
+            raise SharedMemoryFullError
         case Failed(traceback):
             _log.error("a media worker failed:\n%s", traceback)
             raise InternalError

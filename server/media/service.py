@@ -1,8 +1,9 @@
 """Media of a request, from URLs to patches in shared memory: the one thing the rest of the server sees of media.
 
 1. Every part's wishes are checked and joined with the limits (`budget.py`), before anything is fetched.
-2. The bytes behind its URL stream into shared memory (`fetch.py`, `shared.py`).
-3. A worker decodes, resizes and patchifies them (`pool.py`, `worker.py`).
+2. The bytes behind its URL stream into shared memory and are hashed on the way (`fetch.py`, `shared.py`).
+3. Where the same content was prepared the same way for the same tenant, that is taken (`cache.py`).
+4. Otherwise a worker decodes, resizes and patchifies it (`pool.py`, `worker.py`).
 
 Whatever goes wrong with one part, everything the request holds is given back.
 """
@@ -14,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import blake3
+import msgspec
+
 from model_executor.geometry import (
     TEMPORAL_PATCH_FRAMES,
     TOKEN_PX,
@@ -22,13 +26,14 @@ from model_executor.geometry import (
     Grid,
     Size,
 )
-from server.errors import BadRequestError
+from server.errors import BadRequestError, DeadlineError
 from server.media.budget import CheckpointLimits, clip_budget, image_budget
+from server.media.cache import CachedMedium, CacheLoad, Hold, MediaCache
 from server.media.fetch import Fetcher
 from server.media.job import PATCH_BYTES_PER_PIXEL, ClipBudget, ImageBudget, Job, Prepared
 from server.media.part import MediaPart, PreparedMedia
 from server.media.pool import LARGE_JOB_S, MediaPool
-from server.media.shared import Lease, SharedFolder
+from server.media.shared import Lease, SharedFolder, SharedMemoryFullError
 from server.settings import MediaSettings
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -55,6 +60,7 @@ class MediaLoad:
     """Workers replaced since the start because a job failed, was given up or ran out of time."""
     shared_bytes: int
     """Shared memory in use: encoded media, and patches of requests that have not ended."""
+    cache: CacheLoad = CacheLoad()
 
 
 class MediaService:
@@ -84,6 +90,7 @@ class MediaService:
         self._checkpoint = CheckpointLimits(image_min_pixels, image_max_pixels, video_min_pixels, video_max_pixels)
         self._shared_memory = shared_memory
         self._stack = contextlib.AsyncExitStack()
+        self._cache = MediaCache(settings.max_cache_bytes)
         self._folder: SharedFolder
         self._fetcher: Fetcher
         self._pool: MediaPool
@@ -95,7 +102,9 @@ class MediaService:
             RuntimeError: a worker does not start.
         """
         async with contextlib.AsyncExitStack() as stack:
-            self._folder = SharedFolder(self._shared_memory, self._settings.max_shared_bytes)
+            self._folder = SharedFolder(
+                self._shared_memory, self._settings.max_shared_bytes, reclaim=self._cache.reclaim
+            )
             stack.callback(self._folder.close)
             self._fetcher = Fetcher(self._settings)
             stack.callback(self._fetcher.close)
@@ -111,15 +120,16 @@ class MediaService:
     @property
     def load(self) -> MediaLoad:
         """A reading, for metrics."""
-        pool = self._pool
-        return MediaLoad(pool.num_waiting, pool.num_running, pool.num_restarts, self._folder.used_bytes)
+        pool, cache = self._pool, self._cache.load
+        used_bytes = self._folder.used_bytes - cache.idle_bytes
+        return MediaLoad(pool.num_waiting, pool.num_running, pool.num_restarts, used_bytes, cache)
 
     async def prepare(self, parts: Sequence[MediaPart], tenant: str) -> list[PreparedMedia]:
         """Prepare the media of one request; each must be released when the request has ended.
 
         Args:
             parts: in order of the request.
-            tenant: whose request it is; enters the digests.
+            tenant: whose request it is; nothing is shared between tenants.
 
         Returns:
             As many, in the same order.
@@ -162,24 +172,46 @@ class MediaService:
         done: list[PreparedMedia],
     ) -> PreparedMedia:
         async with places:
-            with contextlib.ExitStack() as until_prepared, contextlib.ExitStack() as until_failed:
-                contents = await self._fetch(part, until_prepared)
-                output = self._folder.lease(_max_patch_bytes(part, budget))
-                until_failed.callback(output.release)
-                job = Job(
-                    contents=[str(content.path) for content in contents],
-                    is_frame_list=isinstance(part.source, tuple),
-                    output=str(output.path),
-                    budget=budget,
-                    tenant=tenant,
-                    timeout_s=self._settings.timeout_s,
-                )
-                estimate_s = _estimate_s(part, sum(content.num_bytes for content in contents))
-                result = await self._pool.run(job, estimate_s=estimate_s, param=part.param)
-                until_failed.pop_all()
-                prepared = _prepared_media(part, result, output)
-                done.append(prepared)
-                return prepared
+            hold = await self._hold(part, budget, tenant)
+            try:
+                medium = await hold.ready()
+            except (BadRequestError, DeadlineError) as error:
+                # Shared by all who waited, and about the part of whoever came first.
+                raise type(error)(error.message, param=part.param, code=error.code) from error
+            prepared = _prepared_media(part, medium, hold)
+            done.append(prepared)
+            return prepared
+
+    async def _hold(self, part: MediaPart, budget: ImageBudget | ClipBudget, tenant: str) -> Hold:
+        """A claim on the part's entry in the cache, which is being prepared where it is not there."""
+        with contextlib.ExitStack() as stack:
+            contents = await self._fetch(part, stack)
+            key = _key(part, budget, contents, tenant)
+            return self._cache.hold(key, lambda: self._decode(part, budget, contents), inputs=stack.pop_all())
+
+    async def _decode(
+        self, part: MediaPart, budget: ImageBudget | ClipBudget, contents: Sequence[Lease]
+    ) -> CachedMedium:
+        with contextlib.ExitStack() as until_failed:
+            output = self._folder.lease(_max_patch_bytes(part, budget))
+            until_failed.callback(output.release)
+            job = Job(
+                contents=[str(content.path) for content in contents],
+                is_frame_list=isinstance(part.source, tuple),
+                output=str(output.path),
+                budget=budget,
+                timeout_s=self._settings.timeout_s,
+            )
+            estimate_s = _estimate_s(part, sum(content.num_bytes for content in contents))
+            try:
+                prepared = await self._pool.run(job, estimate_s=estimate_s, param=part.param)
+            except SharedMemoryFullError:  # the machine has less than the ledger allows
+                if not self._folder.reclaim(self._folder.used_bytes):
+                    raise
+                prepared = await self._pool.run(job, estimate_s=estimate_s, param=part.param)
+            output.shrink(_patch_bytes(part, prepared))
+            until_failed.pop_all()
+            return CachedMedium(prepared, output)
 
     async def _fetch(self, part: MediaPart, stack: contextlib.ExitStack) -> list[Lease]:
         """The part's bytes in shared memory, until `stack` closes."""
@@ -250,20 +282,30 @@ def _estimate_s(part: MediaPart, num_bytes: int) -> float:
     return min(num_bytes / _PICTURE_BYTES_PER_S, LARGE_JOB_S / 2)
 
 
-def _prepared_media(part: MediaPart, result: Prepared, output: Lease) -> PreparedMedia:
-    grid = Grid(*result.grid)
+def _key(part: MediaPart, budget: ImageBudget | ClipBudget, contents: Sequence[Lease], tenant: str) -> str:
+    """Hex digest over everything the patches depend on, and the tenant. JSON keeps the fields apart."""
+    digests = [content.digest for content in contents]
+    facts = [part.modality, isinstance(part.source, tuple), digests, budget, tenant]
+    return blake3.blake3(msgspec.json.encode(facts)).hexdigest()
+
+
+def _patch_bytes(part: MediaPart, prepared: Prepared) -> int:
     num_frames = TEMPORAL_PATCH_FRAMES if part.modality == "video" else 1
-    size = Size(*result.size)
-    output.shrink(PATCH_BYTES_PER_PIXEL * num_frames * grid.t * size.height * size.width)
+    height, width = prepared.size
+    return PATCH_BYTES_PER_PIXEL * num_frames * prepared.grid[0] * height * width
+
+
+def _prepared_media(part: MediaPart, medium: CachedMedium, hold: Hold) -> PreparedMedia:
+    prepared = medium.prepared
     return PreparedMedia(
         modality=part.modality,
-        grid=grid,
-        digest=result.digest,
-        path=str(output.path),
-        source_size=Size(*result.source_size),
-        size=size,
-        release=output.release,
-        frame_times_s=tuple(result.frame_times_s),
-        effective_fps=result.effective_fps,
-        notes=tuple(result.notes),
+        grid=Grid(*prepared.grid),
+        digest=hold.key,
+        path=str(medium.patches.path),
+        source_size=Size(*prepared.source_size),
+        size=Size(*prepared.size),
+        release=hold.release,
+        frame_times_s=tuple(prepared.frame_times_s),
+        effective_fps=prepared.effective_fps,
+        notes=tuple(prepared.notes),
     )

@@ -10,14 +10,28 @@ import os
 import secrets
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import blake3
 
 from server.errors import RateLimitError
 
 _PREFIX = "tessera-"
 _LOCK = "lock"
+
+
+class SharedMemoryFullError(RateLimitError):
+    """Prepared media fill the memory they may take, or the machine has."""
+
+    def __init__(self) -> None:
+        """The text is always the same."""
+        super().__init__(
+            "Media in work fill the shared memory they may take (media.max_shared_bytes) or the machine has.",
+            retry_after_s=5,
+        )
 
 
 class Lease:
@@ -33,21 +47,39 @@ class Lease:
         """The file; empty at first."""
         self.num_bytes = num_bytes
         """Bytes the ledger counts for it."""
+        self._appended_bytes = 0
+        self._hash = blake3.blake3()
         self._released = False
+
+    @property
+    def digest(self) -> str:
+        """Hex BLAKE3 of all that was appended."""
+        return self._hash.hexdigest()
 
     def append(self, data: bytes) -> None:
         """Write at the end of the file and set aside as many bytes more.
 
         Raises:
-            RateLimitError: shared memory is full.
+            SharedMemoryFullError: see the class.
         """
         self._folder.reserve(len(data))
         self.num_bytes += len(data)
         try:
-            with self.path.open("ab") as file:
-                file.write(data)
+            try:
+                self._write(data)
+            except OSError:  # the machine has less than the ledger allows
+                if not self._folder.reclaim(self._folder.used_bytes):
+                    raise
+                self._write(data)
         except OSError as error:
-            raise full_error() from error
+            raise SharedMemoryFullError from error
+        self._appended_bytes += len(data)
+        self._hash.update(data)
+
+    def _write(self, data: bytes) -> None:
+        with self.path.open("r+b") as file:
+            file.seek(self._appended_bytes)
+            file.write(data)
 
     def shrink(self, num_bytes: int) -> None:
         """Keep only `num_bytes` of what was set aside."""
@@ -78,11 +110,13 @@ class SharedFolder:
     Args:
         root: the shared-memory file system.
         max_bytes: what all files together may take.
+        reclaim: releases leases that can be spared, for so many bytes if there are; returns how many it freed.
     """
 
-    def __init__(self, root: Path, max_bytes: int) -> None:
+    def __init__(self, root: Path, max_bytes: int, reclaim: Callable[[int], int] = lambda _: 0) -> None:
         """Sweeps what dead servers left, then makes the folder."""
         self._max_bytes = max_bytes
+        self.reclaim = reclaim
         self._used_bytes = 0
         sweep(root)
         name = f"{_PREFIX}{os.getpid()}-{secrets.token_hex(16)}"
@@ -103,7 +137,7 @@ class SharedFolder:
         """Make an empty file and set bytes aside for it.
 
         Raises:
-            RateLimitError: shared memory is full.
+            SharedMemoryFullError: see the class.
         """
         self.reserve(num_bytes)
         path = self.path / secrets.token_hex(16)
@@ -114,10 +148,11 @@ class SharedFolder:
         """Count bytes as used.
 
         Raises:
-            RateLimitError: that would be more than `max_bytes`.
+            SharedMemoryFullError: that would be more than `max_bytes`, whatever is spared.
         """
+        self.reclaim(self._used_bytes + num_bytes - self._max_bytes)
         if self._used_bytes + num_bytes > self._max_bytes:
-            raise full_error()
+            raise SharedMemoryFullError
         self._used_bytes += num_bytes
 
     def unreserve(self, num_bytes: int) -> None:
@@ -128,14 +163,6 @@ class SharedFolder:
         """Delete the folder and everything in it."""
         shutil.rmtree(self.path)
         os.close(self._lock)
-
-
-def full_error() -> RateLimitError:
-    """What a request hears when prepared media fill the memory they may take."""
-    return RateLimitError(
-        "Media in work fill the shared memory they may take (media.max_shared_bytes) or the machine has.",
-        retry_after_s=5,
-    )
 
 
 def sweep(root: Path) -> None:

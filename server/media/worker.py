@@ -14,7 +14,6 @@ import sys
 import traceback
 from typing import BinaryIO
 
-import blake3
 import msgspec
 import numpy as np
 
@@ -25,7 +24,6 @@ from server.media.job import READY, ClipBudget, Failed, ImageBudget, Job, NoSpac
 from server.media.patches import Rows, row_bytes, write_clip_frame, write_picture
 
 _GRACE_S = 5
-_HASH_BYTES = 1 << 20
 
 
 class _NoSpaceError(Exception):
@@ -44,12 +42,9 @@ def prepare(job: Job) -> Prepared:
         files: list[BinaryIO] = [
             stack.enter_context(os.fdopen(os.open(path, os.O_RDONLY), "rb")) for path in job.contents
         ]
-        contents = [_content_digest(file) for file in files]
         if isinstance(job.budget, ImageBudget):
-            prepared = _prepare_picture(files[0], job.budget, job.output)
-        else:
-            prepared = _prepare_clip(files, job.budget, job.output, is_frame_list=job.is_frame_list)
-    return msgspec.structs.replace(prepared, digest=_digest(job, contents, prepared.grid))
+            return _prepare_picture(files[0], job.budget, job.output)
+        return _prepare_clip(files, job.budget, job.output, is_frame_list=job.is_frame_list)
 
 
 def run(job: Job) -> Outcome:
@@ -101,7 +96,6 @@ def _prepare_picture(file: BinaryIO, budget: ImageBudget, output: str) -> Prepar
         grid=(grid.t, grid.h, grid.w),
         source_size=_pair(picture.size),
         size=_pair(size),
-        digest="",
         notes=list(picture.notes),
     )
 
@@ -119,7 +113,6 @@ def _prepare_clip(files: list[BinaryIO], budget: ClipBudget, output: str, *, is_
         grid=(clip.grid.t, clip.grid.h, clip.grid.w),
         source_size=_pair(clip.source_size),
         size=_pair(clip.size),
-        digest="",
         frame_times_s=list(clip.frame_times_s),
         effective_fps=clip.effective_fps,
         notes=list(clip.notes),
@@ -143,20 +136,6 @@ def _rows(path: str, grid: Grid, num_depth_frames: int) -> Rows:
     finally:
         os.close(file)
     return np.frombuffer(mapping, dtype=np.uint8).reshape(shape)
-
-
-def _content_digest(file: BinaryIO) -> str:
-    digest = blake3.blake3()
-    while chunk := file.read(_HASH_BYTES):
-        digest.update(chunk)
-    file.seek(0)
-    return digest.hexdigest()
-
-
-def _digest(job: Job, contents: list[str], grid: tuple[int, int, int]) -> str:
-    """Hex digest over everything the patches depend on, and the tenant. JSON keeps the fields apart."""
-    budget = msgspec.json.encode(job.budget).decode()
-    return blake3.blake3(msgspec.json.encode([contents, job.is_frame_list, budget, grid, job.tenant])).hexdigest()
 
 
 def _pair(size: Size) -> tuple[int, int]:

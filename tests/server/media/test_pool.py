@@ -45,7 +45,6 @@ class Bench:
             is_frame_list=False,
             output=str(output),
             budget=BUDGET,
-            tenant="t",
             timeout_s=60,
         )
 

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -44,21 +45,21 @@ def clip_part(data: bytes, param: str = "video", **limits: Any) -> MediaPart:
     return MediaPart("video", data_url(data), param, PixelLimits(**limits))
 
 
-def files(root: Path) -> list[str]:
+def files(root: Path) -> list[Path]:
     """Everything the service has in shared memory, without its lock."""
-    return [path.name for path in root.glob("*/*") if path.name != "lock"]
+    return [path for path in root.glob("*/*") if path.name != "lock"]
 
 
 @asynccontextmanager
-async def running(root: Path, **settings: Any) -> AsyncIterator[MediaService]:
-    service = MediaService(
-        MediaSettings(**settings), image_min_pixels=3136, image_max_pixels=12_845_056, shared_memory=root
-    )
+async def running(root: Path, *, max_cache_bytes: int = 0, **settings: Any) -> AsyncIterator[MediaService]:
+    """A service that keeps nothing for later, unless told to."""
+    configured = MediaSettings(max_cache_bytes=max_cache_bytes, **settings)
+    service = MediaService(configured, image_min_pixels=3136, image_max_pixels=12_845_056, shared_memory=root)
     await service.start()
     try:
         yield service
         assert service.load.shared_bytes == 0
-        assert files(root) == []
+        assert sum(map(os.path.getsize, files(root))) == service.load.cache.idle_bytes
     finally:
         await service.close()
         assert list(root.iterdir()) == []

@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import blake3
 import pytest
 
 from server.errors import RateLimitError
-from server.media.shared import SharedFolder
+from server.media.shared import Lease, SharedFolder
 
 
 def test_ledger_counts_what_is_set_aside(tmp_path: Path) -> None:
@@ -33,6 +34,36 @@ def test_ledger_counts_what_is_set_aside(tmp_path: Path) -> None:
     assert not output.path.exists()
     folder.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_appended_is_hashed_on_the_way(tmp_path: Path) -> None:
+    folder = SharedFolder(tmp_path, 1000)
+    with folder.lease(0) as content:
+        content.append(b"one, ")
+        content.append(b"two")
+        assert content.digest == blake3.blake3(b"one, two").hexdigest()
+    folder.close()
+
+
+def test_spared_leases_make_room(tmp_path: Path) -> None:
+    spared: list[Lease] = []
+
+    def reclaim(num_bytes: int) -> int:
+        freed_bytes = 0
+        while spared and freed_bytes < num_bytes:
+            freed_bytes += spared[0].num_bytes
+            spared.pop(0).release()
+        return freed_bytes
+
+    folder = SharedFolder(tmp_path, 1000, reclaim)
+    spared += [folder.lease(300) for _ in range(3)]
+    folder.lease(100)
+    assert len(spared) == 3
+    folder.lease(400)
+    assert (len(spared), folder.used_bytes) == (1, 800)
+    with pytest.raises(RateLimitError):
+        folder.lease(600)
+    folder.close()
 
 
 def test_folder_is_private_and_unguessable(tmp_path: Path) -> None:

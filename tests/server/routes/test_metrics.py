@@ -3,6 +3,7 @@
 from prometheus_client.parser import text_string_to_metric_families
 
 from model_executor.engine import EngineState, EngineStats
+from server.media.cache import CacheLoad
 from server.media.service import MediaLoad
 from tests.fakes import FakeEngine, FakeMedia
 from tests.server.conftest import OpenWorld, World
@@ -33,13 +34,18 @@ async def test_shows_the_engines_reading_of_this_moment(open_world: OpenWorld) -
 
 
 async def test_shows_how_busy_the_media_side_is(open_world: OpenWorld) -> None:
-    media = FakeMedia(load=MediaLoad(num_waiting=3, num_running=2, num_restarts=1, shared_bytes=4096))
+    cache = CacheLoad(num_hits=5, num_misses=6, num_evictions=7, idle_bytes=8192)
+    media = FakeMedia(load=MediaLoad(num_waiting=3, num_running=2, num_restarts=1, shared_bytes=4096, cache=cache))
     async with open_world(media=media) as world:
         read = await samples(world)
     assert read["tessera_media_jobs_waiting", ()] == 3
     assert read["tessera_media_jobs_running", ()] == 2
     assert read["tessera_media_worker_restarts_total", ()] == 1
     assert read["tessera_media_shared_bytes", ()] == 4096
+    assert read["tessera_media_cache_hits_total", ()] == 5
+    assert read["tessera_media_cache_misses_total", ()] == 6
+    assert read["tessera_media_cache_evictions_total", ()] == 7
+    assert read["tessera_media_cache_bytes", ()] == 8192
 
 
 async def test_works_while_the_engine_is_away(open_world: OpenWorld) -> None:

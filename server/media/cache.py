@@ -1,0 +1,173 @@
+"""Prepared media, shared by all requests that bring the same: one entry per key, its patches a file in shared memory.
+
+Whoever asks first starts the work; whoever asks for the same meanwhile waits for that work, which is given up only when
+nobody waits any more. A ready entry stays for as long as a request holds it. After that it waits for the next one,
+until newer entries or other work need the memory: the one unused for longest goes first.
+
+What it does not: make keys, or know how a medium is prepared (`server/media/service.py`). All of it runs in one event
+loop's thread.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from server.media.job import Prepared
+from server.media.shared import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLoad:
+    """What the cache did and holds."""
+
+    num_hits: int = 0
+    """Media that cost no decoding: they were ready, or being prepared for another request."""
+    num_misses: int = 0
+    num_evictions: int = 0
+    """Entries given up for want of memory."""
+    idle_bytes: int = 0
+    """Patches that no request uses at the moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class CachedMedium:
+    """What an entry holds."""
+
+    prepared: Prepared
+    patches: Lease
+
+
+@dataclass(eq=False, slots=True)
+class _Entry:
+    key: str
+    work: "asyncio.Task[CachedMedium]"
+    num_holders: int = 0
+    patches: Lease | None = None
+    """Set once the work is done."""
+
+
+class Hold:
+    """One request's claim on an entry; made by `MediaCache.hold`."""
+
+    def __init__(self, cache: "MediaCache", entry: _Entry) -> None:
+        """See the class."""
+        self._cache = cache
+        self._entry = entry
+        self._released = False
+        self.key = entry.key
+        """The entry's; equal for equal content prepared the same way for the same tenant, and only then."""
+
+    async def ready(self) -> CachedMedium:
+        """What the entry holds, once it is prepared. Where this raises, or is cancelled, the claim is released.
+
+        Raises:
+            Exception: what preparing it raised; the same instance for everyone who waits.
+        """
+        work = self._entry.work
+        try:
+            await asyncio.wait({work})  # unlike awaiting the task itself, cancelling this leaves it running
+            return work.result()
+        except BaseException:
+            self.release()
+            if work.cancelling():  # nobody else waits: gone means that everything is given back
+                await asyncio.wait({work})
+            raise
+
+    def release(self) -> None:
+        """Let go of the entry; may be called more than once."""
+        if not self._released:
+            self._released = True
+            self._cache._leave(self._entry)
+
+
+class MediaCache:
+    """Entries by key.
+
+    Args:
+        max_bytes: patches kept while no request uses them; 0 keeps none, and requests at the same time still share.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        """See the class."""
+        self._max_bytes = max_bytes
+        self._entries: dict[str, _Entry] = {}
+        self._idle: OrderedDict[str, Lease] = OrderedDict()
+        """Of `_entries`, those that nobody holds, the one unused for longest first."""
+        self._idle_bytes = 0
+        self._num_hits = self._num_misses = self._num_evictions = 0
+
+    @property
+    def load(self) -> CacheLoad:
+        """A reading, for metrics."""
+        return CacheLoad(self._num_hits, self._num_misses, self._num_evictions, self._idle_bytes)
+
+    def hold(self, key: str, prepare: Callable[[], Coroutine[Any, Any, CachedMedium]], inputs: ExitStack) -> Hold:
+        """Claim an entry, which is prepared where there is none.
+
+        Args:
+            key: stands for the content, for everything its patches depend on, and for whose they are.
+            prepare: begins the work; cancelled when nobody waits for it any more.
+            inputs: what `prepare` needs; closed as soon as it is not needed any more.
+        """
+        entry = self._entries.get(key)
+        if entry is None:
+            self._num_misses += 1
+            entry = self._entries[key] = _Entry(key, asyncio.create_task(prepare()))
+            # The first of its callbacks, so that it has run when those who wait hear of the end.
+            entry.work.add_done_callback(lambda _: self._settle(entry, inputs))
+        else:
+            self._num_hits += 1
+            inputs.close()
+            if (patches := self._idle.pop(key, None)) is not None:
+                self._idle_bytes -= patches.num_bytes
+        entry.num_holders += 1
+        return Hold(self, entry)
+
+    def reclaim(self, num_bytes: int) -> int:
+        """Give up entries nobody holds until `num_bytes` are free or none is left; returns the bytes freed."""
+        freed_bytes = 0
+        while self._idle and freed_bytes < num_bytes:
+            key, patches = self._idle.popitem(last=False)
+            del self._entries[key]
+            self._num_evictions += 1
+            self._idle_bytes -= patches.num_bytes
+            freed_bytes += patches.num_bytes
+            patches.release()
+        return freed_bytes
+
+    def _leave(self, entry: _Entry) -> None:
+        entry.num_holders -= 1
+        if entry.num_holders:
+            return
+        if not entry.work.done():
+            self._forget(entry)  # whoever comes now starts anew
+            entry.work.cancel()
+        elif entry.patches is not None:
+            self._keep(entry.key, entry.patches)
+
+    def _settle(self, entry: _Entry, inputs: ExitStack) -> None:
+        """The work has ended, one way or another."""
+        inputs.close()
+        if entry.work.cancelled() or entry.work.exception() is not None:
+            self._forget(entry)
+            return
+        entry.patches = entry.work.result().patches
+        if self._entries.get(entry.key) is not entry:  # given up in the moment it was done
+            entry.patches.release()
+        elif not entry.num_holders:
+            self._keep(entry.key, entry.patches)
+
+    def _keep(self, key: str, patches: Lease) -> None:
+        """Keep what nobody holds any more, as far as the bound allows; too large a file moves nothing else out."""
+        self._idle[key] = patches
+        self._idle_bytes += patches.num_bytes
+        if patches.num_bytes > self._max_bytes:
+            self._idle.move_to_end(key, last=False)
+        self.reclaim(self._idle_bytes - self._max_bytes)
+
+    def _forget(self, entry: _Entry) -> None:
+        if self._entries.get(entry.key) is entry:
+            del self._entries[entry.key]

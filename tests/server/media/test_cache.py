@@ -1,0 +1,337 @@
+"""The cache of prepared media: what shares an entry and what never does, who waits for whom, and what makes room.
+
+First the cache by itself, over work that ends when told to; then the whole service with real workers.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from server.errors import BadRequestError, DeadlineError, RateLimitError
+from server.media.cache import CachedMedium, Hold, MediaCache
+from server.media.job import Prepared
+from server.media.part import MediaPart, PreparedMedia
+from server.media.service import MediaService
+from server.media.shared import SharedFolder
+from tests.server.media.clips import real_clip
+from tests.server.media.test_images import encoded
+from tests.server.media.test_service import CLIP, PHOTO, clip_part, data_url, files, image_part, running
+
+PREPARED = Prepared(grid=(1, 2, 2), source_size=(28, 28), size=(28, 28))
+FLIPPED = encoded(Image.fromarray(skimage.data.astronaut()[::-1]), "JPEG")
+
+
+class Bench:
+    """A cache of 1000 bytes over a real folder of 2000, and work that ends when told to."""
+
+    def __init__(self, root: Path) -> None:
+        self.cache = MediaCache(1000)
+        self.folder = SharedFolder(root, 2000, self.cache.reclaim)
+        self.started: list[str] = []
+        self.inputs: list[str] = []
+        """Keys of inputs that are still held."""
+        self.ends: dict[str, asyncio.Future[None]] = {}
+
+    def hold(self, key: str, num_bytes: int = 400) -> Hold:
+        async def work() -> CachedMedium:
+            self.started.append(key)
+            end = self.ends[key] = asyncio.get_running_loop().create_future()
+            with ExitStack() as until_failed:
+                patches = self.folder.lease(num_bytes)
+                until_failed.callback(patches.release)
+                await end
+                until_failed.pop_all()
+                return CachedMedium(PREPARED, patches)
+
+        inputs = ExitStack()
+        self.inputs.append(key)
+        inputs.callback(self.inputs.remove, key)
+        return self.cache.hold(key, work, inputs)
+
+    def begin(self, key: str, num_bytes: int = 400) -> "asyncio.Task[CachedMedium]":
+        return asyncio.create_task(self.hold(key, num_bytes).ready())
+
+    async def kept(self, key: str, num_bytes: int = 400) -> Path:
+        """Prepare an entry and let go of it."""
+        hold = self.hold(key, num_bytes)
+        await asyncio.sleep(0)
+        if key in self.ends and not self.ends[key].done():
+            self.ends[key].set_result(None)
+        medium = await hold.ready()
+        hold.release()
+        hold.release()
+        return medium.patches.path
+
+    def names(self) -> list[str]:
+        return sorted(self.cache._entries)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    assert bench.inputs == []
+    bench.folder.close()
+
+
+async def test_what_is_there_is_not_prepared_again(bench: Bench) -> None:
+    path = await bench.kept("a")
+    assert await bench.kept("a") == path
+    assert bench.started == ["a"]
+    load = bench.cache.load
+    assert (load.num_hits, load.num_misses, load.num_evictions, load.idle_bytes) == (1, 1, 0, 400)
+
+
+async def test_the_entry_unused_for_longest_makes_room(bench: Bench) -> None:
+    paths = {key: await bench.kept(key) for key in ("a", "b")}
+    await bench.kept("a")
+    await bench.kept("c")
+    assert bench.names() == ["a", "c"]
+    assert (paths["a"].exists(), paths["b"].exists()) == (True, False)
+    assert (bench.cache.load.num_evictions, bench.cache.load.idle_bytes, bench.folder.used_bytes) == (1, 800, 800)
+
+
+async def test_an_entry_in_use_is_never_given_up(bench: Bench) -> None:
+    path = await bench.kept("held")
+    held = bench.hold("held")
+    for number in range(5):
+        await bench.kept(f"other {number}")
+    assert bench.cache.reclaim(10_000) == 800
+    assert path.exists() and bench.names() == ["held"]
+    held.release()
+    assert path.exists() and bench.cache.load.idle_bytes == 400
+    assert bench.cache.reclaim(1) == 400
+    assert not path.exists() and bench.folder.used_bytes == 0
+
+
+async def test_an_entry_above_the_bound_goes_at_once_and_moves_nothing_else_out(bench: Bench) -> None:
+    await bench.kept("small")
+    large = await bench.kept("large", 1001)
+    assert not large.exists() and bench.names() == ["small"]
+
+
+async def test_work_takes_the_memory_of_idle_entries(bench: Bench) -> None:
+    await bench.kept("a")
+    await bench.kept("b")
+    work = bench.begin("c", 1700)
+    await asyncio.sleep(0)
+    assert bench.names() == ["c"] and bench.folder.used_bytes == 1700
+    with pytest.raises(RateLimitError):
+        await bench.hold("d").ready()
+    work.cancel()
+    await asyncio.wait({work})
+    assert bench.folder.used_bytes == 0
+
+
+async def test_two_who_ask_at_once_wait_for_one_work(bench: Bench) -> None:
+    waiting = [bench.begin("a") for _ in range(3)]
+    await asyncio.sleep(0.01)
+    assert bench.started == ["a"] and bench.inputs == ["a"]
+    bench.ends["a"].set_result(None)
+    first, *others = await asyncio.gather(*waiting)
+    assert all(other is first for other in others)
+
+
+@pytest.mark.parametrize("leaver", [0, 1])
+async def test_whoever_leaves_does_not_take_the_work_along(bench: Bench, leaver: int) -> None:
+    waiting = [bench.begin("a") for _ in range(2)]
+    await asyncio.sleep(0.01)
+    waiting.pop(leaver).cancel()
+    await asyncio.sleep(0.01)
+    bench.ends["a"].set_result(None)
+    assert (await waiting[0]).patches.path.exists()
+    assert bench.started == ["a"]
+
+
+@pytest.mark.parametrize("num_turns", range(1, 6))
+async def test_work_ends_when_the_last_one_leaves_and_gives_everything_back(bench: Bench, num_turns: int) -> None:
+    waiting = [bench.begin("a") for _ in range(2)]
+    for _ in range(num_turns):
+        await asyncio.sleep(0)
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    assert all(task.cancelled() for task in waiting)
+    assert bench.names() == [] and bench.folder.used_bytes == 0 and bench.inputs == []
+    await bench.kept("a")
+
+
+async def test_leaving_in_the_moment_it_is_done_keeps_it(bench: Bench) -> None:
+    hold = bench.hold("a")
+    await asyncio.sleep(0)
+    bench.ends["a"].set_result(None)
+    while not hold._entry.work.done():
+        await asyncio.sleep(0)
+    hold.release()
+    assert await bench.kept("a") and bench.started == ["a"]
+
+
+async def test_whoever_comes_after_the_last_one_left_starts_anew(bench: Bench) -> None:
+    first = bench.begin("a")
+    await asyncio.sleep(0.01)
+    first.cancel()
+    await asyncio.sleep(0)
+    second = bench.begin("a")
+    await asyncio.sleep(0.01)
+    assert bench.started == ["a", "a"]
+    bench.ends["a"].set_result(None)
+    await second
+    assert first.cancelled() and bench.folder.used_bytes == 400
+
+
+async def test_a_failure_reaches_all_who_wait_and_is_not_kept(bench: Bench) -> None:
+    waiting = [bench.begin("a") for _ in range(2)]
+    await asyncio.sleep(0.01)
+    bench.ends["a"].set_exception(BadRequestError("no"))
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(result) for result in results] == [BadRequestError] * 2
+    assert bench.names() == [] and bench.folder.used_bytes == 0
+    await bench.kept("a")
+    assert bench.started == ["a", "a"]
+
+
+@pytest.fixture(scope="module")
+async def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="module")
+async def service(root: Path) -> AsyncIterator[MediaService]:
+    async with running(root, max_cache_bytes=1 << 30) as service:
+        yield service
+
+
+def num_jobs(service: MediaService) -> int:
+    return sum(worker.num_jobs for worker in service._pool._workers)
+
+
+async def prepare(service: MediaService, *parts: MediaPart, tenant: str = "t") -> list[PreparedMedia]:
+    """Prepare and let go."""
+    prepared = await service.prepare(parts, tenant)
+    for medium in prepared:
+        medium.release()
+    return prepared
+
+
+@pytest.mark.parametrize("part", [image_part(PHOTO), clip_part(CLIP)], ids=["picture", "clip"])
+async def test_repeated_media_cost_no_decoding(service: MediaService, part: MediaPart) -> None:
+    [first] = await prepare(service, part)
+    patches = Path(first.path).read_bytes()
+    before = num_jobs(service)
+    again = await prepare(service, part, MediaPart(part.modality, part.source, "elsewhere"))
+    assert num_jobs(service) == before
+    for medium in again:
+        assert (medium.digest, medium.path, medium.grid, medium.size) == (
+            first.digest,
+            first.path,
+            first.grid,
+            first.size,
+        )
+        assert (medium.frame_times_s, medium.effective_fps, medium.notes, medium.source_size) == (
+            first.frame_times_s,
+            first.effective_fps,
+            first.notes,
+            first.source_size,
+        )
+    assert Path(first.path).read_bytes() == patches
+
+
+async def test_only_equal_content_equal_parameters_and_one_tenant_share(service: MediaService) -> None:
+    frame = data_url(encoded(Image.fromarray(np.zeros((56, 56, 3), np.uint8)), "PNG"))
+    prepared = [
+        *await prepare(service, image_part(PHOTO), image_part(FLIPPED)),
+        *await prepare(service, image_part(PHOTO), tenant="somebody else"),
+        *await prepare(service, image_part(PHOTO, max_pixels=100_000)),
+        *await prepare(service, clip_part(CLIP, fps=1.0), clip_part(CLIP, fps=2.0)),
+        *await prepare(service, clip_part(CLIP, fps=2.0), tenant="somebody else"),
+        *await prepare(service, MediaPart("image", frame, "p"), MediaPart("video", (frame,), "v")),
+        *await prepare(service, MediaPart("video", (frame, frame), "v")),
+    ]
+    assert prepared[0].grid == prepared[1].grid
+    assert len({medium.digest for medium in prepared}) == len(prepared)
+    assert len({medium.path for medium in prepared}) == len(prepared)
+    assert Path(prepared[0].path).read_bytes() != Path(prepared[1].path).read_bytes()
+
+
+async def test_a_limit_spelled_out_shares_with_the_same_limit_by_default(service: MediaService) -> None:
+    [one], [other] = await prepare(service, clip_part(CLIP)), await prepare(service, clip_part(CLIP, fps=2.0))
+    assert one.digest == other.digest
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def test_one_decoding_serves_two_requests_though_one_client_leaves(service: MediaService) -> None:
+    part, before, hits = clip_part(real_clip("bigbuckbunny"), fps=4.0), num_jobs(service), service.load.cache.num_hits
+    tasks = [asyncio.create_task(service.prepare([part], "t")) for _ in range(2)]
+    await until(lambda: service.load.cache.num_hits == hits + 1)
+    tasks[0].cancel()
+    [medium] = await tasks[1]
+    assert tasks[0].cancelled()
+    assert num_jobs(service) == before + 1
+    assert os.path.getsize(medium.path) == medium.grid.num_patches * 1176
+    medium.release()
+
+
+async def test_an_unusable_medium_names_the_part_of_each_request(service: MediaService) -> None:
+    parts = [image_part(PHOTO[:5000], name) for name in ("first", "second")]
+    for failed in await asyncio.gather(*(service.prepare([part], "t") for part in parts), return_exceptions=True):
+        assert isinstance(failed, BadRequestError)
+        assert failed.param == parts.pop(0).param
+
+
+async def test_what_a_request_uses_stays_under_a_tiny_bound(tmp_path: Path) -> None:
+    async with running(tmp_path, max_cache_bytes=1 << 20) as service:
+        [held] = await service.prepare([image_part(PHOTO)], "t")
+        before = Path(held.path).read_bytes()
+        others = [await prepare(service, image_part(FLIPPED, max_pixels=(n + 4) * 100_000)) for n in range(3)]
+        assert Path(held.path).read_bytes() == before
+        assert service.load.cache.num_evictions >= 1
+        assert service.load.cache.idle_bytes <= 1 << 20
+        assert service.load.shared_bytes == len(before)
+        assert not Path(others[0][0].path).exists()
+        held.release()
+
+
+async def test_cached_media_give_way_to_new_ones(tmp_path: Path) -> None:
+    limits = {"max_cache_bytes": 3 << 20, "max_shared_bytes": 3 << 20, "num_workers": 1}
+    async with running(tmp_path, **limits) as service:
+        for number in range(6):
+            await prepare(service, image_part(PHOTO, max_pixels=700_000 - number * 50_000))
+        assert service.load.cache.num_evictions >= 3
+        assert service.load.cache.idle_bytes == sum(map(os.path.getsize, files(tmp_path))) <= 3 << 20
+
+
+async def test_a_crashed_worker_takes_no_entry_along(tmp_path: Path) -> None:
+    async with running(tmp_path, max_cache_bytes=1 << 30, num_workers=1, timeout_s=20) as service:
+        [before] = await prepare(service, image_part(PHOTO))
+        [worker] = service._pool._workers
+        work = asyncio.create_task(service.prepare([clip_part(real_clip("bigbuckbunny"))], "t"))
+        await until(lambda: service.load.num_running == 1)
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(BadRequestError, match="decoder broke down"):
+            await work
+        [after] = await prepare(service, image_part(PHOTO))
+        assert (after.path, service.load.cache.num_hits) == (before.path, 1)
+        [again] = await prepare(service, clip_part(real_clip("bigbuckbunny")))
+        assert again.modality == "video"
+
+
+async def test_a_deadline_fails_all_who_wait_and_leaves_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path, max_cache_bytes=1 << 30, num_workers=1, timeout_s=0.01) as service:
+        part = clip_part(real_clip("bigbuckbunny"))
+        tasks = [service.prepare([part], "t") for _ in range(2)]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results] == [DeadlineError] * 2
+        assert service.load.cache.idle_bytes == 0
