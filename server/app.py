@@ -17,7 +17,7 @@ from server.body import BodyLimit
 from server.boundary import Boundary, translate_http_exception
 from server.disconnect import Disconnect
 from server.metrics import Metrics
-from server.routes import chat, health, metrics, models, openapi
+from server.routes import chat, health, metrics, models, openapi, tokenize
 from server.service import OpenModel, Service
 from server.settings import Settings
 
@@ -60,6 +60,6 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
     )
     app.state.service = service
     app.state.needs_key = bool(split_keys(settings.api_key))
-    for family in (chat, models, health, metrics, openapi):
+    for family in (chat, tokenize, models, health, metrics, openapi):
         app.include_router(family.router)
     return app

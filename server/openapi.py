@@ -15,7 +15,12 @@ from pydantic.json_schema import models_json_schema
 from server.protocol.chat_request import ChatCompletionRequest
 from server.protocol.chat_response import ChatCompletionChunk
 from server.protocol.errors import ErrorResponse
+from server.protocol.tokenize import DetokenizeRequest, TokenizeRequest
 
+_READ: tuple[type[BaseModel], ...] = (ChatCompletionRequest, DetokenizeRequest, TokenizeRequest)
+"""Bodies the routes read by themselves."""
+_STREAMED: tuple[type[BaseModel], ...] = (ChatCompletionChunk,)
+"""Events."""
 _REFERENCE = "#/components/schemas/{model}"
 _ERRORS = {
     400: "The request is malformed, out of range, or brings media that cannot be used.",
@@ -60,7 +65,8 @@ def describe(app: FastAPI, *, needs_key: bool) -> Mapping[str, Any]:
         for operation in path.values():
             operation["responses"].pop("422", None)
     _, definitions = models_json_schema(
-        [(ChatCompletionRequest, "validation"), (ChatCompletionChunk, "serialization")], ref_template=_REFERENCE
+        [*((model, "validation") for model in _READ), *((model, "serialization") for model in _STREAMED)],
+        ref_template=_REFERENCE,
     )
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):

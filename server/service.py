@@ -93,11 +93,25 @@ class Service:
         Raises:
             UnavailableError: it is not ready.
         """
-        state = self.state
-        if self._model is None or state is not EngineState.READY:
-            retry_after_s = RESTARTING_RETRY_S if state is EngineState.RESTARTING else LOADING_RETRY_S
-            raise UnavailableError(f"The model is not ready: {state.value}.", retry_after_s=retry_after_s)
+        model = self.opened_model()
+        if self.state is not EngineState.READY:
+            raise self._not_ready()
+        return model
+
+    def opened_model(self) -> ServedModel:
+        """The open model, whether its engine answers at the moment or not.
+
+        Raises:
+            UnavailableError: it is not open yet.
+        """
+        if self._model is None:
+            raise self._not_ready()
         return self._model
+
+    def _not_ready(self) -> UnavailableError:
+        state = self.state
+        retry_after_s = RESTARTING_RETRY_S if state is EngineState.RESTARTING else LOADING_RETRY_S
+        return UnavailableError(f"The model is not ready: {state.value}.", retry_after_s=retry_after_s)
 
     def chat(self) -> Chat:
         """The chat use case over the open model.

@@ -25,6 +25,8 @@ async def test_describes_every_route_and_no_422(world: World) -> None:
     described = await document(world)
     assert set(described["paths"]) == {
         "/v1/chat/completions",
+        "/detokenize",
+        "/tokenize",
         "/v1/models",
         "/v1/models/{model}",
         "/health",

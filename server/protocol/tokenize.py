@@ -1,0 +1,75 @@
+"""Bodies and answers of `POST /tokenize` and `POST /detokenize`, named as vLLM names them."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from server.protocol.chat_response import Outgoing
+from server.protocol.content import AnyMessage
+from server.protocol.wire import Unsupported, WireModel, conflict
+
+
+class TokenizeRequest(WireModel):
+    """A text, or a conversation of text, to turn into token ids."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """Name of the served model."""
+    prompt: str | None = None
+    """A text; the names of control tokens in it are plain text."""
+    messages: Annotated[list[AnyMessage], Field(min_length=1)] | None = None
+    """A conversation, rendered as for an answer; instead of `prompt`."""
+    add_special_tokens: bool | None = None
+    """Add what the tokenizer puts around every text; Qwen's puts nothing there, so both values give the same ids."""
+    add_generation_prompt: bool | None = None
+    """End with the opening of the assistant's turn; on unless `continue_final_message`. Only with `messages`."""
+    continue_final_message: bool = False
+    """Leave the last turn, which is the assistant's, open. Only with `messages`."""
+
+    chat_template: Unsupported = None
+    chat_template_kwargs: Unsupported = None
+    mm_processor_kwargs: Unsupported = None
+    tools: Unsupported = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> "TokenizeRequest":
+        if self.messages is None:
+            if self.prompt is None:
+                raise conflict("prompt", "is missing, and so is 'messages'")
+            for name in ("add_generation_prompt", "continue_final_message"):
+                if name in self.model_fields_set:
+                    raise conflict(name, "is only allowed with 'messages'")
+            return self
+        if self.prompt is not None:
+            raise conflict("prompt", "does not go with 'messages'")
+        if self.continue_final_message:
+            if self.add_generation_prompt:
+                raise conflict("continue_final_message", "does not go with 'add_generation_prompt'")
+            if self.messages[-1].role != "assistant":
+                raise conflict("continue_final_message", "needs a last message of the role 'assistant'")
+        return self
+
+
+class TokenizeResponse(Outgoing):
+    """The token ids."""
+
+    count: int
+    """How many there are."""
+    max_model_len: int
+    """Context length in tokens, prompt and answer together."""
+    tokens: list[int]
+
+
+class DetokenizeRequest(WireModel):
+    """Token ids to turn into text."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """Name of the served model."""
+    tokens: list[Annotated[int, Field(ge=0, lt=1 << 31)]]
+    """Ids of the model, special ones included."""
+
+
+class DetokenizeResponse(Outgoing):
+    """The text."""
+
+    prompt: str
+    """Special tokens stand by their names; bytes that are no whole character come out as U+FFFD."""
