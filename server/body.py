@@ -3,6 +3,7 @@
 What it does not: authorise (that comes first, `server/auth.py`, so that no stranger's body is read).
 """
 
+from dataclasses import dataclass
 from email.message import Message
 from typing import TypeVar
 
@@ -19,18 +20,34 @@ from server.refusal import refusal
 Model = TypeVar("Model", bound=BaseModel)
 
 
+UPLOAD_PATH = "/v1/files"
+FORM_BYTES = 64 << 10
+"""What a form may have around its file."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    max_bytes: int
+    message: str
+
+
 class BodyLimit:
     """Middleware that refuses bodies over a size: at once where the size is declared, else on the byte too many.
 
     Args:
         app: the application inside.
         max_bytes: the largest body let through.
+        max_upload_bytes: the largest file, on the route that takes files.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_bytes: int, max_upload_bytes: int) -> None:
         """See the class."""
         self._app = app
-        self._max_bytes = max_bytes
+        self._json = _Limit(max_bytes, f"The request body is over the limit of {max_bytes} bytes (max_body_bytes).")
+        self._upload = _Limit(
+            max_upload_bytes + FORM_BYTES,
+            f"The request body cannot hold a file within the limit of {max_upload_bytes} bytes (files.max_file_bytes).",
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request.
@@ -41,25 +58,21 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        limit = self._upload if scope["path"] == UPLOAD_PATH else self._json
         declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdecimal() and int(declared[:20]) > self._max_bytes:
-            raise self._refusal()
+        if declared.isdecimal() and int(declared[:20]) > limit.max_bytes:
+            raise TooLargeError(limit.message, code="body_too_large")
         num_bytes = 0
 
         async def counted() -> Event:
             nonlocal num_bytes
             event = await receive()
             num_bytes += len(event.get("body", b""))
-            if num_bytes > self._max_bytes:
-                raise self._refusal()
+            if num_bytes > limit.max_bytes:
+                raise TooLargeError(limit.message, code="body_too_large")
             return event
 
         await self._app(scope, counted, send)
-
-    def _refusal(self) -> TooLargeError:
-        return TooLargeError(
-            f"The request body is over the limit of {self._max_bytes} bytes (max_body_bytes).", code="body_too_large"
-        )
 
 
 async def read_json(request: Request, model: type[Model]) -> Model:

@@ -11,7 +11,8 @@
     └── ServerError              5xx: we are at fault, or busy
         ├── InternalError        500  generic text only
         ├── UnavailableError     503  with Retry-After
-        └── DeadlineError        504  with x-should-retry: false
+        ├── DeadlineError        504  with x-should-retry: false
+        └── StorageError         507  with x-should-retry: false
 
 `server/boundary.py` turns them into responses; `server/sse.py` into events.
 """
@@ -145,20 +146,21 @@ class InternalError(ServerError):
 
 
 class UnavailableError(ServerError):
-    """The model is loading or being restarted.
+    """The model is loading or being restarted, or the uploaded files are held by another server.
 
     Args:
         message: the fact.
         retry_after_s: when to come back.
+        code: what is not available, where that is not the engine.
     """
 
     status = 503
     type = "service_unavailable_error"
     default_code = "engine_unavailable"
 
-    def __init__(self, message: str, *, retry_after_s: int = 2) -> None:
+    def __init__(self, message: str, *, retry_after_s: int = 2, code: str | None = None) -> None:
         """See the class."""
-        super().__init__(message)
+        super().__init__(message, code=code)
         self.retry_after_s = retry_after_s
 
     @property
@@ -173,6 +175,18 @@ class DeadlineError(ServerError):
     status = 504
     type = "timeout_error"
     default_code = "media_deadline_exceeded"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Read by the official SDKs."""
+        return {"x-should-retry": "false"}
+
+
+class StorageError(ServerError):
+    """The server has no room for a file; sending it again at once does not help."""
+
+    status = 507
+    default_code = "storage_full"
 
     @property
     def headers(self) -> dict[str, str]:

@@ -32,3 +32,5 @@ def configure_logging() -> None:
     root.setLevel(logging.INFO)
     for name in ("uvicorn", "uvicorn.error", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It warns of every malformed form, which any client can send without end.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)

@@ -67,8 +67,9 @@ OpenWorld = Callable[..., AbstractAsyncContextManager[World]]
 
 
 @pytest.fixture
-def open_world(tokenizer: Tokenizer) -> OpenWorld:
+def open_world(tokenizer: Tokenizer, tmp_path: Path) -> OpenWorld:
     """Opens a world: settings by name, other fakes than the plain ones, `live` for real sockets."""
+    data_folder = tmp_path / "data"
 
     @asynccontextmanager
     async def opened(
@@ -79,7 +80,7 @@ def open_world(tokenizer: Tokenizer) -> OpenWorld:
         **settings: Any,
     ) -> AsyncIterator[World]:
         engine, media = engine or FakeEngine(), media or FakeMedia()
-        configured = Settings(served_model_name=MODEL, **settings)
+        configured = Settings(**{"served_model_name": MODEL, "data_folder": data_folder, **settings})
         app = create_app(configured, opener(engine, media, tokenizer))
         running = _live(app, configured) if live else _direct(app)
         async with running as (client, stop), client:

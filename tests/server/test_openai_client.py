@@ -1,6 +1,7 @@
 """The official `openai` package against a live server: what people actually run."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
 
 import openai
@@ -11,6 +12,7 @@ from model_executor.engine import EngineBusyError, EngineState, EngineUnavailabl
 from server.errors import BadRequestError, DeadlineError
 from tests.fakes import MODEL, FakeEngine, FakeMedia, say
 from tests.server.conftest import OpenWorld, World
+from tests.server.files.test_store import png
 
 PICTURE = "data:image/png;base64,AA=="
 
@@ -90,6 +92,35 @@ async def test_the_stream_helper_builds_the_same_answer(live: World) -> None:
     assert answer.choices[0].message.content == "Hello, world!"
 
 
+async def test_completions(live: World) -> None:
+    async with sdk(live) as client:
+        answer = await client.completions.create(
+            model=MODEL,
+            prompt=["Once", "Twice"],
+            max_tokens=5,
+            n=2,
+            best_of=2,
+            echo=False,
+            suffix=None,
+            user="somebody",
+        )
+    assert [choice.text for choice in answer.choices] == ["Hello, world!"] * 4
+    assert [choice.finish_reason for choice in answer.choices] == ["stop"] * 4
+    assert answer.usage is not None and answer.usage.completion_tokens == 12
+    assert live.engine.limits[0].max_tokens == 5
+
+
+async def test_completions_as_a_stream(live: World) -> None:
+    async with sdk(live) as client:
+        stream = await client.completions.create(
+            model=MODEL, prompt=[1, 2, 3], stream=True, stream_options={"include_usage": True}
+        )
+        events = [event async for event in stream]
+    assert "".join(event.choices[0].text for event in events[:-1]) == "Hello, world!"
+    assert events[-1].usage is not None and events[-1].usage.prompt_tokens == 3
+    assert not events[-1].choices
+
+
 async def test_models(live: World) -> None:
     async with sdk(live) as client:
         assert [model.id async for model in client.models.list()] == [MODEL]
@@ -97,6 +128,26 @@ async def test_models(live: World) -> None:
         with pytest.raises(openai.NotFoundError) as caught:
             await client.models.retrieve("gpt-5")
     assert caught.value.code == "model_not_found"
+
+
+async def test_files(live: World) -> None:
+    data = png(300_000)
+    async with sdk(live) as client:
+        made = await client.files.create(
+            file=("a.png", data), purpose="vision", expires_after={"anchor": "created_at", "seconds": 3600}
+        )
+        assert (made.object, made.bytes, made.filename, made.purpose) == ("file", 300_000, "a.png", "vision")
+        assert made.status == "processed" and made.expires_at == made.created_at + 3600
+        other = await client.files.create(file=io.BytesIO(data), purpose="user_data")
+        assert [file.id async for file in client.files.list(limit=1)] == [other.id, made.id]  # two pages
+        assert await client.files.retrieve(made.id) == made
+        assert (await client.files.content(made.id)).content == data
+        assert (await client.files.delete(made.id)).deleted
+        with pytest.raises(openai.NotFoundError):
+            await client.files.retrieve(made.id)
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.files.create(file=b"hello", purpose="vision")
+    assert caught.value.param == "file"
 
 
 async def test_a_wrong_key_is_an_authentication_error(live: World) -> None:

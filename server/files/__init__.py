@@ -1,0 +1,1 @@
+"""Files clients upload once and name in their requests."""
