@@ -21,11 +21,13 @@ from model_executor.tokens import Tokenizer
 from server.answer import Answer
 from server.conversation import Conversation, read_conversation
 from server.media.part import MediaPart, PreparedMedia
+from server.media.progress import Progress
 from server.media.service import MediaLoad
 from server.metrics import Metrics
 from server.prompt import build_prompt
 from server.protocol.chat_request import ChatCompletionRequest
-from server.protocol.chat_response import ChatCompletion, ChatCompletionChunk, Dimensions, MediaReport, Report
+from server.protocol.chat_response import ChatCompletion, ChatCompletionChunk, Report
+from server.report import media_report
 from server.sampling import sampling_limits
 from server.timing import timed
 
@@ -37,8 +39,15 @@ class MediaPreparer(Protocol):
     def load(self) -> MediaLoad:
         """How busy it is."""
 
-    async def prepare(self, parts: Sequence[MediaPart], tenant: str) -> list[PreparedMedia]:
+    async def prepare(
+        self, parts: Sequence[MediaPart], tenant: str, progress: Progress | None = None
+    ) -> list[PreparedMedia]:
         """Prepare all media of a request, in order; none is left held when it raises.
+
+        Args:
+            parts: what to prepare.
+            tenant: whose request it is.
+            progress: kept up to date meanwhile.
 
         Raises:
             ApiError: a medium cannot be used, or cannot be prepared now.
@@ -93,18 +102,21 @@ class Chat:
                 answer.add(delta)
             return answer.completion()
 
-    async def stream(self, request: ChatCompletionRequest, tenant: str) -> AsyncGenerator[ChatCompletionChunk, None]:
+    async def stream(
+        self, request: ChatCompletionRequest, tenant: str, progress: Progress | None = None
+    ) -> AsyncGenerator[ChatCompletionChunk, None]:
         """The answer as it grows; nothing is yielded before the engine's first delta.
 
         Args:
             request: as `complete`.
             tenant: as `complete`.
+            progress: how far the media are, kept up to date meanwhile.
 
         Raises:
             ApiError: as `complete`.
             EngineError: as `complete`.
         """
-        async with self._generation(request, tenant) as (answer, deltas):
+        async with self._generation(request, tenant, progress) as (answer, deltas):
             async for delta in deltas:
                 for chunk in answer.chunks(delta):
                     yield chunk
@@ -113,13 +125,13 @@ class Chat:
 
     @asynccontextmanager
     async def _generation(
-        self, request: ChatCompletionRequest, tenant: str
+        self, request: ChatCompletionRequest, tenant: str, progress: Progress | None = None
     ) -> AsyncIterator[tuple[Answer, AsyncIterator[Delta]]]:
         """The empty answer and the deltas to fill it; engine and media are free again afterwards."""
         started_s = time.perf_counter()
         engine = self._model.engine
         conversation = read_conversation(request.messages)
-        media = await self._prepare(conversation, tenant)
+        media = await self._prepare(conversation, tenant, progress)
         try:
             with self._metrics.stage_s.labels("prompt").time():
                 prompt = await asyncio.to_thread(self._prompt, request, conversation, media, tenant)
@@ -130,7 +142,7 @@ class Chat:
                 default_max_tokens=self._default_max_tokens,
                 num_vocabulary_tokens=self._model.tokenizer.num_tokens,
             )
-            report = _report(conversation.media, media) if "media" in request.include else None
+            report = media_report(conversation.media, media) if "media" in request.include else None
             id_ = f"chatcmpl-{uuid.uuid4().hex}"
             answer = self._answer(id_, request, prompt, report)
             self._metrics.prompt_tokens.observe(len(prompt.token_ids))
@@ -152,13 +164,12 @@ class Chat:
         tenant: str,
     ) -> Prompt:
         """Runs in a thread: long texts take a while."""
-        opens_turn = request.add_generation_prompt
         return build_prompt(
             conversation.turns,
             media,
             self._model.tokenizer,
             template=self._model.chat_template,
-            add_generation_prompt=not request.continue_final_message if opens_turn is None else opens_turn,
+            add_generation_prompt=opens_turn(request),
             continue_final_message=request.continue_final_message,
             add_vision_id=request.add_vision_id,
             max_model_len=self._model.engine.max_model_len,
@@ -181,31 +192,17 @@ class Chat:
             end_token_ids=self._model.end_token_ids,
         )
 
-    async def _prepare(self, conversation: Conversation, tenant: str) -> list[PreparedMedia]:
+    async def _prepare(self, conversation: Conversation, tenant: str, progress: Progress | None) -> list[PreparedMedia]:
         if not conversation.media:
             return []
         with self._metrics.stage_s.labels("media").time():
-            media = await self._model.media.prepare(conversation.media, tenant)
+            media = await self._model.media.prepare(conversation.media, tenant, progress)
         for medium in media:
             self._metrics.media_tokens.labels(medium.modality).inc(medium.grid.num_tokens)
         return media
 
 
-def _report(parts: Sequence[MediaPart], media: Sequence[PreparedMedia]) -> Report:
-    return Report(media=[_medium_report(part, medium) for part, medium in zip(parts, media, strict=True)])
-
-
-def _medium_report(part: MediaPart, medium: PreparedMedia) -> MediaReport:
-    video = medium.modality == "video"
-    return MediaReport(
-        param=part.param,
-        modality=medium.modality,
-        source_size=Dimensions(width=medium.source_size.width, height=medium.source_size.height),
-        size=Dimensions(width=medium.size.width, height=medium.size.height),
-        grid=(medium.grid.t, medium.grid.h, medium.grid.w),
-        tokens=medium.grid.num_tokens,
-        frames=len(medium.frame_times_s) if video else None,
-        timestamps=[round(time_s, 6) for time_s in medium.frame_times_s] if video else None,
-        fps=medium.effective_fps,
-        notes=list(medium.notes),
-    )
+def opens_turn(request: ChatCompletionRequest) -> bool:
+    """Whether the prompt ends with the opening of the assistant's turn."""
+    wish = request.add_generation_prompt
+    return not request.continue_final_message if wish is None else wish

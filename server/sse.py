@@ -5,7 +5,7 @@ What it does not: know what the events say, or notice a departed client (`server
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Protocol
 
@@ -16,6 +16,10 @@ from server.boundary import reported
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
+
+
+def nothing_to_tell() -> None:
+    """The status of a stream that has none."""
 
 
 class Event(Protocol):
@@ -35,17 +39,25 @@ class EventStream(Response):
     Args:
         events: what to send; closed at the end, also when the response is cancelled.
         keep_alive_s: silence after which a comment is sent, in seconds.
+        status: asked for the text of that comment; None for the usual one.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[Event, None], *, keep_alive_s: float) -> None:
+    def __init__(
+        self,
+        events: AsyncGenerator[Event, None],
+        *,
+        keep_alive_s: float,
+        status: Callable[[], str | None] = nothing_to_tell,
+    ) -> None:
         """See the class."""
         self.status_code = 200
         self.background = None
         self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         self._events = events
         self._keep_alive_s = keep_alive_s
+        self._status = status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything.
@@ -85,7 +97,8 @@ class EventStream(Response):
             async with asyncio.timeout(self._keep_alive_s):
                 return await queue.get()
         except TimeoutError:
-            return KEEP_ALIVE
+            text = self._status()
+            return KEEP_ALIVE if text is None else f": {text}\n\n".encode()
 
 
 def _frame(item: Event | Exception | bytes, scope: Scope) -> bytes:

@@ -18,6 +18,7 @@ from model_executor.geometry import Grid, Size
 from model_executor.tokens import Tokenizer
 from server.chat import ServedModel
 from server.media.part import MediaPart, PreparedMedia
+from server.media.progress import FrameCount, Progress
 from server.media.service import MediaLoad
 
 MODEL = "tessera-test"
@@ -100,12 +101,21 @@ class FakeMedia:
     tenants: list[str] = field(default_factory=list)
     held: set[str] = field(default_factory=set)
     """Paths not released yet."""
+    frames: FrameCount = field(default_factory=FrameCount)
+    """How far the first part is while it is being prepared."""
     load: MediaLoad = MediaLoad(num_waiting=0, num_running=0, num_restarts=0, shared_bytes=0)
 
-    async def prepare(self, parts: Sequence[MediaPart], tenant: str) -> list[PreparedMedia]:
+    async def prepare(
+        self, parts: Sequence[MediaPart], tenant: str, progress: Progress | None = None
+    ) -> list[PreparedMedia]:
         self.parts += parts
         self.tenants.append(tenant)
+        if progress is not None:
+            progress.begin(len(parts))
+            progress.follow(0, self.frames)
         await asyncio.sleep(self.delay_s)
+        if progress is not None:
+            progress.end()
         if self.failure is not None:
             raise self.failure
         return [self._prepared(part, f"/nowhere/{number}") for number, part in enumerate(parts)]

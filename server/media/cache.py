@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.media.job import Prepared
+from server.media.progress import FrameCount
 from server.media.shared import Lease
 
 
@@ -44,6 +45,7 @@ class CachedMedium:
 class _Entry:
     key: str
     work: "asyncio.Task[CachedMedium]"
+    frames: FrameCount
     num_holders: int = 0
     patches: Lease | None = None
     """Set once the work is done."""
@@ -59,6 +61,11 @@ class Hold:
         self._released = False
         self.key = entry.key
         """The entry's; equal for equal content prepared the same way for the same tenant, and only then."""
+
+    @property
+    def frames(self) -> FrameCount:
+        """How far the work is."""
+        return self._entry.frames
 
     async def ready(self) -> CachedMedium:
         """What the entry holds, once it is prepared. Where this raises, or is cancelled, the claim is released.
@@ -104,18 +111,21 @@ class MediaCache:
         """A reading, for metrics."""
         return CacheLoad(self._num_hits, self._num_misses, self._num_evictions, self._idle_bytes)
 
-    def hold(self, key: str, prepare: Callable[[], Coroutine[Any, Any, CachedMedium]], inputs: ExitStack) -> Hold:
+    def hold(
+        self, key: str, prepare: Callable[[FrameCount], Coroutine[Any, Any, CachedMedium]], inputs: ExitStack
+    ) -> Hold:
         """Claim an entry, which is prepared where there is none.
 
         Args:
             key: stands for the content, for everything its patches depend on, and for whose they are.
-            prepare: begins the work; cancelled when nobody waits for it any more.
+            prepare: begins the work and keeps the count; cancelled when nobody waits for it any more.
             inputs: what `prepare` needs; closed as soon as it is not needed any more.
         """
         entry = self._entries.get(key)
         if entry is None:
             self._num_misses += 1
-            entry = self._entries[key] = _Entry(key, asyncio.create_task(prepare()))
+            frames = FrameCount()
+            entry = self._entries[key] = _Entry(key, asyncio.create_task(prepare(frames)), frames)
             # The first of its callbacks, so that it has run when those who wait hear of the end.
             entry.work.add_done_callback(lambda _: self._settle(entry, inputs))
         else:
@@ -154,6 +164,7 @@ class MediaCache:
         if entry.work.cancelled() or entry.work.exception() is not None:
             self._forget(entry)
             return
+        entry.frames.finish()
         entry.patches = entry.work.result().patches
         if self._entries.get(entry.key) is not entry:  # given up in the moment it was done
             entry.patches.release()

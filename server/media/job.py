@@ -1,4 +1,4 @@
-"""What the pool tells a worker and what it hears back: one JSON line each way.
+"""What the pool tells a worker and what it hears back, in JSON lines: a job, and some progress and one outcome.
 
 Plain values only, and nothing that decodes is imported here: both sides read it.
 """
@@ -53,6 +53,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     budget: ImageBudget | ClipBudget
     timeout_s: float
     """After this time and a little more the worker ends itself, in case nobody is left to kill it."""
+
+
+class FramesDone(msgspec.Struct, frozen=True, tag="frames_done"):
+    """How far a clip is; told now and then before the outcome."""
+
+    num_done: int
+    num_total: int
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True, tag="prepared"):

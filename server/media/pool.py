@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from server.errors import ApiError, BadRequestError, DeadlineError, InternalError, RateLimitError, UnavailableError
 from server.media.job import Failed, Job, NoSpace, Outcome, Prepared, Refused
 from server.media.process import WorkerLostError, WorkerProcess
+from server.media.progress import FrameCount
 from server.media.shared import SharedMemoryFullError
 from server.settings import MediaSettings
 
@@ -35,6 +36,7 @@ class _Ticket:
     due_s: float
     number: int
     job: Job = field(compare=False)
+    frames: FrameCount = field(compare=False)
     param: str = field(compare=False)
     is_large: bool = field(compare=False)
     outcome: "asyncio.Future[Outcome]" = field(compare=False)
@@ -93,13 +95,14 @@ class MediaPool:
             _fail(ticket, UnavailableError("The server is shutting down."))
         self._waiting.clear()
 
-    async def run(self, job: Job, *, estimate_s: float, param: str) -> Prepared:
+    async def run(self, job: Job, *, estimate_s: float, param: str, frames: FrameCount | None = None) -> Prepared:
         """Have a job done. Cancelling this gives the job up, also when it has begun.
 
         Args:
             job: what to do.
             estimate_s: what it may cost, in seconds.
             param: the request field, for errors.
+            frames: kept up to date while the job runs.
 
         Raises:
             BadRequestError: the medium cannot be used.
@@ -111,7 +114,8 @@ class MediaPool:
         if len(self._waiting) >= self._settings.max_queue + self._num_idle[is_large]:
             raise _busy_error()
         loop = asyncio.get_running_loop()
-        ticket = _Ticket(loop.time() + estimate_s, next(self._numbers), job, param, is_large, loop.create_future())
+        due_s, number, outcome_known = loop.time() + estimate_s, next(self._numbers), loop.create_future()
+        ticket = _Ticket(due_s, number, job, frames or FrameCount(), param, is_large, outcome_known)
         self._waiting.append(ticket)
         give_up = loop.call_later(self._settings.timeout_s, self._give_up_waiting, ticket)
         try:
@@ -200,7 +204,7 @@ class MediaPool:
         """Have `worker` do a job; False where it must not be used again."""
         if ticket.outcome.done():  # its request went away
             return True
-        work = asyncio.create_task(worker.run(ticket.job))
+        work = asyncio.create_task(worker.run(ticket.job, ticket.frames))
         try:
             await asyncio.wait(
                 {work, ticket.outcome}, timeout=self._settings.timeout_s, return_when=asyncio.FIRST_COMPLETED

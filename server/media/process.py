@@ -9,13 +9,14 @@ import sys
 
 import msgspec
 
-from server.media.job import READY, Job, Outcome
+from server.media.job import READY, FramesDone, Job, Outcome
+from server.media.progress import FrameCount
 from server.settings import MediaSettings
 
 _START_TIMEOUT_S = 60
 _MAX_LINE_BYTES = 1 << 20
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
-_ANSWER: msgspec.json.Decoder[Outcome] = msgspec.json.Decoder(Outcome)
+_ANSWER: msgspec.json.Decoder[FramesDone | Outcome] = msgspec.json.Decoder(FramesDone | Outcome)
 
 
 class WorkerLostError(Exception):
@@ -73,8 +74,12 @@ class WorkerProcess:
         """Whether the process ended by itself."""
         return self._process.returncode is not None
 
-    async def run(self, job: Job) -> Outcome:
+    async def run(self, job: Job, frames: FrameCount) -> Outcome:
         """Do one job.
+
+        Args:
+            job: what to do.
+            frames: kept up to date meanwhile.
 
         Raises:
             WorkerLostError: the process ended.
@@ -86,7 +91,9 @@ class WorkerProcess:
             await self._process.stdin.drain()
         except OSError as error:
             raise WorkerLostError from error
-        return _ANSWER.decode(await self._read_line())
+        while isinstance(answer := _ANSWER.decode(await self._read_line()), FramesDone):
+            frames.num_done, frames.num_total = answer.num_done, answer.num_total
+        return answer
 
     async def kill(self) -> None:
         """End the process, wait for that, and give its pipes back."""

@@ -10,8 +10,9 @@ Whatever goes wrong with one part, everything the request holds is given back.
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,6 +34,7 @@ from server.media.fetch import Fetcher
 from server.media.job import PATCH_BYTES_PER_PIXEL, ClipBudget, ImageBudget, Job, Prepared
 from server.media.part import MediaPart, PreparedMedia
 from server.media.pool import LARGE_JOB_S, MediaPool
+from server.media.progress import FrameCount, Progress
 from server.media.shared import Lease, SharedFolder, SharedMemoryFullError
 from server.settings import MediaSettings
 
@@ -124,12 +126,15 @@ class MediaService:
         used_bytes = self._folder.used_bytes - cache.idle_bytes
         return MediaLoad(pool.num_waiting, pool.num_running, pool.num_restarts, used_bytes, cache)
 
-    async def prepare(self, parts: Sequence[MediaPart], tenant: str) -> list[PreparedMedia]:
+    async def prepare(
+        self, parts: Sequence[MediaPart], tenant: str, progress: Progress | None = None
+    ) -> list[PreparedMedia]:
         """Prepare the media of one request; each must be released when the request has ended.
 
         Args:
             parts: in order of the request.
             tenant: whose request it is; nothing is shared between tenants.
+            progress: kept up to date meanwhile.
 
         Returns:
             As many, in the same order.
@@ -146,17 +151,21 @@ class MediaService:
                 param=parts[self._settings.max_parts].param,
             )
         budgets = [self._budget(part) for part in parts]
+        progress = progress or Progress()
+        progress.begin(len(parts))
         places = asyncio.Semaphore(_PARALLEL_PARTS)
         done: list[PreparedMedia] = []
         try:
             return await _together(
-                self._prepare_part(part, budget, tenant, places, done)
-                for part, budget in zip(parts, budgets, strict=True)
+                self._prepare_part(part, budget, tenant, places, done, partial(progress.follow, index))
+                for index, (part, budget) in enumerate(zip(parts, budgets, strict=True))
             )
         except BaseException:
             for prepared in done:
                 prepared.release()
             raise
+        finally:
+            progress.end()
 
     def _budget(self, part: MediaPart) -> ImageBudget | ClipBudget:
         if part.modality == "video":
@@ -170,9 +179,11 @@ class MediaService:
         tenant: str,
         places: asyncio.Semaphore,
         done: list[PreparedMedia],
+        follow: Callable[[FrameCount], None],
     ) -> PreparedMedia:
         async with places:
             hold = await self._hold(part, budget, tenant)
+            follow(hold.frames)
             try:
                 medium = await hold.ready()
             except (BadRequestError, DeadlineError) as error:
@@ -187,10 +198,12 @@ class MediaService:
         with contextlib.ExitStack() as stack:
             contents = await self._fetch(part, stack)
             key = _key(part, budget, contents, tenant)
-            return self._cache.hold(key, lambda: self._decode(part, budget, contents), inputs=stack.pop_all())
+            return self._cache.hold(
+                key, lambda frames: self._decode(part, budget, contents, frames), inputs=stack.pop_all()
+            )
 
     async def _decode(
-        self, part: MediaPart, budget: ImageBudget | ClipBudget, contents: Sequence[Lease]
+        self, part: MediaPart, budget: ImageBudget | ClipBudget, contents: Sequence[Lease], frames: FrameCount
     ) -> CachedMedium:
         with contextlib.ExitStack() as until_failed:
             output = self._folder.lease(_max_patch_bytes(part, budget))
@@ -203,12 +216,13 @@ class MediaService:
                 timeout_s=self._settings.timeout_s,
             )
             estimate_s = _estimate_s(part, sum(content.num_bytes for content in contents))
+            run = partial(self._pool.run, job, estimate_s=estimate_s, param=part.param, frames=frames)
             try:
-                prepared = await self._pool.run(job, estimate_s=estimate_s, param=part.param)
+                prepared = await run()
             except SharedMemoryFullError:  # the machine has less than the ledger allows
                 if not self._folder.reclaim(self._folder.used_bytes):
                     raise
-                prepared = await self._pool.run(job, estimate_s=estimate_s, param=part.param)
+                prepared = await run()
             output.shrink(_patch_bytes(part, prepared))
             until_failed.pop_all()
             return CachedMedium(prepared, output)

@@ -11,7 +11,9 @@ import os
 import resource
 import signal
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from typing import BinaryIO
 
 import msgspec
@@ -20,18 +22,37 @@ import numpy as np
 from model_executor.geometry import TEMPORAL_PATCH_FRAMES, Grid, Size, image_grid
 from server.errors import ClientError
 from server.media import images, video
-from server.media.job import READY, ClipBudget, Failed, ImageBudget, Job, NoSpace, Outcome, Prepared, Refused
-from server.media.patches import Rows, row_bytes, write_clip_frame, write_picture
+from server.media.job import (
+    READY,
+    ClipBudget,
+    Failed,
+    FramesDone,
+    ImageBudget,
+    Job,
+    NoSpace,
+    Outcome,
+    Prepared,
+    Refused,
+)
+from server.media.patches import Pixels, Rows, row_bytes, write_clip_frame, write_picture
 
 _GRACE_S = 5
+_REPORT_INTERVAL_S = 0.5
+
+Report = Callable[[int, int], None]
+"""Takes how many frames are written, and how many there will be."""
 
 
 class _NoSpaceError(Exception):
     """The shared-memory file system is full."""
 
 
-def prepare(job: Job) -> Prepared:
+def prepare(job: Job, report: Report) -> Prepared:
     """Decode, resize and patchify one medium into `job.output`.
+
+    Args:
+        job: what to do.
+        report: called for every frame of a clip.
 
     Raises:
         ClientError: the medium cannot be used.
@@ -44,13 +65,13 @@ def prepare(job: Job) -> Prepared:
         ]
         if isinstance(job.budget, ImageBudget):
             return _prepare_picture(files[0], job.budget, job.output)
-        return _prepare_clip(files, job.budget, job.output, is_frame_list=job.is_frame_list)
+        return _prepare_clip(files, job, job.budget, report)
 
 
-def run(job: Job) -> Outcome:
+def run(job: Job, report: Report) -> Outcome:
     """`prepare`, with every way to fail as a value."""
     try:
-        return prepare(job)
+        return prepare(job, report)
     except ClientError as error:
         return Refused(error.message)
     except MemoryError:
@@ -76,14 +97,25 @@ def main(max_bytes: int) -> None:
     os.dup2(silence, 2)
     answers.write(READY)
     answers.flush()
+    next_report_s = 0.0
+
+    def answer(message: Outcome | FramesDone) -> None:
+        answers.write(msgspec.json.encode(message) + b"\n")
+        answers.flush()
+
+    def report(num_done: int, num_total: int) -> None:
+        nonlocal next_report_s
+        if (now_s := time.monotonic()) >= next_report_s:
+            next_report_s = now_s + _REPORT_INTERVAL_S
+            answer(FramesDone(num_done, num_total))
+
     for line in sys.stdin.buffer:
         job = msgspec.json.decode(line, type=Job)
         # Ends this process should the server be gone when the deadline passes.
         signal.setitimer(signal.ITIMER_REAL, job.timeout_s + _GRACE_S)
-        outcome = run(job)
+        outcome = run(job, report)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        answers.write(msgspec.json.encode(outcome) + b"\n")
-        answers.flush()
+        answer(outcome)
 
 
 def _prepare_picture(file: BinaryIO, budget: ImageBudget, output: str) -> Prepared:
@@ -100,12 +132,17 @@ def _prepare_picture(file: BinaryIO, budget: ImageBudget, output: str) -> Prepar
     )
 
 
-def _prepare_clip(files: list[BinaryIO], budget: ClipBudget, output: str, *, is_frame_list: bool) -> Prepared:
+def _prepare_clip(files: list[BinaryIO], job: Job, budget: ClipBudget, report: Report) -> Prepared:
     def open_writer(grid: Grid) -> video.FrameWriter:
-        rows = _rows(output, grid, TEMPORAL_PATCH_FRAMES)
-        return lambda index, pixels: write_clip_frame(rows, grid, index, pixels)
+        rows = _rows(job.output, grid, TEMPORAL_PATCH_FRAMES)
 
-    if is_frame_list:
+        def write(index: int, pixels: Pixels) -> None:
+            write_clip_frame(rows, grid, index, pixels)
+            report(index + 1, TEMPORAL_PATCH_FRAMES * grid.t)
+
+        return write
+
+    if job.is_frame_list:
         clip = video.sample_frames(files, budget, open_writer)
     else:
         clip = video.sample_clip(files[0], budget, open_writer)

@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from server.body import read_json
+from server.media.progress import Progress
 from server.openapi import errors, event_stream, json_body
 from server.protocol.chat_request import ChatCompletionRequest
 from server.protocol.chat_response import ChatCompletion, ChatCompletionChunk
@@ -31,6 +32,8 @@ async def create_chat_completion(request: Request) -> Response:
     service.require_model(body.model)
     tenant: str = request.state.tenant
     if body.stream:
-        return EventStream(chat.stream(body, tenant), keep_alive_s=service.keep_alive_s)
+        progress = Progress()
+        events = chat.stream(body, tenant, progress)
+        return EventStream(events, keep_alive_s=service.keep_alive_s, status=progress.text)
     answer = await chat.complete(body, tenant)
     return Response(answer.encode(), media_type="application/json")

@@ -9,9 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
+from openai import AsyncOpenAI
 
 from model_executor.engine import EngineState, Prompt, SamplingLimits
 from server.errors import BadRequestError
+from server.media.progress import FrameCount
 from tests.error_body import check_error, check_error_body
 from tests.fakes import MODEL, FakeEngine, FakeMedia, Step, say
 from tests.server.conftest import OpenWorld, World
@@ -76,6 +78,20 @@ async def test_comments_come_while_media_are_prepared(open_world: OpenWorld) -> 
     assert lines[-1] == "data: [DONE]"
 
 
+async def test_comments_tell_how_far_media_are_and_the_official_client_does_not_mind(open_world: OpenWorld) -> None:
+    media = FakeMedia(delay_s=0.25, frames=FrameCount(37, 50))
+    messages: Any = [{"role": "user", "content": [IMAGE, IMAGE]}]
+    async with open_world(media=media, live=True, keep_alive_s=0.1) as world:
+        body = world.body(stream=True, messages=messages)
+        async with world.client.stream("POST", ROUTE, json=body) as response:
+            lines = [line async for line in response.aiter_lines() if line]
+        async with AsyncOpenAI(base_url=f"{world.url}/v1", api_key="unused") as client:
+            stream = await client.chat.completions.create(model=MODEL, messages=messages, stream=True)
+            texts = [chunk.choices[0].delta.content or "" async for chunk in stream]
+    assert lines[:2] == [": preparing media 37 %"] * 2
+    assert "".join(texts) == "Hello, world!"
+
+
 async def test_a_failure_found_in_time_is_an_http_error_on_a_stream(open_world: OpenWorld) -> None:
     media = FakeMedia(delay_s=0.2, failure=BadRequestError("no", param="messages[0].content[0].image_url"))
     async with open_world(media=media, live=True, keep_alive_s=5) as world:
@@ -109,7 +125,7 @@ async def test_a_client_that_leaves_while_media_are_prepared_stops_that(open_wor
     class Slow(FakeMedia):
         stopped = False
 
-        async def prepare(self, parts: Any, tenant: str) -> Any:
+        async def prepare(self, parts: Any, tenant: str, progress: Any = None) -> Any:
             self.parts += parts
             try:
                 await asyncio.sleep(60)

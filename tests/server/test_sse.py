@@ -113,6 +113,15 @@ async def test_comments_keep_a_silent_stream_open() -> None:
     assert frames[0] == KEEP_ALIVE and frames.count(KEEP_ALIVE) >= 3
 
 
+async def test_a_comment_tells_the_status_where_there_is_one() -> None:
+    texts = iter(["preparing media 37 %", None, "preparing media 38 %"])
+    wire = Wire()
+    stream = EventStream(Source(0.35, "1").events(), keep_alive_s=0.1, status=lambda: next(texts))
+    await stream({"type": "http", "state": {}}, never, wire.send)
+    assert wire.frames[:3] == [b": preparing media 37 %\n\n", KEEP_ALIVE, b": preparing media 38 %\n\n"]
+    assert wire.frames[-2:] == [b"data: 1\n\n", DONE]
+
+
 async def test_an_error_after_a_comment_is_an_event() -> None:
     frames = (await run(Source(0.15, BadRequestError("no", param="messages")), keep_alive_s=0.1)).frames
     assert frames[0] == KEEP_ALIVE and frames[-1] == DONE

@@ -19,6 +19,7 @@ from server.errors import BadRequestError, DeadlineError, RateLimitError
 from server.media.cache import CachedMedium, Hold, MediaCache
 from server.media.job import Prepared
 from server.media.part import MediaPart, PreparedMedia
+from server.media.progress import FrameCount, Progress
 from server.media.service import MediaService
 from server.media.shared import SharedFolder
 from tests.server.media.clips import real_clip
@@ -41,7 +42,7 @@ class Bench:
         self.ends: dict[str, asyncio.Future[None]] = {}
 
     def hold(self, key: str, num_bytes: int = 400) -> Hold:
-        async def work() -> CachedMedium:
+        async def work(_: FrameCount) -> CachedMedium:
             self.started.append(key)
             end = self.ends[key] = asyncio.get_running_loop().create_future()
             with ExitStack() as until_failed:
@@ -282,6 +283,24 @@ async def test_one_decoding_serves_two_requests_though_one_client_leaves(service
     assert num_jobs(service) == before + 1
     assert os.path.getsize(medium.path) == medium.grid.num_patches * 1176
     medium.release()
+
+
+async def test_all_who_wait_see_how_far_it_is(tmp_path: Path) -> None:
+    async with running(tmp_path, num_workers=1) as service:
+        part = clip_part(real_clip("bigbuckbunny"), fps=8.0)
+        told: list[set[str]] = [set(), set()]
+        progresses = [Progress(), Progress()]
+        tasks = [asyncio.create_task(service.prepare([part], "t", progress)) for progress in progresses]
+        while not all(task.done() for task in tasks):
+            for texts, progress in zip(told, progresses, strict=True):
+                texts.add(progress.text() or "")
+            await asyncio.sleep(0.001)
+        for task in tasks:
+            for medium in await task:
+                medium.release()
+    assert told[0] - {""} and told[0] & told[1] - {""}
+    assert all(text == "" or 0 <= int(text.split()[2]) <= 100 for text in told[0] | told[1])
+    assert [progress.text() for progress in progresses] == [None, None]
 
 
 async def test_an_unusable_medium_names_the_part_of_each_request(service: MediaService) -> None:
