@@ -16,8 +16,9 @@ from server.auth import Auth, split_keys
 from server.body import BodyLimit
 from server.boundary import Boundary, translate_http_exception
 from server.disconnect import Disconnect
+from server.files.store import FileStore
 from server.metrics import Metrics
-from server.routes import chat, health, metrics, models, openapi, tokenize
+from server.routes import chat, completions, files, health, metrics, models, openapi, tokenize
 from server.service import OpenModel, Service
 from server.settings import Settings
 
@@ -34,10 +35,11 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
     """
     measurements = Metrics()
     service = Service(settings, open_model, measurements)
+    store = FileStore(settings.files, settings.data_folder)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with service.running():
+        async with store.running(), service.running():
             yield
 
     app = FastAPI(
@@ -53,13 +55,14 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
             Middleware(Access, metrics=measurements),
             Middleware(Boundary),
             Middleware(Auth, keys=settings.api_key, open_paths=OPEN_PATHS),
-            Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
+            Middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_upload_bytes=settings.files.max_file_bytes),
             Middleware(Disconnect),
         ],
         exception_handlers={HTTPException: translate_http_exception},
     )
     app.state.service = service
+    app.state.files = store
     app.state.needs_key = bool(split_keys(settings.api_key))
-    for family in (chat, tokenize, models, health, metrics, openapi):
+    for family in (chat, files, completions, tokenize, models, health, metrics, openapi):
         app.include_router(family.router)
     return app

@@ -14,23 +14,26 @@ from pydantic.json_schema import models_json_schema
 
 from server.protocol.chat_request import ChatCompletionRequest
 from server.protocol.chat_response import ChatCompletionChunk
+from server.protocol.completions import Completion, CompletionRequest
 from server.protocol.errors import ErrorResponse
+from server.protocol.files import FileForm
 from server.protocol.tokenize import DetokenizeRequest, TokenizeRequest
 
-_READ: tuple[type[BaseModel], ...] = (ChatCompletionRequest, DetokenizeRequest, TokenizeRequest)
+_READ: tuple[type[BaseModel], ...] = (ChatCompletionRequest, CompletionRequest, DetokenizeRequest, FileForm, TokenizeRequest)
 """Bodies the routes read by themselves."""
-_STREAMED: tuple[type[BaseModel], ...] = (ChatCompletionChunk,)
+_STREAMED: tuple[type[BaseModel], ...] = (ChatCompletionChunk, Completion)
 """Events."""
 _REFERENCE = "#/components/schemas/{model}"
 _ERRORS = {
     400: "The request is malformed, out of range, or brings media that cannot be used.",
     401: "No key, or a wrong one.",
-    404: "There is no such model.",
+    404: "There is no such model or file.",
     413: "The body is over the limit.",
     429: "Too many requests at the moment; `Retry-After` says when to come back.",
     500: "A fault of the server; its log has the request id.",
     503: "The model is loading or being restarted; `Retry-After` says when to come back.",
     504: "Media took longer than their deadline.",
+    507: "The server has no room for the file.",
 }
 
 Responses = dict[int | str, dict[str, Any]]
@@ -45,6 +48,24 @@ def json_body(model: type[BaseModel]) -> dict[str, Any]:
     """The `openapi_extra` of a route that reads a body of this model by itself."""
     schema = {"$ref": _REFERENCE.format(model=model.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def form_body(model: type[BaseModel]) -> dict[str, Any]:
+    """The `openapi_extra` of a route that reads a multipart form of this model by itself."""
+    schema = {"$ref": _REFERENCE.format(model=model.__name__)}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+def query(model: type[BaseModel]) -> dict[str, Any]:
+    """The `openapi_extra` of a route that reads query parameters of this model by itself."""
+    schema = model.model_json_schema()
+    required = schema.get("required", [])
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "required": name in required, "schema": declared}
+            for name, declared in schema["properties"].items()
+        ]
+    }
 
 
 def event_stream(model: type[BaseModel]) -> dict[str, Any]:

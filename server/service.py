@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from model_executor.checkpoint import CheckpointError
 from model_executor.engine import EngineState, EngineStats, EngineUnavailableError
 from server.chat import Chat, ServedModel
+from server.completions import Completions
 from server.errors import NotFoundError, UnavailableError
 from server.metrics import Metrics
 from server.settings import Settings
@@ -120,6 +121,14 @@ class Service:
             UnavailableError: the model is not ready.
         """
         return Chat(self.model(), default_max_tokens=self._default_max_tokens, metrics=self.metrics)
+
+    def completions(self) -> Completions:
+        """The completions use case over the open model.
+
+        Raises:
+            UnavailableError: the model is not ready.
+        """
+        return Completions(self.model(), metrics=self.metrics)
 
     async def measurements(self) -> bytes:
         """Everything that is measured, with fresh readings of what can be asked, in Prometheus' text format."""
