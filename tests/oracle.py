@@ -1,7 +1,8 @@
 """The independent side of every exactness test: transformers on the same weights, fed by its own pipeline.
 
-Stills go through transformers' PIL processor; clips through PyAV, Pillow and plain numpy, decoded whole; the prompt is
-the chat template's text encoded at once; positions are a literal reading of the paper. Nothing here uses the project.
+Stills go through transformers' PIL processor; clips through PyAV and plain numpy, decoded whole; both are resized by
+FFmpeg's bicubic scaler (how far that is from Pillow's is tested where pictures are); the prompt is the chat template's
+text encoded at once; positions are a literal reading of the paper. Nothing here uses the project.
 """
 
 import io
@@ -14,12 +15,14 @@ import av
 import numpy as np
 import numpy.typing as npt
 import torch
+from av.video.reformatter import Interpolation
 from PIL import Image
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
 STD = np.array([0.26862954, 0.26130258, 0.27577711])
+BICUBIC = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,8 @@ class Oracle:
         self.processor = Qwen2VLImageProcessorPil.from_pretrained(model)
 
     @torch.inference_mode()
-    def answer(self, turns: list[Turn], max_tokens: int) -> Answer:
-        """The most likely token, `max_tokens` times over, end tokens included."""
+    def answer(self, turns: list[Turn], max_tokens: int, *, until: int | None = None) -> Answer:
+        """The most likely token, `max_tokens` times over, end tokens included; or up to the token `until`."""
         text, grids, pixels = self.prompt(turns)
         ids = self.tokenizer.encode(text, add_special_tokens=False)
         positions = literal_positions(ids, grids, self.placeholders())
@@ -81,7 +84,7 @@ class Oracle:
             distribution = step.logits[0, -1].float().log_softmax(-1)
             chosen.append(int(distribution.argmax()))
             logprobs.append(float(distribution.max()))
-            if len(chosen) == max_tokens:
+            if len(chosen) == max_tokens or chosen[-1] == until:
                 break
             step = self.network(
                 input_ids=torch.tensor([chosen[-1:]]),
@@ -134,6 +137,8 @@ class Oracle:
     def _still(self, picture: Image.Image) -> tuple[npt.NDArray[np.float32], tuple[int, int, int]]:
         made = self.processor(images=[picture.convert("RGB")], return_tensors="np")
         t, h, w = made["image_grid_thw"][0].tolist()
+        if picture.size != (14 * w, 14 * h):
+            made = self.processor(images=[resized_still(picture.convert("RGB"), 14 * h, 14 * w)], return_tensors="np")
         return np.asarray(made["pixel_values"], np.float32), (t, h, w)
 
 
@@ -141,16 +146,23 @@ def clip_rows(clip: Clip) -> tuple[npt.NDArray[np.float32], tuple[int, int, int]
     """Normalised patch rows [P, 1176] and grid of a constant-rate clip sampled at two frames a second."""
     with av.open(io.BytesIO(clip.content), "r") as container:
         rate = float(container.streams.video[0].average_rate or 1)
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        frames = list(container.decode(video=0))
     total = len(frames)
     count = math.floor(min(max(total / rate * 2, 4), min(768, total) // 2 * 2) / 2) * 2
     chosen = [frames[round(index)] for index in np.linspace(0, total - 1, count)]
-    height, width = clip_size(frames[0].shape[0], frames[0].shape[1], count, clip.max_pixels)
-    resized = [Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC) for frame in chosen]
-    pixels = ((np.stack([np.asarray(r) for r in resized]) / 255 - MEAN) / STD).astype(np.float32)
+    height, width = clip_size(frames[0].height, frames[0].width, count, clip.max_pixels)
+    resized = [frame.reformat(width, height, "gbrp", interpolation=BICUBIC, threads=1).to_ndarray() for frame in chosen]
+    pixels = ((np.stack(resized) / 255 - MEAN) / STD).astype(np.float32)
     t, h, w = count // 2, height // 14, width // 14
     blocks = pixels.reshape(t, 2, h // 2, 2, 14, w // 2, 2, 14, 3)
     return blocks.transpose(0, 2, 5, 3, 6, 8, 1, 4, 7).reshape(t * h * w, 1176), (t, h, w)
+
+
+def resized_still(picture: Image.Image, height: int, width: int) -> Image.Image:
+    """Each channel scaled as a gray picture."""
+    channels = [av.VideoFrame.from_ndarray(np.asarray(channel), format="gray") for channel in picture.split()]
+    scaled = [frame.reformat(width, height, interpolation=BICUBIC, threads=1).to_ndarray() for frame in channels]
+    return Image.fromarray(np.stack(scaled, -1))
 
 
 def clip_size(height: int, width: int, count: int, max_pixels: int) -> tuple[int, int]:

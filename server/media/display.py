@@ -14,8 +14,10 @@ from PIL import Image
 
 from model_executor.geometry import Size
 from server.errors import BadRequestError
-from server.media.images import refuse_bomb, resize, to_rgb
+from server.media.colour import to_rgb
+from server.media.images import refuse_bomb
 from server.media.patches import Pixels
+from server.media.scaling import lying, resize, resize_frame, turned
 
 Turn = Image.Transpose | None
 
@@ -36,13 +38,14 @@ def pixels(frame: VideoFrame, turn: Turn, size: Size, max_source_pixels: int) ->
         BadRequestError: too large, or of a pixel format without a conversion.
     """
     refuse_bomb(frame.width, frame.height, max_source_pixels)
-    has_alpha = any(component.is_alpha for component in frame.format.components)
+    lying_size = lying(size, turn)
     try:
-        array = frame.to_ndarray(format="rgba" if has_alpha else "rgb24", threads=1)
+        if any(component.is_alpha for component in frame.format.components):
+            image = to_rgb(Image.fromarray(frame.to_ndarray(format="rgba", threads=1)))
+            return turned(resize(image, lying_size), turn)
+        return turned(resize_frame(frame, lying_size), turn)
     except (av.FFmpegError, ValueError) as error:
         raise BadRequestError(f"The clip's pixel format {frame.format.name} cannot be converted.") from error
-    image = to_rgb(Image.fromarray(array))
-    return resize(image if turn is None else image.transpose(turn), size)
 
 
 def display_size(frame: VideoFrame, aspect: Fraction, turn: Turn) -> Size:
@@ -51,13 +54,7 @@ def display_size(frame: VideoFrame, aspect: Fraction, turn: Turn) -> Size:
     aspect = aspect if aspect > 0 else square
     width = round(frame.width * max(aspect, square))
     height = round(frame.height / min(aspect, square))
-    turns_sides = turn in (
-        Image.Transpose.ROTATE_90,
-        Image.Transpose.ROTATE_270,
-        Image.Transpose.TRANSPOSE,
-        Image.Transpose.TRANSVERSE,
-    )
-    return Size(width, height) if turns_sides else Size(height, width)
+    return lying(Size(height, width), turn)
 
 
 def turn_upright(frame: VideoFrame) -> Turn:

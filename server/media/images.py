@@ -1,9 +1,11 @@
 """A picture's bytes to RGB pixels at the size the model sees. Pure; runs in a media worker.
 
 The header alone decides whether the picture is taken and how large it becomes; only then is it decoded. The order of
-steps is part of the contract with every reference: upright first, then alpha on white, then RGB, then bicubic.
+steps: sRGB on white (`server/media/colour.py`), bicubic (`server/media/scaling.py`), turned upright last, when the
+picture is small. Bicubic resizing is the same along both axes and in both directions, so that turning first would give
+the same.
 
-Source: Pillow 12 (`Image.draft`, `Image.has_transparency_data`); the EXIF orientation values are EXIF 2.32's.
+Source: Pillow 12 (`Image.draft`); the EXIF orientation values are EXIF 2.32's.
 """
 
 import warnings
@@ -11,13 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from model_executor.geometry import GeometryError, Size, fit
 from server.errors import BadRequestError, ClientError
+from server.media.colour import MAX_PROFILE_BYTES, in_srgb
 from server.media.job import ImageBudget
 from server.media.patches import Pixels
+from server.media.scaling import lying, resize, turned
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """What is decoded; of animations and multi-page files, the first picture."""
@@ -36,11 +39,11 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SWAPPING = frozenset({5, 6, 7, 8})
-_SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 
 # `media.max_source_pixels` is the one limit.
 Image.MAX_IMAGE_PIXELS = None
+# Colour profiles count as text in PNG.
+PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES
 
 
 class Picture:
@@ -56,7 +59,7 @@ class Picture:
 
     def __init__(self, file: BinaryIO, *, max_source_pixels: int) -> None:
         """See the class."""
-        with _translated():
+        with translated():
             if not file.read(1):
                 raise BadRequestError("The picture is empty (0 bytes).")
             file.seek(0)
@@ -65,9 +68,9 @@ class Picture:
         refuse_bomb(width, height, max_source_pixels)
         self.notes: tuple[str, ...] = ()
         """What a person should know."""
-        self._orientation = self._read_orientation()
+        self._turn = _UPRIGHT.get(self._read_orientation())
         self._full_size = self._image.size
-        self.size = Size(width, height) if self._orientation in _SWAPPING else Size(height, width)
+        self.size = lying(Size(height, width), self._turn)
         """Upright, before resizing."""
 
     def render(self, size: Size) -> Pixels:
@@ -82,17 +85,14 @@ class Picture:
         Raises:
             BadRequestError: truncated, corrupt, or of a colour mode without a meaning here.
         """
-        turn = _UPRIGHT.get(self._orientation)
-        with _translated():
-            lying = Size(size.width, size.height) if self._orientation in _SWAPPING else size
-            box = self._draft(lying)
-            self._image.load()
-            if box is None:
-                image = self._image if turn is None else self._image.transpose(turn)
-                return resize(to_rgb(image), size)
+        lying_size = lying(size, self._turn)
+        with translated():
             # A reduced JPEG is rounded up to whole pixels at the right and bottom; the box leaves those out.
-            pixels = resize(to_rgb(self._image), lying, box)
-            return pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn))
+            box = self._draft(lying_size)
+            self._image.load()
+            image, notes = in_srgb(self._image)
+            self.notes += notes
+            return turned(resize(image, lying_size, box), self._turn)
 
     def _draft(self, size: Size) -> tuple[float, float, float, float] | None:
         """Ask for a JPEG decoded at a fraction of its size; gives the part of it that has content, or None."""
@@ -103,8 +103,10 @@ class Picture:
 
     def _read_orientation(self) -> int:
         """The EXIF orientation; damaged EXIF does not make a picture useless, so it is told and left out."""
+        if self._image.format == "TIFF":
+            return 1  # Pillow turns these itself
         try:
-            with _translated():
+            with translated():
                 orientation = self._image.getexif().get(_ORIENTATION_TAG, 1)
         except BadRequestError:
             self.notes += ("The EXIF data is damaged; the picture was taken as upright.",)
@@ -139,46 +141,8 @@ def refuse_bomb(width: int, height: int, max_source_pixels: int) -> None:
         )
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB: 16-bit gray scaled to 8 bits, transparency on white, palettes and CMYK converted."""
-    if image.mode in _SIXTEEN_BIT_MODES:
-        image = _from_sixteen_bit(image)
-    if image.mode in ("I", "F"):
-        raise BadRequestError("Pictures with 32 bits a sample have no defined brightness; 8 and 16 bits are taken.")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        opaque = Image.new("RGB", image.size, "white")
-        opaque.paste(image, mask=image.getchannel("A"))
-        return opaque
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def resize(image: Image.Image, size: Size, box: tuple[float, float, float, float] | None = None) -> Pixels:
-    """Bicubic with antialias, as Pillow does it.
-
-    Args:
-        image: mode RGB.
-        size: the result's.
-        box: the part of `image` to take, (left, top, right, bottom); None takes all.
-
-    Returns:
-        uint8 [size.height, size.width, 3].
-    """
-    return np.asarray(image.resize((size.width, size.height), Image.Resampling.BICUBIC, box=box))
-
-
-def _from_sixteen_bit(image: Image.Image) -> Image.Image:
-    samples = np.asarray(image).astype(np.uint32)
-    gray = Image.fromarray(((samples * 255 + 32_767) // 65_535).astype(np.uint8))
-    see_through = image.info.get("transparency")
-    if not isinstance(see_through, int):
-        return gray
-    gray.putalpha(Image.fromarray(np.where(samples == see_through, 0, 255).astype(np.uint8)))
-    return gray
-
-
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """Turn whatever Pillow raises into our error.
 
     Its decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError and more on damaged files, so
@@ -192,6 +156,10 @@ def _translated() -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:
         raise BadRequestError(f"Not a picture in a known format ({', '.join(FORMATS)}).") from error
+    except ValueError as error:
+        if "MAX_TEXT_CHUNK" in str(error):
+            raise BadRequestError("A text or colour profile in the PNG unpacks to too much.") from error
+        raise BadRequestError("The picture is truncated or corrupt.") from error
     except MemoryError as error:
         raise BadRequestError("Decoding the picture needs more memory than media.max_worker_bytes.") from error
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Pixels to patch rows: pure numpy, one strided copy per frame, straight into the buffer the engine will read.
+"""Pixels to patch rows: pure numpy, one strided copy per channel, straight into the buffer the engine will read.
 
 Rows are ordered (t, h/2, w/2, 2, 2): the four patches of one token lie together. A row is (C, D, 14, 14) with D = 1
 frame for a picture (the engine folds the duplicate a still stands for into its weights) and D = 2 for a clip.
@@ -15,9 +15,11 @@ from model_executor.geometry import MERGE, PATCH_PX, TEMPORAL_PATCH_FRAMES, Grid
 CHANNELS = 3
 
 Pixels = NDArray[np.uint8]
-"""uint8 [height, width, 3], RGB, 0..255."""
+"""uint8 [height, width, 3], RGB, 0..255. Cut fastest where each channel lies in one piece."""
 Rows = NDArray[np.uint8]
 """uint8 [P, 3 * D * 14 * 14]."""
+
+_PATCH_LINE = np.dtype((np.void, PATCH_PX))
 
 
 def row_bytes(num_depth_frames: int) -> int:
@@ -50,7 +52,12 @@ def write_clip_frame(rows: Rows, grid: Grid, index: int, pixels: Pixels) -> None
 
 
 def _write(rows: Rows, grid: Grid, t: int, depth: int, num_depth_frames: int, pixels: Pixels) -> None:
+    planes = np.moveaxis(pixels, -1, 0)
+    if planes.strides[-1] != 1:
+        planes = np.ascontiguousarray(planes)
+    # A line of a patch is copied as one item of 14 bytes.
     high, wide = grid.h // MERGE, grid.w // MERGE
-    target = rows.reshape(grid.t, high, wide, MERGE, MERGE, CHANNELS, num_depth_frames, PATCH_PX, PATCH_PX)
-    source = pixels.reshape(high, MERGE, PATCH_PX, wide, MERGE, PATCH_PX, CHANNELS)
-    target[t, :, :, :, :, :, depth] = source.transpose(0, 3, 1, 4, 6, 2, 5)
+    target = rows.view(_PATCH_LINE).reshape(grid.t, high, wide, MERGE, MERGE, CHANNELS, num_depth_frames, PATCH_PX)
+    source = planes.view(_PATCH_LINE).reshape(CHANNELS, high, MERGE, PATCH_PX, wide, MERGE)
+    for channel in range(CHANNELS):
+        target[t, :, :, :, :, channel, depth] = source[channel].transpose(0, 3, 1, 4, 2)

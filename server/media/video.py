@@ -6,7 +6,8 @@
 3. Where a chosen frame does not come (a corrupt tail, wrong timestamps), the whole clip is decoded once to learn what
    is really there, and sampled again from that; what was left out is told.
 
-Resizing is Pillow's bicubic, so that the result equals resizing fully decoded RGB frames.
+Conversion to RGB and bicubic resizing are one step (`server/media/scaling.py`); the result is within 1/255 mean
+absolute difference of resizing exactly converted frames. Animated WebPs are read by `server/media/animation.py`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +18,12 @@ from av.video.frame import VideoFrame
 
 from model_executor.geometry import GeometryError, Grid, Size, video_grid, video_size
 from server.errors import BadRequestError
-from server.media import demux
+from server.media import animation, demux
 from server.media.display import display_size, pixels, turn_upright
 from server.media.images import Picture
 from server.media.job import ClipBudget
 from server.media.patches import Pixels
+from server.media.scaling import resize
 from server.media.timeline import Sampling, sample, timeline
 
 FrameWriter = Callable[[int, Pixels], None]
@@ -58,23 +60,18 @@ def sample_clip(file: BinaryIO, budget: ClipBudget, open_writer: Callable[[Grid]
     """
     if not file.read(1):
         raise BadRequestError("The clip is empty (0 bytes).")
+    if animation.is_webp(file):
+        return _sample_animation(file, budget, open_writer)
     scan = demux.scan(file, max_s=budget.max_s, max_source_pixels=budget.max_source_pixels)
     turn = turn_upright(scan.first_frame)
     source_size = display_size(scan.first_frame, scan.aspect, turn)
     notes = scan.notes
 
     def resample(sampling: Sampling, frames: Iterator[tuple[int, VideoFrame]]) -> Clip:
-        size = clip_size(source_size, len(sampling.indices), budget)
-        grid = video_grid(size, len(sampling.indices))
-        write = open_writer(grid)
-        positions = iter(range(len(sampling.indices)))
-        for index, frame in frames:
-            shown = pixels(frame, turn, size, budget.max_source_pixels)
-            for _ in range(sampling.indices.count(index)):
-                write(next(positions), shown)
-        if next(positions, None) is not None:
-            raise _MissingFrameError
-        return Clip(grid, source_size, size, sampling.times_s, sampling.effective_fps, (*notes, *sampling.notes))
+        def draw(size: Size) -> Iterator[tuple[int, Pixels]]:
+            return ((index, pixels(frame, turn, size, budget.max_source_pixels)) for index, frame in frames)
+
+        return _written(sampling, source_size, draw, budget, open_writer, notes)
 
     if scan.is_trusted:
         line = timeline(scan.ticks, scan.tick_s, rates=scan.rates, last_frame_ticks=scan.last_frame_ticks)
@@ -84,15 +81,76 @@ def sample_clip(file: BinaryIO, budget: ClipBudget, open_writer: Callable[[Grid]
         except _MissingFrameError:
             pass  # not every packet decodes; found out below
     ticks = _decodable_ticks(file, scan)
-    num_lost = len(scan.ticks) - len(ticks)
-    if num_lost > 0:
-        notes = (*notes, f"{num_lost} of {len(scan.ticks)} frames do not decode and were left out.")
+    notes = (*notes, *_lost(len(scan.ticks), len(ticks)))
     sampling = sample(timeline(ticks, scan.tick_s, rates=scan.rates), budget)
     wanted = set(sampling.indices)
     try:
         return resample(sampling, ((i, frame) for i, frame in enumerate(_all(file)) if i in wanted))
     except _MissingFrameError as error:
         raise BadRequestError("The clip is corrupt: it does not decode the same way twice.") from error
+
+
+def _sample_animation(file: BinaryIO, budget: ClipBudget, open_writer: Callable[[Grid], FrameWriter]) -> Clip:
+    """Sample an animated WebP; of a damaged one, what comes before the damage."""
+    scan = animation.scan(file, max_source_pixels=budget.max_source_pixels)
+
+    def resample(num_frames: int, last_frame_ticks: int) -> Clip:
+        ticks = scan.ticks[:num_frames]
+        sampling = sample(timeline(ticks, animation.TICK_S, rates=(), last_frame_ticks=last_frame_ticks), budget)
+
+        def draw(size: Size) -> Iterator[tuple[int, Pixels]]:
+            return ((index, resize(image, size)) for index, image in animation.frames(file, set(sampling.indices)))
+
+        notes = _lost(len(scan.ticks), num_frames)
+        return _written(sampling, scan.size, draw, budget, open_writer, notes)
+
+    try:
+        return resample(len(scan.ticks), scan.last_frame_ticks)
+    except _MissingFrameError:
+        num_frames = animation.num_decodable(file)
+        if num_frames in (0, len(scan.ticks)):
+            raise BadRequestError("The clip is truncated or corrupt: no frame of it decodes.") from None
+        return resample(num_frames, scan.ticks[num_frames] - scan.ticks[num_frames - 1])
+
+
+def _written(
+    sampling: Sampling,
+    source_size: Size,
+    draw: Callable[[Size], Iterator[tuple[int, Pixels]]],
+    budget: ClipBudget,
+    open_writer: Callable[[Grid], FrameWriter],
+    notes: tuple[str, ...],
+) -> Clip:
+    """Hand a clip's chosen frames over.
+
+    Args:
+        sampling: which frames.
+        source_size: the clip's.
+        draw: gives each chosen frame's number and its pixels at a size, once, in order.
+        budget: what the clip may become.
+        open_writer: as in `sample_clip`.
+        notes: what a person should know, besides what the sampling says.
+
+    Raises:
+        _MissingFrameError: `draw` gave too few.
+    """
+    size = clip_size(source_size, len(sampling.indices), budget)
+    grid = video_grid(size, len(sampling.indices))
+    write = open_writer(grid)
+    positions = iter(range(len(sampling.indices)))
+    for index, shown in draw(size):
+        for _ in range(sampling.indices.count(index)):
+            write(next(positions), shown)
+    if next(positions, None) is not None:
+        raise _MissingFrameError
+    return Clip(grid, source_size, size, sampling.times_s, sampling.effective_fps, (*notes, *sampling.notes))
+
+
+def _lost(num_announced: int, num_decodable: int) -> tuple[str, ...]:
+    """What to say where frames do not decode."""
+    if num_decodable >= num_announced:
+        return ()
+    return (f"{num_announced - num_decodable} of {num_announced} frames do not decode and were left out.",)
 
 
 def sample_frames(files: Sequence[BinaryIO], budget: ClipBudget, open_writer: Callable[[Grid], FrameWriter]) -> Clip:

@@ -9,8 +9,10 @@ from pathlib import Path
 import av
 import msgspec
 import numpy as np
+from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
+from PIL import Image
 
 from model_executor.geometry import Grid
 from server.media.job import ClipBudget
@@ -101,6 +103,32 @@ def encode(
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
     return file.getvalue()
+
+
+def animated_webp(frames: Iterable[Pixels], shown_ms: int | Sequence[int], **options: object) -> bytes:
+    """Encode an animated WebP.
+
+    Args:
+        frames: RGB or RGBA, all of one size.
+        shown_ms: how long each is shown.
+        options: the encoder's.
+    """
+    file = io.BytesIO()
+    first, *others = (Image.fromarray(pixels) for pixels in frames)
+    times = shown_ms if isinstance(shown_ms, int) else list(shown_ms)
+    first.save(file, "WEBP", save_all=True, append_images=others, duration=times, **{"lossless": True, **options})
+    return file.getvalue()
+
+
+def is_close(ours: Pixels, theirs: Pixels) -> bool:
+    """Within one of 255 steps, on average."""
+    return ours.shape == theirs.shape and float(np.abs(ours.astype(np.int16) - theirs).mean()) <= 1
+
+
+def exact_rgb(frame: av.VideoFrame) -> Pixels:
+    """A frame's pixels at its own size, converted as exactly as FFmpeg can."""
+    flags = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+    return np.asarray(frame.to_ndarray(format="rgb24", interpolation=flags, threads=1), dtype=np.uint8)
 
 
 def remux(data: bytes, path: Path, *, repeat: int = 1, options: dict[str, str] | None = None) -> bytes:

@@ -1,0 +1,133 @@
+"""An animated WebP as a clip: when its frames are shown, and the frames. FFmpeg cannot decode these; Pillow can.
+
+The times stand in the file's chunk headers, so that frames are chosen before anything is decoded. A frame builds on
+the one before it, so all are decoded up to the last one chosen, one at a time.
+
+Source: the WebP container specification (chunks VP8X and ANMF), RFC 9649 section 2.7.
+"""
+
+import struct
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import BinaryIO
+
+from PIL import Image
+
+from model_executor.geometry import Size
+from server.errors import BadRequestError
+from server.media.colour import in_srgb
+from server.media.demux import MAX_SOURCE_FRAMES
+from server.media.images import refuse_bomb, translated
+
+TICK_S = Fraction(1, 1000)
+"""Times are counted in milliseconds."""
+
+_HASTY_MS = 10
+_HASTY_SHOWN_MS = 100
+"""Frames shown for 10 ms or less are shown for 100 ms, as browsers do with files that give no sensible time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Animation:
+    """What the headers tell."""
+
+    size: Size
+    ticks: tuple[int, ...]
+    """When each frame is shown, rising, the first is 0."""
+    last_frame_ticks: int
+    """How long the last frame is shown."""
+
+
+def is_webp(file: BinaryIO) -> bool:
+    """Whether a file is a WebP, animated or not."""
+    file.seek(0)
+    head = file.read(12)
+    return head[:4] == b"RIFF" and head[8:] == b"WEBP"
+
+
+def scan(file: BinaryIO, *, max_source_pixels: int) -> Animation:
+    """Read the headers of a WebP; a still is one frame.
+
+    Args:
+        file: the encoded animation.
+        max_source_pixels: limit of a frame's area.
+
+    Raises:
+        BadRequestError: damaged, too large, or of too many frames.
+    """
+    shown_ms = []
+    # The decoder takes memory for a whole frame when it is made, so the announced size is checked before that.
+    for name, head in _chunks(file):
+        if name == b"VP8X":
+            refuse_bomb(_number(head, 4) + 1, _number(head, 7) + 1, max_source_pixels)
+        if name == b"ANMF":
+            time_ms = _number(head, 12)
+            shown_ms.append(time_ms if time_ms > _HASTY_MS else _HASTY_SHOWN_MS)
+        if len(shown_ms) > MAX_SOURCE_FRAMES:
+            raise BadRequestError(f"The clip has more than {MAX_SOURCE_FRAMES} frames.")
+    with _opened(file) as image:
+        width, height = image.size
+    refuse_bomb(width, height, max_source_pixels)
+    shown_ms = shown_ms or [_HASTY_SHOWN_MS]
+    ticks = [0]
+    for time_ms in shown_ms[:-1]:
+        ticks.append(ticks[-1] + time_ms)
+    return Animation(Size(height, width), tuple(ticks), shown_ms[-1])
+
+
+def frames(file: BinaryIO, wanted: Collection[int]) -> Iterator[tuple[int, Image.Image]]:
+    """The frames with the numbers `wanted`, in order, mode RGB; ends before the first one that does not decode."""
+    with _opened(file) as image:
+        for index in range(max(wanted) + 1):
+            try:
+                with translated():
+                    image.seek(index)
+                    image.load()
+            except BadRequestError:
+                return
+            if index in wanted:
+                yield index, in_srgb(image)[0]
+
+
+def num_decodable(file: BinaryIO) -> int:
+    """How many frames come before the first one that does not decode."""
+    count = 0
+    with _opened(file) as image:
+        try:
+            with translated():
+                while True:
+                    image.seek(count)
+                    image.load()
+                    count += 1
+        except BadRequestError:
+            return count
+
+
+@contextmanager
+def _opened(file: BinaryIO) -> Iterator[Image.Image]:
+    file.seek(0)
+    try:
+        with translated():
+            image = Image.open(file, formats=["WEBP"])
+    except BadRequestError as error:
+        raise BadRequestError("The clip is truncated or corrupt.") from error
+    yield image
+
+
+def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+    """Name and first 16 bytes of each chunk."""
+    place = 12
+    while True:
+        file.seek(place)
+        head = file.read(24)
+        if len(head) < 8:
+            return
+        name, size = struct.unpack("<4sI", head[:8])
+        yield name, head[8:].ljust(16, b"\0")
+        place += 8 + size + size % 2
+
+
+def _number(head: bytes, start: int) -> int:
+    return int.from_bytes(head[start : start + 3], "little")
