@@ -7,8 +7,10 @@ prompt encoded at once wherever the client typed no special token.
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from tokenizers import Tokenizer as Backend
@@ -50,6 +52,23 @@ class Encoded:
     token_ids: list[int]
     media_offsets: list[int]
     """By medium index: index in `token_ids` of the first placeholder."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Plain text, encoded in one piece, and the number of the segment each part of it comes from."""
+
+    texts: list[str]
+    numbers: list[int]
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
+    def add(self, text: str, number: int) -> None:
+        if text:
+            self.texts.append(text)
+            self.numbers.append(number)
 
 
 class Tokenizer:
@@ -98,30 +117,64 @@ class Tokenizer:
         """
         ids: list[int] = []
         offsets = [-1] * len(num_media_tokens)
-        run: list[str] = []
-
-        def flush() -> None:
-            if run:
-                ids.extend(self._plain.encode("".join(run), add_special_tokens=False).ids)
-                run.clear()
-
-        for segment in segments:
-            match segment:
-                case ClientText(text):
-                    run.append(text)
-                case ControlText(text):
-                    for piece in self._splitter.split(text):
-                        if piece in self._special:
-                            flush()
-                            ids.append(self._special[piece])
-                        elif piece:
-                            run.append(piece)
-                case MediaSlot(index, modality):
-                    flush()
+        for piece in self._pieces(segments):
+            match piece:
+                case _Run():
+                    ids.extend(self._plain.encode(piece.text, add_special_tokens=False).ids)
+                case (_, MediaSlot(index, modality)):
                     offsets[index] = len(ids)
                     ids.extend([self._placeholders[modality]] * num_media_tokens[index])
-        flush()
+                case (_, token_id):
+                    ids.append(token_id)
         return Encoded(ids, offsets)
+
+    def count(self, segments: Sequence[Segment], num_media_tokens: Sequence[int]) -> list[int]:
+        """How many tokens each segment has in what `encode` makes of them all.
+
+        A token over the border of two texts counts for the one it begins in.
+
+        Args:
+            segments: as `encode`.
+            num_media_tokens: as `encode`.
+        """
+        counts = [0] * len(segments)
+        for piece in self._pieces(segments):
+            match piece:
+                case _Run(texts, numbers):
+                    ends = list(accumulate(map(len, texts)))
+                    for start, _ in self._plain.encode(piece.text, add_special_tokens=False).offsets:
+                        counts[numbers[min(bisect_right(ends, start), len(ends) - 1)]] += 1
+                case (number, MediaSlot(index, _)):
+                    counts[number] += num_media_tokens[index]
+                case (number, _):
+                    counts[number] += 1
+        return counts
+
+    def _pieces(self, segments: Iterable[Segment]) -> Iterator["_Run | tuple[int, int | MediaSlot]"]:
+        """What is encoded in one go: runs of plain text; special tokens and media, with their segment's number."""
+        run = _Run([], [])
+        for number, atom in self._atoms(segments):
+            if isinstance(atom, str):
+                run.add(atom, number)
+                continue
+            if run.texts:
+                yield run
+                run = _Run([], [])
+            yield number, atom
+        if run.texts:
+            yield run
+
+    def _atoms(self, segments: Iterable[Segment]) -> Iterator[tuple[int, str | int | MediaSlot]]:
+        """Plain texts, ids of special tokens, and media, each with the number of its segment."""
+        for number, segment in enumerate(segments):
+            match segment:
+                case ClientText(text):
+                    yield number, text
+                case ControlText(text):
+                    for part in self._splitter.split(text):
+                        yield number, self._special.get(part, part)
+                case MediaSlot():
+                    yield number, segment
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of `token_ids`; broken characters come out as U+FFFD."""

@@ -18,7 +18,7 @@ from server.boundary import Boundary, translate_http_exception
 from server.disconnect import Disconnect
 from server.files.store import FileStore
 from server.metrics import Metrics
-from server.routes import chat, completions, files, health, metrics, models, openapi, tokenize
+from server.routes import chat, completions, files, health, metrics, models, openapi, preview, tokenize
 from server.service import OpenModel, Service
 from server.settings import Settings
 
@@ -63,6 +63,6 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
     app.state.service = service
     app.state.files = store
     app.state.needs_key = bool(split_keys(settings.api_key))
-    for family in (chat, files, completions, tokenize, models, health, metrics, openapi):
+    for family in (chat, preview, files, completions, tokenize, models, health, metrics, openapi):
         app.include_router(family.router)
     return app

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 from model_executor.engine import MediaItem, Modality, Prompt
-from model_executor.tokens import Encoded, Tokenizer
+from model_executor.tokens import Encoded, Segment, Tokenizer
 from server.chatml import Message, TemplateFaultError, render
 from server.context import refuse_hopeless
 from server.errors import BadRequestError
 from server.media.part import PreparedMedia
 
-_PLACEHOLDERS: dict[Modality, str] = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
+PLACEHOLDERS: dict[Modality, str] = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
+"""Names of the special tokens that stand for media."""
 
 
 class PlaceholderError(Exception):
@@ -45,16 +46,13 @@ def build_prompt(
         BadRequestError: the template refuses the conversation, or it is far too long.
         PlaceholderError: see the class.
     """
-    try:
-        segments = render(
-            turns,
-            template=template,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-            add_vision_id=add_vision_id,
-        )
-    except TemplateFaultError as error:
-        raise BadRequestError(f"The conversation cannot be rendered: {error}.", param="messages") from error
+    segments = prompt_segments(
+        turns,
+        template=template,
+        add_generation_prompt=add_generation_prompt,
+        continue_final_message=continue_final_message,
+        add_vision_id=add_vision_id,
+    )
     num_media_tokens = [medium.grid.num_tokens for medium in media]
     refuse_hopeless(segments, num_media_tokens, tokenizer, max_model_len)
     encoded = tokenizer.encode(segments, num_media_tokens)
@@ -73,9 +71,34 @@ def build_prompt(
     return Prompt(encoded.token_ids, sorted(items, key=lambda item: item.offset), cache_salt)
 
 
+def prompt_segments(
+    turns: Sequence[Message],
+    *,
+    template: str | None,
+    continue_final_message: bool,
+    add_generation_prompt: bool,
+    add_vision_id: bool,
+) -> list[Segment]:
+    """The conversation as `chatml.render` renders it, which has the meaning of the arguments.
+
+    Raises:
+        BadRequestError: the template refuses the conversation.
+    """
+    try:
+        return render(
+            turns,
+            template=template,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            add_vision_id=add_vision_id,
+        )
+    except TemplateFaultError as error:
+        raise BadRequestError(f"The conversation cannot be rendered: {error}.", param="messages") from error
+
+
 def _check(encoded: Encoded, media: Sequence[PreparedMedia], tokenizer: Tokenizer) -> None:
     """Every medium has exactly its placeholders where it stands, and there are no others."""
-    for modality, name in _PLACEHOLDERS.items():
+    for modality, name in PLACEHOLDERS.items():
         placeholder = tokenizer.special_id(name)
         total = 0
         for medium, offset in zip(media, encoded.media_offsets, strict=True):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from model_executor.checkpoint import CheckpointError
-from model_executor.tokens import ClientText, ControlText, MediaSlot, Tokenizer
+from model_executor.tokens import ClientText, ControlText, MediaSlot, Segment, Tokenizer
 
 SPECIAL_IDS = {
     "<|endoftext|>": 151643,
@@ -111,3 +111,29 @@ def test_refuses_a_tokenizer_without_qwen_tokens(tmp_path: Path, tiny_checkpoint
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="image_pad"):
         Tokenizer(tmp_path)
+
+
+SEGMENTS = st.lists(
+    st.one_of(
+        st.builds(ClientText, st.text(max_size=12) | st.sampled_from([*TEXTS, "<|im_end|>"])),
+        st.builds(ControlText, st.sampled_from(["<|im_start|>user\n", "<|im_end|>\n", "Picture 1: ", "\n"])),
+        st.builds(MediaSlot, st.integers(0, 2), st.just("image")),
+    ),
+    max_size=8,
+)
+
+
+@given(segments=SEGMENTS)
+def test_counts_of_segments_add_up_to_the_prompt(tokenizer: Tokenizer, segments: list[Segment]) -> None:
+    counts = tokenizer.count(segments, [5, 1, 0])
+    assert len(counts) == len(segments)
+    assert sum(counts) == len(tokenizer.encode(segments, [5, 1, 0]).token_ids)
+    for segment, count in zip(segments, counts, strict=True):
+        if isinstance(segment, MediaSlot):
+            assert count == [5, 1, 0][segment.index]
+
+
+def test_a_token_over_a_border_counts_where_it_begins(tokenizer: Tokenizer) -> None:
+    segments: list[Segment] = [ControlText("<|im_start|>user\n"), ClientText("\n\nHello"), ControlText("<|im_end|>")]
+    assert len(tokenizer.encode(segments, []).token_ids) == 5  # control, user, three line breaks, Hello, control
+    assert tokenizer.count(segments, []) == [3, 1, 1]

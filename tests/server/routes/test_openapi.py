@@ -25,6 +25,7 @@ async def test_describes_every_route_and_no_422(world: World) -> None:
     described = await document(world)
     assert set(described["paths"]) == {
         "/v1/chat/completions",
+        "/v1/chat/completions/preview",
         "/detokenize",
         "/tokenize",
         "/v1/files",
