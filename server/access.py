@@ -29,11 +29,13 @@ class Access:
     Args:
         app: the application inside.
         metrics: where to count.
+        log: whether to write the line.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, log: bool) -> None:
         """See the class."""
         self._app = app
+        self._logs = log
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,7 +61,8 @@ class Access:
             finally:
                 duration_s = time.perf_counter() - started_s
                 self._metrics.count_request(_route(scope), scope["method"], status, duration_s)
-                _log.info("request", extra={"fields": _line(scope, request_id, status, duration_s)})
+                if self._logs:
+                    _log.info("request", extra={"fields": _line(scope, request_id, status, duration_s)})
 
 
 def _request_id(headers: Headers) -> str:

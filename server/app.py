@@ -1,6 +1,7 @@
 """The application: routes, and the layers every request passes.
 
-From the outside in: access (id, log, metrics), boundary (errors become bodies), auth, body limit, disconnect, routes.
+From the outside in: access (id, log, metrics), CORS where configured, boundary (errors become bodies), auth, body
+limit, disconnect, routes.
 """
 
 from collections.abc import AsyncIterator
@@ -15,12 +16,13 @@ from server.access import Access
 from server.auth import Auth, split_keys
 from server.body import BodyLimit
 from server.boundary import Boundary, translate_http_exception
+from server.cors import Cors
 from server.disconnect import Disconnect
 from server.files.store import FileStore
 from server.metrics import Metrics
 from server.routes import chat, completions, files, health, metrics, models, openapi, preview, tokenize
 from server.service import OpenModel, Service
-from server.settings import Settings
+from server.settings import Settings, split_list
 
 OPEN_PATHS = ("/health",)
 """Paths that need no key."""
@@ -52,7 +54,8 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
         redirect_slashes=False,
         lifespan=lifespan,
         middleware=[
-            Middleware(Access, metrics=measurements),
+            Middleware(Access, metrics=measurements, log=settings.access_log),
+            *([Middleware(Cors, origins=origins)] if (origins := split_list(settings.cors_origins)) else []),
             Middleware(Boundary),
             Middleware(Auth, keys=settings.api_key, open_paths=OPEN_PATHS),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_upload_bytes=settings.files.max_file_bytes),

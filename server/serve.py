@@ -2,8 +2,10 @@
 
 import asyncio
 import socket
+import ssl
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -23,7 +25,7 @@ IDLE_CONNECTION_S = 75
 
 
 class ListenError(Exception):
-    """The address cannot be listened on; the text says why."""
+    """The address cannot be listened on, or the certificate not be used; the text says why."""
 
 
 def serve(settings: Settings) -> int:
@@ -32,11 +34,12 @@ def serve(settings: Settings) -> int:
     Raises:
         ListenError: see the class.
     """
+    _check_certificate(settings)
     configure_logging()
-    listener = _bind(settings.host, settings.port)
     app = create_app(settings, lambda: open_model(settings))
+    listener = _bind(settings.host, settings.port)
     config = server_config(app, settings)
-    server = Server(config, app.state.service, _url(settings.host, listener.getsockname()[1]))
+    server = Server(config, app.state.service, _url(settings, listener.getsockname()[1]))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(server.serve(sockets=[listener]))
     return server.exit_status
@@ -54,6 +57,8 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        ssl_certfile=_expanded(settings.tls_certificate),
+        ssl_keyfile=_expanded(settings.tls_key),
         timeout_keep_alive=IDLE_CONNECTION_S,
         timeout_graceful_shutdown=settings.shutdown_timeout_s,  # type: ignore[arg-type]  # passed on to asyncio as is
     )
@@ -130,8 +135,26 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _check_certificate(settings: Settings) -> None:
+    """Try certificate and key before anything is started."""
+    certificate = _expanded(settings.tls_certificate)
+    if certificate is None:
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # A key with a password is an error; without the empty one, OpenSSL would ask for it on the terminal.
+        context.load_cert_chain(certificate, _expanded(settings.tls_key), password="")
+    except OSError as error:  # of files and, as ssl.SSLError, of what is in them
+        raise ListenError(f"The TLS certificate or its key cannot be used: {error.strerror or error}.") from error
+
+
+def _expanded(path: Path | None) -> Path | None:
+    return None if path is None else path.expanduser()
+
+
+def _url(settings: Settings, port: int) -> str:
+    scheme = "http" if settings.tls_certificate is None else "https"
+    return f"{scheme}://[{settings.host}]:{port}" if ":" in settings.host else f"{scheme}://{settings.host}:{port}"
 
 
 def _say(text: str) -> None:

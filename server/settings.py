@@ -7,19 +7,28 @@ passed down as arguments; nothing else reads the environment.
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 from model_executor.checkpoint import BUNDLED_MODEL
 from model_executor.engine import EngineSettings
 
 _SECTION = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+_ORIGIN = re.compile(r"\*|https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+
+
+def split_list(value: str | None) -> list[str]:
+    """The entries of a setting that takes several, separated by commas; empty where it is unset."""
+    return [entry for entry in (part.strip() for part in (value or "").split(",")) if entry]
 
 
 class MediaSettings(BaseModel):
@@ -105,6 +114,14 @@ class Settings(BaseSettings):
     """Name clients use for the model. Unset: the last part of `model`."""
     api_key: SecretStr | None = None
     """Key clients must send, or several separated by commas. Unset: no key needed."""
+    cors_origins: str | None = None
+    """Origins whose web pages may ask, such as `https://example.org`, separated by commas; `*` for all. Unset: none."""
+    tls_certificate: Path | None = None
+    """File of the certificate chain (PEM) to serve HTTPS with. Unset: plain HTTP."""
+    tls_key: Path | None = None
+    """File of the certificate's key (PEM, without a password). Unset: it is in the certificate's file."""
+    access_log: bool = True
+    """Log one JSON line per request on stderr: id, client, key name, path, status, time; never contents or keys."""
     max_body_bytes: int = Field(default=64 << 20, ge=1024)
     """Size of one request body; larger ones are answered 413."""
     data_folder: Path = Path("~/.local/share/tessera")
@@ -118,6 +135,24 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     media: MediaSettings = MediaSettings()
     files: FilesSettings = FilesSettings()
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_origins(cls, value: str | None) -> str | None:
+        for origin in split_list(value):
+            if not _ORIGIN.fullmatch(origin):
+                raise PydanticCustomError(
+                    "invalid_value",
+                    "must be * or have origins such as https://example.org, in small letters and without a path",
+                )
+        return value
+
+    @field_validator("tls_key")
+    @classmethod
+    def _key_has_a_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("tls_certificate") is None:
+            raise PydanticCustomError("invalid_value", "needs tls_certificate to be set as well")
+        return value
 
     @property
     def model_name(self) -> str:
