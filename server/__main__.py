@@ -29,11 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"tessera: {error}", file=sys.stderr)
         return 2
-    from server.serve import ListenError, serve  # after the settings, so that --help is quick
+    from server.keys import KeyFileError  # after the settings, so that --help is quick
+    from server.serve import ListenError, serve
 
     try:
         return serve(settings)
-    except ListenError as error:
+    except (KeyFileError, ListenError) as error:
         print(f"tessera: {error}", file=sys.stderr)
         return 1
 

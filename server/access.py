@@ -1,6 +1,7 @@
 """The outermost layer of a request: its id, its line in the access log, its part in the metrics.
 
-The log says who asked for which path and how it went; bodies, prompts, answers, keys and query strings are never in it.
+The log says who asked for which path, with the key of which name, and how it went; bodies, prompts, answers, keys and
+query strings are never in it.
 """
 
 import logging
@@ -11,6 +12,7 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.limits import Account
 from server.metrics import Metrics
 
 HEADER = "x-request-id"
@@ -52,7 +54,10 @@ class Access:
             nonlocal status
             if event["type"] == "http.response.start":
                 status = event["status"]
-                MutableHeaders(scope=event)[HEADER] = request_id
+                headers = MutableHeaders(scope=event)
+                headers[HEADER] = request_id
+                if (account := _account(scope)) is not None:
+                    headers.update(account.headers())
             await send(event)
 
         with self._metrics.requests_in_flight.track_inprogress():
@@ -61,6 +66,8 @@ class Access:
             finally:
                 duration_s = time.perf_counter() - started_s
                 self._metrics.count_request(_route(scope), scope["method"], status, duration_s)
+                if (account := _account(scope)) is not None:
+                    self._metrics.count_key_request(account.name, status)
                 if self._logs:
                     _log.info("request", extra={"fields": _line(scope, request_id, status, duration_s)})
 
@@ -75,11 +82,18 @@ def _route(scope: Scope) -> str:
     return getattr(scope.get("route"), "path", "unknown")
 
 
+def _account(scope: Scope) -> Account | None:
+    """Of the key that was sent; the layers inside put it there."""
+    account: Account | None = scope["state"].get("account")
+    return account
+
+
 def _line(scope: Scope, request_id: str, status: int, duration_s: float) -> dict[str, object]:
     client = scope.get("client")
     return {
         "request_id": request_id,
         "client": client[0] if client else None,
+        "key": account.name if (account := _account(scope)) else None,
         "method": scope["method"],
         "path": scope["path"][:256],
         "status": status,

@@ -1,7 +1,7 @@
 """The application: routes, and the layers every request passes.
 
-From the outside in: access (id, log, metrics), CORS where configured, boundary (errors become bodies), auth, body
-limit, disconnect, routes.
+From the outside in: access (id, log, metrics), CORS where configured, boundary (errors become bodies), auth,
+limits of the key, body limit, disconnect, routes.
 """
 
 from collections.abc import AsyncIterator
@@ -13,12 +13,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from server.access import Access
-from server.auth import Auth, split_keys
+from server.auth import Auth
 from server.body import BodyLimit
 from server.boundary import Boundary, translate_http_exception
 from server.cors import Cors
 from server.disconnect import Disconnect
 from server.files.store import FileStore
+from server.keys import KeyRing
+from server.limits import Limits
 from server.metrics import Metrics
 from server.routes import chat, completions, files, health, metrics, models, openapi, preview, tokenize
 from server.service import OpenModel, Service
@@ -34,8 +36,14 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
     Args:
         settings: of the server.
         open_model: brings up what answers requests.
+
+    Raises:
+        KeyFileError: the key file cannot be used.
     """
     measurements = Metrics()
+    keys = KeyRing(
+        split_list(settings.api_key.get_secret_value() if settings.api_key else None), settings.api_keys_file
+    )
     service = Service(settings, open_model, measurements)
     store = FileStore(settings.files, settings.data_folder)
 
@@ -57,7 +65,8 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
             Middleware(Access, metrics=measurements, log=settings.access_log),
             *([Middleware(Cors, origins=origins)] if (origins := split_list(settings.cors_origins)) else []),
             Middleware(Boundary),
-            Middleware(Auth, keys=settings.api_key, open_paths=OPEN_PATHS),
+            Middleware(Auth, keys=keys, open_paths=OPEN_PATHS),
+            Middleware(Limits, metrics=measurements),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_upload_bytes=settings.files.max_file_bytes),
             Middleware(Disconnect),
         ],
@@ -65,7 +74,7 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
     )
     app.state.service = service
     app.state.files = store
-    app.state.needs_key = bool(split_keys(settings.api_key))
+    app.state.needs_key = bool(keys)
     for family in (chat, preview, files, completions, tokenize, models, health, metrics, openapi):
         app.include_router(family.router)
     return app

@@ -1,7 +1,7 @@
 """What the server counts and measures, in Prometheus' terms, on a registry of its own.
 
-Labels come from fixed sets only: route templates, HTTP methods, status classes, stages, engine states. Whatever a
-client can make up (model names, paths, keys) is never a label.
+Labels come from fixed sets only: route templates, HTTP methods, status classes, stages, engine states, and
+the names the operator gave to keys. Whatever a client can make up (model names, paths) is never a label, nor is a key.
 """
 
 from collections.abc import Iterator
@@ -61,6 +61,15 @@ class Metrics:
         self.media_tokens = Counter(
             "tessera_media_tokens", "Prompt tokens of prepared media.", ["modality"], registry=registry
         )
+        self._key_requests = Counter(
+            "tessera_key_requests", "Requests of an API key.", ["key", "status"], registry=registry
+        )
+        self.key_tokens = Counter(
+            "tessera_key_tokens", "Tokens computed for an API key.", ["key", "kind"], registry=registry
+        )
+        self.key_refusals = Counter(
+            "tessera_key_refusals", "Requests over a limit of an API key.", ["key", "limit"], registry=registry
+        )
         self._readings = _Readings()
         registry.register(self._readings)
 
@@ -69,6 +78,10 @@ class Metrics:
         known_method = method if method in _METHODS else "other"
         self._requests.labels(route, known_method, f"{status // 100}xx").inc()
         self._request_s.labels(route).observe(duration_s)
+
+    def count_key_request(self, name: str, status: int) -> None:
+        """Count one answered request of the key of that name."""
+        self._key_requests.labels(name, f"{status // 100}xx").inc()
 
     def render(self, state: EngineState, stats: EngineStats | None, load: MediaLoad | None) -> bytes:
         """Everything in Prometheus' text format.

@@ -19,7 +19,13 @@ from server.protocol.errors import ErrorResponse
 from server.protocol.files import FileForm
 from server.protocol.tokenize import DetokenizeRequest, TokenizeRequest
 
-_READ: tuple[type[BaseModel], ...] = (ChatCompletionRequest, CompletionRequest, DetokenizeRequest, FileForm, TokenizeRequest)
+_READ: tuple[type[BaseModel], ...] = (
+    ChatCompletionRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    FileForm,
+    TokenizeRequest,
+)
 """Bodies the routes read by themselves."""
 _STREAMED: tuple[type[BaseModel], ...] = (ChatCompletionChunk, Completion)
 """Events."""

@@ -33,6 +33,7 @@ def serve(settings: Settings) -> int:
 
     Raises:
         ListenError: see the class.
+        KeyFileError: the key file cannot be used.
     """
     _check_certificate(settings)
     configure_logging()

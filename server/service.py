@@ -8,12 +8,15 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 
 from model_executor.checkpoint import CheckpointError
 from model_executor.engine import EngineState, EngineStats, EngineUnavailableError
 from server.chat import Chat, ServedModel
 from server.completions import Completions
 from server.errors import NotFoundError, UnavailableError
+from server.limits import Account
+from server.metering import MeteredEngine
 from server.metrics import Metrics
 from server.settings import Settings
 
@@ -114,21 +117,31 @@ class Service:
         retry_after_s = RESTARTING_RETRY_S if state is EngineState.RESTARTING else LOADING_RETRY_S
         return UnavailableError(f"The model is not ready: {state.value}.", retry_after_s=retry_after_s)
 
-    def chat(self) -> Chat:
+    def chat(self, account: Account | None) -> Chat:
         """The chat use case over the open model.
 
+        Args:
+            account: what the engine computes is charged to it; None where no key is needed.
+
         Raises:
             UnavailableError: the model is not ready.
         """
-        return Chat(self.model(), default_max_tokens=self._default_max_tokens, metrics=self.metrics)
+        return Chat(self._metered_model(account), default_max_tokens=self._default_max_tokens, metrics=self.metrics)
 
-    def completions(self) -> Completions:
+    def completions(self, account: Account | None) -> Completions:
         """The completions use case over the open model.
 
+        Args:
+            account: as `chat`.
+
         Raises:
             UnavailableError: the model is not ready.
         """
-        return Completions(self.model(), metrics=self.metrics)
+        return Completions(self._metered_model(account), metrics=self.metrics)
+
+    def _metered_model(self, account: Account | None) -> ServedModel:
+        model = self.model()
+        return model if account is None else replace(model, engine=MeteredEngine(model.engine, account))
 
     async def measurements(self) -> bytes:
         """Everything that is measured, with fresh readings of what can be asked, in Prometheus' text format."""

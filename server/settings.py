@@ -113,7 +113,9 @@ class Settings(BaseSettings):
     served_model_name: str | None = None
     """Name clients use for the model. Unset: the last part of `model`."""
     api_key: SecretStr | None = None
-    """Key clients must send, or several separated by commas. Unset: no key needed."""
+    """Key clients must send, or several separated by commas. Unset: no key needed, unless there is a key file."""
+    api_keys_file: Path | None = None
+    """TOML file of further keys as hashes, with names and limits; read again when it changes. See `server/keys.py`."""
     cors_origins: str | None = None
     """Origins whose web pages may ask, such as `https://example.org`, separated by commas; `*` for all. Unset: none."""
     tls_certificate: Path | None = None

@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from server.body import read_json
+from server.limits import account_of
 from server.media.progress import Progress
 from server.openapi import errors, event_stream, json_body
 from server.protocol.chat_request import ChatCompletionRequest
@@ -27,7 +28,7 @@ router = APIRouter()
 async def create_chat_completion(request: Request) -> Response:
     """Answer a conversation of text, pictures and clips, as a whole or as a stream of server-sent events."""
     service: Service = request.app.state.service
-    chat = service.chat()
+    chat = service.chat(account_of(request))
     body = await read_json(request, ChatCompletionRequest)
     service.require_model(body.model)
     tenant: str = request.state.tenant

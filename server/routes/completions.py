@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from server.body import read_json
+from server.limits import account_of
 from server.openapi import errors, event_stream, json_body
 from server.protocol.completions import Completion, CompletionRequest
 from server.service import Service
@@ -25,7 +26,7 @@ router = APIRouter()
 async def create_completion(request: Request) -> Response:
     """Continue one or several texts as they stand, without a chat's turns, as a whole or as server-sent events."""
     service: Service = request.app.state.service
-    completions = service.completions()
+    completions = service.completions(account_of(request))
     body = await read_json(request, CompletionRequest)
     service.require_model(body.model)
     tenant: str = request.state.tenant

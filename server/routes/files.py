@@ -21,7 +21,7 @@ router = APIRouter(prefix="/v1/files")
     summary="Upload a file",
     operation_id="createFile",
     openapi_extra=form_body(FileForm),
-    responses=errors(400, 401, 413, 500, 503, 507),
+    responses=errors(400, 401, 413, 429, 500, 503, 507),
 )
 async def create_file(request: Request) -> FileObject:
     """Keep a picture or a clip, to be named by its id in requests until it expires."""

@@ -19,7 +19,7 @@ router = APIRouter()
     operation_id="tokenize",
     response_class=Response,
     openapi_extra=json_body(TokenizeRequest),
-    responses={200: {"model": TokenizeResponse}, **errors(400, 401, 404, 413, 500, 503)},
+    responses={200: {"model": TokenizeResponse}, **errors(400, 401, 404, 413, 429, 500, 503)},
 )
 async def tokenize(request: Request) -> Response:
     """The ids a text, or a conversation without media, has in a prompt."""
@@ -38,7 +38,7 @@ async def tokenize(request: Request) -> Response:
     operation_id="detokenize",
     response_class=Response,
     openapi_extra=json_body(DetokenizeRequest),
-    responses={200: {"model": DetokenizeResponse}, **errors(400, 401, 404, 413, 500, 503)},
+    responses={200: {"model": DetokenizeResponse}, **errors(400, 401, 404, 413, 429, 500, 503)},
 )
 async def detokenize(request: Request) -> Response:
     """The text token ids stand for, control tokens by their names."""

@@ -51,6 +51,20 @@ async def test_logs_one_line_without_contents(open_world: OpenWorld, caplog: pyt
     assert not any(word in line for word in ("private", "secret", "Hello"))
 
 
+async def test_the_log_names_the_key_and_can_be_turned_off(
+    open_world: OpenWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    for wanted in (True, False):
+        caplog.clear()
+        async with open_world(api_key="secret-key", access_log=wanted) as world:
+            with caplog.at_level(logging.INFO, "tessera.access"):
+                await world.client.get("/v1/models", headers={"authorization": "Bearer secret-key"})
+                await world.client.get("/v1/models")
+        lines = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+        keys = [line["key"] for line in lines if line["logger"] == "tessera.access"]
+        assert keys == (["key-1", None] if wanted else [])
+
+
 async def test_logs_our_faults_with_the_id_and_tells_nothing(
     open_world: OpenWorld, caplog: pytest.LogCaptureFixture
 ) -> None:

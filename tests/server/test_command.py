@@ -56,6 +56,13 @@ def test_a_port_in_use_is_told_in_a_sentence() -> None:
     assert "Cannot listen" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(("flag", "fact"), [("--api-keys-file", "key file"), ("--tls-certificate", "certificate")])
+def test_a_file_that_is_not_there_is_told_in_a_sentence(flag: str, fact: str) -> None:
+    done = tessera("serve", "--port", "0", flag, "/nowhere/at/all")
+    assert done.returncode == 1
+    assert fact in done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("model", ["/nowhere/at/all", "nowhere"])
 def test_a_model_that_is_not_there_ends_the_process_with_a_sentence(model: str) -> None:
     done = tessera("serve", "--port", "0", "--model", model)

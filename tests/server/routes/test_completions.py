@@ -95,7 +95,7 @@ async def test_several_prompts_give_their_choices_in_order(open_world: OpenWorld
     async with open_world(engine=FakeEngine(script=parrot)) as world:
         options = {"include_usage": True} if stream else None
         response = await ask(world, prompt=prompt, n=2, stream=stream, stream_options=options)
-    texts = {}
+    texts: dict[int, str] = {}
     for answer in events(response) if stream else [response.json()]:
         for choice in answer["choices"]:
             texts[choice["index"]] = texts.get(choice["index"], "") + choice["text"]

@@ -122,7 +122,7 @@ async def test_refuses_what_are_no_ids(world: World, tokens: Any, param: str, co
 
 @pytest.mark.parametrize("path", ["/tokenize", "/detokenize"])
 async def test_refuses_another_model_and_a_missing_one(world: World, path: str) -> None:
-    fields = {"prompt": "a"} if path == "/tokenize" else {"tokens": []}
+    fields: dict[str, Any] = {"prompt": "a"} if path == "/tokenize" else {"tokens": []}
     check_error(
         await world.client.post(path, json={"model": "other", **fields}), 404, param="model", code="model_not_found"
     )
