@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from model_executor.geometry import TOKEN_PX, VIDEO_FRAME_MAX_PIXELS, VIDEO_FRAME_MIN_PIXELS
+from model_executor.quantisation import Quantisation, quantisation_of
 
 ARCHITECTURE = "Qwen2VLForConditionalGeneration"
 BUNDLED_MODEL = "tessera-tiny"
@@ -45,6 +46,8 @@ class Checkpoint:
     """Ids after which an answer is over."""
     chat_template: str | None
     """Jinja source; None where the checkpoint ships none."""
+    quantisation: Quantisation | None
+    """How the weights are stored; None where they are plain."""
 
 
 def resolve_checkpoint(model: str) -> Path:
@@ -96,6 +99,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         image_std=_channels(image, "image_std", CLIP_STD),
         end_token_ids=tuple(ends) if isinstance(ends, list) else (ends,),
         chat_template=_chat_template(folder),
+        quantisation=quantisation_of(config),
     )
 
 

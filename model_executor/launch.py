@@ -13,6 +13,7 @@ from model_executor.checkpoint import Checkpoint
 from model_executor.engine import EngineSettings
 from model_executor.gauges import Gauges
 from model_executor.machine import has_native_bfloat16
+from model_executor.quantisation import CPU_FORMATS
 
 CPU_KV_CACHE_BYTES = 2 << 30
 """Default on CPU, where vLLM cannot measure what is free for it."""
@@ -41,6 +42,8 @@ def launch(checkpoint: Checkpoint, settings: EngineSettings, *, cpu: bool) -> tu
         raise SettingsError("TESSERA_ENGINE__PROCESS_LAYOUT=single runs on one device; use multi for several")
     if cpu and settings.pipeline_parallel_size > 1:
         raise SettingsError("TESSERA_ENGINE__PIPELINE_PARALLEL_SIZE above 1 needs GPUs")
+    if cpu and checkpoint.quantisation and not checkpoint.quantisation.runs_on_cpu:
+        raise SettingsError(f"the model is quantised as {checkpoint.quantisation}; a CPU runs {CPU_FORMATS}")
     try:
         config = _arguments(checkpoint, settings, cpu=cpu, single=single).create_engine_config()
     except ValueError as error:
@@ -68,7 +71,8 @@ def _arguments(checkpoint: Checkpoint, settings: EngineSettings, *, cpu: bool, s
         )
     dtype = settings.dtype
     if dtype == "auto":
-        dtype = "bfloat16" if not cpu or has_native_bfloat16() else "float32"
+        only = checkpoint.quantisation is not None and checkpoint.quantisation.needs_bfloat16
+        dtype = "bfloat16" if only or not cpu or has_native_bfloat16() else "float32"
     return AsyncEngineArgs(
         model=str(checkpoint.folder),
         dtype=dtype,

@@ -58,7 +58,9 @@ class Qwen2VL(nn.Module, SupportsMultiModal, SupportsMRoPE, SupportsPP, Supports
         rotary = TextRotary(text, model_config.max_model_len)
         self.config = config  # vLLM asks for it when it puts adapters in
         self.encoded_paths: set[str] = set()  # read and emptied by worker.EncodedMedia
-        self.visual = VisionTower(config.vision_config, statistics, maybe_prefix(prefix, "visual"))
+        self.visual = VisionTower(
+            config.vision_config, statistics, vllm_config.quant_config, maybe_prefix(prefix, "visual")
+        )
         self.model = Qwen2Model(
             vllm_config=vllm_config,
             prefix=maybe_prefix(prefix, "model"),

@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional
 from vllm.distributed import get_tensor_model_parallel_world_size
 from vllm.model_executor.layers.linear import ColumnParallelLinear, QKVParallelLinear, RowParallelLinear
+from vllm.model_executor.layers.quantization import QuantizationConfig
 
 from model_executor.geometry import MERGE, PATCH_PX, TEMPORAL_PATCH_FRAMES, Grid
 from model_executor.kernels.mrope import cos_sin_table, inverse_frequencies, mrope_
@@ -88,13 +89,17 @@ class PatchEmbed(nn.Module):
 class VisionAttention(nn.Module):
     """Full attention inside each temporal slice, heads split over the tensor-parallel ranks."""
 
-    def __init__(self, width: int, num_heads: int, prefix: str) -> None:
-        """Args: width: of the tower. num_heads: over all ranks. prefix: name of this module in the model."""
+    def __init__(self, width: int, num_heads: int, quant_config: QuantizationConfig | None, prefix: str) -> None:
+        """Args: width: of the tower. num_heads: over all ranks. The others as in `VisionTower`."""
         super().__init__()
         self.head_dim = width // num_heads
         self.num_heads = num_heads // get_tensor_model_parallel_world_size()
-        self.qkv = QKVParallelLinear(width, self.head_dim, num_heads, prefix=f"{prefix}.qkv", return_bias=False)
-        self.proj = RowParallelLinear(width, width, prefix=f"{prefix}.proj", return_bias=False)
+        self.qkv = QKVParallelLinear(
+            width, self.head_dim, num_heads, quant_config=quant_config, prefix=f"{prefix}.qkv", return_bias=False
+        )
+        self.proj = RowParallelLinear(
+            width, width, quant_config=quant_config, prefix=f"{prefix}.proj", return_bias=False
+        )
 
     def forward(self, x: torch.Tensor, pack: "Pack") -> torch.Tensor:
         """Attend within the slices of `pack`; x and result [P, width]."""
@@ -115,11 +120,13 @@ class VisionAttention(nn.Module):
 class VisionMlp(nn.Module):
     """Two linear layers with QuickGELU, x * sigmoid(1.702 x), between them."""
 
-    def __init__(self, width: int, inner: int, prefix: str) -> None:
-        """Args: width: of the tower. inner: between the layers. prefix: name of this module in the model."""
+    def __init__(self, width: int, inner: int, quant_config: QuantizationConfig | None, prefix: str) -> None:
+        """Args: width: of the tower. inner: between the layers. The others as in `VisionTower`."""
         super().__init__()
-        self.fc1 = ColumnParallelLinear(width, inner, prefix=f"{prefix}.fc1", return_bias=False)
-        self.fc2 = RowParallelLinear(inner, width, prefix=f"{prefix}.fc2", return_bias=False)
+        self.fc1 = ColumnParallelLinear(
+            width, inner, quant_config=quant_config, prefix=f"{prefix}.fc1", return_bias=False
+        )
+        self.fc2 = RowParallelLinear(inner, width, quant_config=quant_config, prefix=f"{prefix}.fc2", return_bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[P, width] to [P, width]."""
@@ -130,14 +137,14 @@ class VisionMlp(nn.Module):
 class VisionBlock(nn.Module):
     """Pre-norm transformer block."""
 
-    def __init__(self, config: Any, prefix: str) -> None:
-        """Args: config: the checkpoint's vision config. prefix: name of this module in the model."""
+    def __init__(self, config: Any, quant_config: QuantizationConfig | None, prefix: str) -> None:
+        """Args: config: the checkpoint's vision config. The others as in `VisionTower`."""
         super().__init__()
         width = config.embed_dim
         self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.attn = VisionAttention(width, config.num_heads, f"{prefix}.attn")
+        self.attn = VisionAttention(width, config.num_heads, quant_config, f"{prefix}.attn")
         self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.mlp = VisionMlp(width, int(width * config.mlp_ratio), f"{prefix}.mlp")
+        self.mlp = VisionMlp(width, int(width * config.mlp_ratio), quant_config, f"{prefix}.mlp")
 
     def forward(self, x: torch.Tensor, pack: "Pack") -> torch.Tensor:
         """[P, width] to [P, width]."""
@@ -148,15 +155,17 @@ class VisionBlock(nn.Module):
 class PatchMerger(nn.Module):
     """Four neighbouring patches to one embedding of the language model."""
 
-    def __init__(self, width: int, hidden: int, prefix: str) -> None:
-        """Args: width: of the tower. hidden: of the language model. prefix: name of this module in the model."""
+    def __init__(self, width: int, hidden: int, quant_config: QuantizationConfig | None, prefix: str) -> None:
+        """Args: width: of the tower. hidden: of the language model. The others as in `VisionTower`."""
         super().__init__()
         merged = width * MERGE * MERGE
         self.ln_q = nn.LayerNorm(width, eps=NORM_EPS)
         self.mlp = nn.Sequential(
-            ColumnParallelLinear(merged, merged, prefix=f"{prefix}.mlp.0", return_bias=False),
+            ColumnParallelLinear(
+                merged, merged, quant_config=quant_config, prefix=f"{prefix}.mlp.0", return_bias=False
+            ),
             nn.GELU(),
-            RowParallelLinear(merged, hidden, prefix=f"{prefix}.mlp.2", return_bias=False),
+            RowParallelLinear(merged, hidden, quant_config=quant_config, prefix=f"{prefix}.mlp.2", return_bias=False),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -181,13 +190,24 @@ class Pack:
 class VisionTower(nn.Module):
     """The whole tower."""
 
-    def __init__(self, config: Any, statistics: PixelStatistics, prefix: str) -> None:
-        """Args: config: the checkpoint's vision config. statistics: of its pixels. prefix: name in the model."""
+    def __init__(
+        self, config: Any, statistics: PixelStatistics, quant_config: QuantizationConfig | None, prefix: str
+    ) -> None:
+        """Prepare the tower.
+
+        Args:
+            config: the checkpoint's vision config.
+            statistics: of its pixels.
+            quant_config: says by their names which linear layers are quantised; None: none is.
+            prefix: name of this module in the model.
+        """
         super().__init__()
         self.frequencies: torch.Tensor
         self.patch_embed = PatchEmbed(config.embed_dim, statistics)
-        self.blocks = nn.ModuleList(VisionBlock(config, f"{prefix}.blocks.{i}") for i in range(config.depth))
-        self.merger = PatchMerger(config.embed_dim, config.hidden_size, f"{prefix}.merger")
+        self.blocks = nn.ModuleList(
+            VisionBlock(config, quant_config, f"{prefix}.blocks.{i}") for i in range(config.depth)
+        )
+        self.merger = PatchMerger(config.embed_dim, config.hidden_size, quant_config, f"{prefix}.merger")
         half = config.embed_dim // config.num_heads // 2
         frequencies = inverse_frequencies(half, ROPE_THETA)
         self.register_buffer("frequencies", torch.cat([frequencies, frequencies]), persistent=False)
