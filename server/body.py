@@ -15,6 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as Event
 
 from server.errors import BadRequestError, TooLargeError
+from server.files.store import FileStore
+from server.protocol.content import Context, StoredFile
 from server.refusal import refusal
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -80,6 +82,7 @@ async def read_json(request: Request, model: type[Model]) -> Model:
 
     Raises:
         BadRequestError: not JSON by its content type or its content, not an object, or not valid for the model.
+        NotFoundError: it names an uploaded file the client does not have.
         TooLargeError: over the limit.
     """
     _require_json(request.headers)
@@ -91,9 +94,20 @@ async def read_json(request: Request, model: type[Model]) -> Model:
     if not isinstance(value, dict):
         raise BadRequestError("The request body must be a JSON object.", code="invalid_json")
     try:
-        return model.model_validate(value)
+        return model.model_validate(value, context=_context(request))
     except ValidationError as error:
         raise refusal(error) from error
+
+
+def _context(request: Request) -> Context:
+    files: FileStore = request.app.state.files
+    tenant: str = request.state.tenant
+
+    def find_file(file_id: str) -> StoredFile | None:
+        record = files.get(file_id, tenant)
+        return None if record is None else StoredFile(str(files.path(record, tenant)), record.modality)
+
+    return Context(find_file=find_file)
 
 
 def _require_json(headers: Headers) -> None:

@@ -3,6 +3,7 @@
 Media are numbered from 0 in the order they stand, over the whole conversation; both results use that number.
 """
 
+import binascii
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +11,12 @@ from model_executor.geometry import TOKEN_PX
 from model_executor.tokens import MediaSlot
 from server.chatml import Message, Role
 from server.errors import BadRequestError
-from server.media.part import MediaPart, PixelLimits
+from server.media.kind import HEAD_BYTES, modality_of
+from server.media.part import LocalFile, MediaPart, PixelLimits
 from server.protocol.content import (
     AnyMessage,
     AnyPart,
+    FilePart,
     ImageLimits,
     ImagePart,
     ImageUrlPart,
@@ -43,7 +46,8 @@ def read_conversation(messages: list[AnyMessage]) -> Conversation:
     """Turns and media of a request's messages.
 
     Raises:
-        BadRequestError: a limit stands both beside a URL and inside its object.
+        BadRequestError: a limit stands both beside a URL and inside its object, or a file's data are neither a picture
+            nor a clip.
     """
     media: list[MediaPart] = []
     turns: list[Message] = []
@@ -71,15 +75,40 @@ def _medium(part: AnyPart, param: str) -> MediaPart:
                 limits = _low_detail(limits)
             return MediaPart("image", part.image_url.url, f"{param}.image_url", limits)
         case ImagePart():
-            return MediaPart("image", part.image, f"{param}.image", _limits(param, part))
+            limits = _limits(param, part)
+            if part.detail == "low":
+                limits = _low_detail(limits)
+            return MediaPart("image", part.image, f"{param}.image", limits)
         case VideoUrlPart():
             limits = _limits(param, part, part.video_url, nested="video_url")
             return MediaPart("video", part.video_url.url, f"{param}.video_url", limits)
         case VideoPart():
             source = part.video if isinstance(part.video, str) else tuple(part.video)
             return MediaPart("video", source, f"{param}.video", _limits(param, part))
+        case FilePart():
+            return _file(part, f"{param}.file", _limits(param, part, part.file, nested="file"))
         case _:
             raise AssertionError(f"{param} is text")
+
+
+def _file(part: FilePart, param: str, limits: PixelLimits) -> MediaPart:
+    """A picture or a clip, as its content says."""
+    stored, url = part.file.file_id, part.file.file_data
+    if stored is not None:
+        return MediaPart(stored.modality, LocalFile(stored.path), param, limits)
+    assert url is not None  # one of the two is there
+    start = url.find(",") + 1
+    text = url[start : start + HEAD_BYTES // 3 * 4]
+    try:
+        modality = modality_of(binascii.a2b_base64(text))
+    except (binascii.Error, ValueError):
+        modality = None
+    if modality is None:
+        raise BadRequestError(
+            "The file is neither a picture nor a clip of a known kind, as data:MEDIA-TYPE;base64,DATA.",
+            param=f"{param}.file_data",
+        )
+    return MediaPart(modality, url, param, limits)
 
 
 def _limits(param: str, beside: ImageLimits, inside: ImageLimits | None = None, *, nested: str = "") -> PixelLimits:

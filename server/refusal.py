@@ -11,14 +11,14 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from server.errors import BadRequestError
+from server.errors import BadRequestError, ClientError, NotFoundError
 
 _TAG = re.compile(r"<\w+>")
-_PARTS = "text, image_url, image, video_url, video"
+_PARTS = "text, image_url, image, video_url, video, file"
 _ROLES = "system, developer, user, assistant"
 
 
-def refusal(error: ValidationError, *, prefix: str = "") -> BadRequestError:
+def refusal(error: ValidationError, *, prefix: str = "") -> ClientError:
     """The error to answer with.
 
     Args:
@@ -34,6 +34,8 @@ def refusal(error: ValidationError, *, prefix: str = "") -> BadRequestError:
     if "param" in context:
         location.append(context["param"])
     param = field_name(location)
+    if kind == "file_not_found":
+        return NotFoundError(f"'{param}': {detail['msg']}", param=param)
     if kind == "missing":
         return BadRequestError(f"'{param}' is missing.", param=param, code="missing_required_parameter")
     if kind == "extra_forbidden":

@@ -19,6 +19,8 @@ from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 from model_executor.checkpoint import BUNDLED_MODEL
 from model_executor.engine import EngineSettings
+from model_executor.geometry import VIDEO_FPS, VIDEO_FRAME_MAX_PIXELS, VIDEO_MIN_FRAMES
+from server.media.domains import split_domains
 
 _SECTION = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -38,8 +40,24 @@ class MediaSettings(BaseModel):
 
     allow_private_networks: bool = False
     """Let media URLs lead to addresses that are not globally routable (loopback, private, link-local)."""
+    allowed_domains: str = ""
+    """Domains media URLs may lead to, subdomains included, separated by commas. Empty: all that are not denied."""
+    denied_domains: str = ""
+    """Domains media URLs may not lead to, subdomains included, separated by commas."""
+    file_folder: Path | None = None
+    """Folder below which `file:` URLs may lead; links in it are not followed. Unset: `file:` URLs are refused."""
     max_parts: int = Field(default=32, ge=0)
     """Media parts in one request."""
+    max_request_bytes: int = Field(default=1 << 30, ge=1)
+    """Encoded size of all media of one request together."""
+    max_request_pixels: int = Field(default=2_000_000_000, ge=1)
+    """Pixels before resizing of all pictures of one request together; a clip counts one frame."""
+    max_request_frames: int = Field(default=6144, ge=2)
+    """Frames sampled from all clips of one request together."""
+    max_request_s: float = Field(default=8 * 3600, gt=0)
+    """Presentation time of all clips of one request together, in seconds."""
+    max_request_tokens: int = Field(default=131_072, ge=1)
+    """Tokens of all media of one request together; the context's length limits them, too."""
     max_image_bytes: int = Field(default=32 << 20, ge=1)
     """Encoded size of one picture."""
     max_video_bytes: int = Field(default=512 << 20, ge=1)
@@ -48,10 +66,16 @@ class MediaSettings(BaseModel):
     """Pixels of one decoded picture or frame before resizing (a decompression-bomb guard)."""
     max_image_pixels: int = Field(default=12_845_056, ge=784)
     """Pixels of one picture after resizing; the checkpoint's own limit applies too."""
+    max_video_pixels: int = Field(default=VIDEO_FRAME_MAX_PIXELS, ge=784)
+    """Pixels of one frame of a clip after resizing; the checkpoint's own limit applies too."""
     max_video_tokens: int = Field(default=16_384, ge=1, le=16_384)
     """Tokens of one clip."""
     max_video_frames: int = Field(default=768, ge=2, le=768)
     """Frames sampled from one clip."""
+    video_fps: float = Field(default=VIDEO_FPS, gt=0, le=1000)
+    """Frames sampled per second where a request does not say; of a list of frames, the rate they count as taken at."""
+    video_min_frames: int = Field(default=VIDEO_MIN_FRAMES, ge=2, le=768)
+    """Least frames sampled from one clip where a request does not say."""
     max_video_s: float = Field(default=4 * 3600, gt=0)
     """Presentation time of one clip, in seconds."""
     fetch_timeout_s: float = Field(default=30, gt=0)
@@ -70,6 +94,15 @@ class MediaSettings(BaseModel):
     """Prepared patches held in shared memory at any time: those of all requests, and those kept for later ones."""
     max_cache_bytes: int = Field(default=1 << 30, ge=0)
     """Prepared patches kept in shared memory for later requests that bring the same media; 0 keeps none."""
+
+    @field_validator("allowed_domains", "denied_domains")
+    @classmethod
+    def _domains_are_domains(cls, value: str) -> str:
+        try:
+            split_domains(value)
+        except ValueError as error:
+            raise PydanticCustomError("invalid_value", "does not fit: {fact}", {"fact": str(error)}) from error
+        return value
 
 
 class FilesSettings(BaseModel):

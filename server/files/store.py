@@ -87,6 +87,11 @@ class FileStore:
                 with translated():
                     await in_thread(lambda: self._take_folder(make=make))
 
+    def get(self, file_id: str, tenant: str) -> Record | None:
+        """The tenant's file of that id; None where it has no such file, or no more."""
+        record = self._records.get(_owner(tenant), {}).get(file_id)
+        return None if record is None or record.expires_at <= self._now_s() else record
+
     def find(self, file_id: str, tenant: str, *, param: str) -> Record:
         """The file of that id.
 
@@ -98,8 +103,8 @@ class FileStore:
         Raises:
             NotFoundError: the tenant has no such file, or no more.
         """
-        record = self._records.get(_owner(tenant), {}).get(file_id)
-        if record is None or record.expires_at <= self._now_s():
+        record = self.get(file_id, tenant)
+        if record is None:
             raise NotFoundError(f"No such File object: {file_id[:100]}", param=param)
         return record
 

@@ -7,7 +7,7 @@ sensible above a limit of the server is taken as that limit.
 import math
 from dataclasses import dataclass, fields
 
-from model_executor.geometry import FACTOR_PX, TOKEN_PX, VIDEO_FPS, VIDEO_MIN_FRAMES
+from model_executor.geometry import FACTOR_PX, TOKEN_PX
 from server.errors import BadRequestError
 from server.media.job import ClipBudget, ImageBudget
 from server.media.part import MediaPart, PixelLimits
@@ -65,11 +65,11 @@ def clip_budget(part: MediaPart, settings: MediaSettings, checkpoint: Checkpoint
     if isinstance(part.source, tuple):
         _check_frame_list(part, part.source, max_frames)
     return ClipBudget(
-        fps=VIDEO_FPS if limits.fps is None else limits.fps,
-        min_frames=VIDEO_MIN_FRAMES if limits.min_frames is None else limits.min_frames,
+        fps=settings.video_fps if limits.fps is None else limits.fps,
+        min_frames=settings.video_min_frames if limits.min_frames is None else limits.min_frames,
         max_frames=_least(limits.max_frames, max_frames),
         min_pixels=checkpoint.video_min_pixels if limits.min_pixels is None else limits.min_pixels,
-        max_pixels=_least(limits.max_pixels, checkpoint.video_max_pixels),
+        max_pixels=_least(limits.max_pixels, settings.max_video_pixels, checkpoint.video_max_pixels),
         total_pixels=_least(limits.total_pixels, settings.max_video_tokens * TOKEN_PX),
         resized=_resized(part),
         start_s=limits.video_start_s,

@@ -1,8 +1,8 @@
-"""A media URL to bytes: `data:` decoded, `http(s):` fetched under guard. The only outbound network of the server.
+"""A medium's source to bytes: `data:` decoded, `http(s):` fetched under guard, files read. The only outbound network.
 
-A host is resolved once, every address it has must be public, and the connection goes to the address that was checked;
-the host's name stays in the Host header and in TLS. Redirects are followed by hand, so that each target goes through
-the same check. Size and time are limited from the first byte on.
+A host must be of the allowed domains; it is resolved once, every address it has must be public, and the connection goes
+to the address that was checked; the host's name stays in the Host header and in TLS. Redirects are followed by hand, so
+that each target goes through the same checks. Size and time are limited from the first byte on.
 
 Source: RFC 2397 (data URLs), RFC 4648 section 4 (base64), RFC 9110 section 15.4 (redirects).
 """
@@ -10,20 +10,28 @@ Source: RFC 2397 (data URLs), RFC 4648 section 4 (base64), RFC 9110 section 15.4
 import asyncio
 import binascii
 import contextlib
+import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO
 
 import httpx
 
 from server.errors import BadRequestError, DeadlineError
+from server.files.thread import in_thread
 from server.media.address import is_public
+from server.media.domains import is_within, split_domains
+from server.media.local import open_uploaded, open_url
+from server.media.part import LocalFile
 from server.settings import MediaSettings
 
 Sink = Callable[[bytes], None]
 """Takes the bytes as they come; what it raises ends the fetch."""
 
 _DATA = "data:"
+_FILE = "file:"
+_READ_BYTES = 1 << 20
 _BASE64 = ";base64"
 _CHUNK_CHARS = 1 << 20
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -37,7 +45,7 @@ class Fetcher:
     """Brings the bytes behind media URLs.
 
     Args:
-        settings: `allow_private_networks`, `fetch_timeout_s` and `max_redirects` are read.
+        settings: where URLs may lead, and how long that may take.
     """
 
     def __init__(self, settings: MediaSettings) -> None:
@@ -45,17 +53,20 @@ class Fetcher:
         self._settings = settings
         # A slow name server must not take the threads others need.
         self._resolver = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="resolve")
+        self._allowed = split_domains(settings.allowed_domains)
+        self._denied = split_domains(settings.denied_domains)
+        self._file_folder = None if settings.file_folder is None else settings.file_folder.expanduser().absolute()
         self._tls = httpx.create_ssl_context(trust_env=False)
 
     def close(self) -> None:
         """Give the threads back, without waiting for name servers."""
         self._resolver.shutdown(wait=False, cancel_futures=True)
 
-    async def fetch(self, url: str, sink: Sink, *, max_bytes: int, limit: str, param: str) -> None:
-        """Bring the bytes behind a URL.
+    async def fetch(self, url: str | LocalFile, sink: Sink, *, max_bytes: int, limit: str, param: str) -> None:
+        """Bring the bytes behind a URL or in an uploaded file.
 
         Args:
-            url: `data:…;base64,…`, `http://…` or `https://…`.
+            url: `data:…;base64,…`, `http://…`, `https://…` or `file:///…`, or the file.
             sink: gets the bytes.
             max_bytes: how many there may be.
             limit: the setting `max_bytes` comes from, for the error.
@@ -63,9 +74,18 @@ class Fetcher:
 
         Raises:
             BadRequestError: the URL is malformed, of another scheme, leads where it must not, or does not deliver.
+            NotFoundError: the uploaded file was deleted meanwhile.
             DeadlineError: it took longer than `media.fetch_timeout_s`.
         """
         too_large = _too_large_error(max_bytes, limit, param)
+        if isinstance(url, LocalFile):
+            with open_uploaded(url, param) as file:
+                await _read_file(file, sink, max_bytes, too_large)
+            return
+        if url[: len(_FILE)].lower() == _FILE:
+            with open_url(url, self._file_folder, param) as file:
+                await _read_file(file, sink, max_bytes, too_large)
+            return
         if url[: len(_DATA)].lower() == _DATA:
             await _decode_data_url(url, sink, max_bytes, too_large, param)
             return
@@ -80,17 +100,29 @@ class Fetcher:
             raise BadRequestError("The URL could not be fetched: the connection failed.", param=param) from error
 
     async def _fetch_http(self, text: str, sink: Sink, max_bytes: int, too_large: BadRequestError, param: str) -> None:
-        url = _parse(text, param)
+        url = self._checked(text, param)
         for _ in range(self._settings.max_redirects + 1):
             async with contextlib.AsyncExitStack() as stack:
                 response = await self._get(url, stack, param)
                 if response.status_code not in _REDIRECTS:
                     await _read(response, sink, max_bytes, too_large, param)
                     return
-                url = _parse(_redirect_target(url, response, param), param)
+                url = self._checked(_redirect_target(url, response, param), param)
         raise BadRequestError(
             f"The URL redirects more than {self._settings.max_redirects} times (media.max_redirects).", param=param
         )
+
+    def _checked(self, text: str, param: str) -> httpx.URL:
+        """The URL, of a known scheme and an allowed domain."""
+        url = _parse(text, param)
+        host = url.raw_host.decode("ascii").lower().rstrip(".")
+        if self._allowed and not is_within(host, self._allowed):
+            raise BadRequestError(
+                "The URL's domain is not one that media are fetched from (media.allowed_domains).", param=param
+            )
+        if is_within(host, self._denied):
+            raise BadRequestError("Media are not fetched from the URL's domain (media.denied_domains).", param=param)
+        return url
 
     async def _get(self, url: httpx.URL, stack: contextlib.AsyncExitStack, param: str) -> httpx.Response:
         """Ask the first address that answers; the response stays open until `stack` closes."""
@@ -140,7 +172,7 @@ def _parse(text: str, param: str) -> httpx.URL:
     except (httpx.InvalidURL, UnicodeError, ValueError) as error:
         raise BadRequestError("The URL is malformed.", param=param) from error
     if url.scheme not in _DEFAULT_PORTS:
-        raise BadRequestError("Media URLs are data:, http: or https: URLs.", param=param)
+        raise BadRequestError("Media URLs are data:, http:, https: or file: URLs.", param=param)
     if not url.raw_host:
         raise BadRequestError("The URL has no host.", param=param)
     if url.userinfo:
@@ -170,6 +202,17 @@ async def _read(response: httpx.Response, sink: Sink, max_bytes: int, too_large:
     async for chunk in response.aiter_raw():
         num_bytes += len(chunk)
         if num_bytes > max_bytes:
+            raise too_large
+        sink(chunk)
+
+
+async def _read_file(file: BinaryIO, sink: Sink, max_bytes: int, too_large: BadRequestError) -> None:
+    if os.fstat(file.fileno()).st_size > max_bytes:
+        raise too_large
+    num_bytes = 0
+    while chunk := await in_thread(lambda: file.read(_READ_BYTES)):
+        num_bytes += len(chunk)
+        if num_bytes > max_bytes:  # it has grown meanwhile
             raise too_large
         sink(chunk)
 

@@ -25,12 +25,19 @@ class PixelLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file of the server's own, trusted as a name; its content is as hostile as any."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class MediaPart:
     """One medium of a request, not fetched yet."""
 
     modality: Modality
-    source: str | tuple[str, ...]
-    """A `data:` or `http(s):` URL, or the URLs of a clip's frames in order."""
+    source: str | LocalFile | tuple[str, ...]
+    """A URL, an uploaded file, or the URLs of a clip's frames in order."""
     param: str
     """The request field, for errors: `messages[2].content[0].image_url`."""
     limits: PixelLimits = PixelLimits()

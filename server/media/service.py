@@ -28,6 +28,7 @@ from model_executor.geometry import (
     Size,
 )
 from server.errors import BadRequestError, DeadlineError
+from server.media.allowance import Allowance
 from server.media.budget import CheckpointLimits, clip_budget, image_budget
 from server.media.cache import CachedMedium, CacheLoad, Hold, MediaCache
 from server.media.fetch import Fetcher
@@ -155,9 +156,10 @@ class MediaService:
         progress.begin(len(parts))
         places = asyncio.Semaphore(_PARALLEL_PARTS)
         done: list[PreparedMedia] = []
+        allowance = Allowance(self._settings)
         try:
             return await _together(
-                self._prepare_part(part, budget, tenant, places, done, partial(progress.follow, index))
+                self._prepare_part(part, budget, tenant, places, done, allowance, partial(progress.follow, index))
                 for index, (part, budget) in enumerate(zip(parts, budgets, strict=True))
             )
         except BaseException:
@@ -179,10 +181,11 @@ class MediaService:
         tenant: str,
         places: asyncio.Semaphore,
         done: list[PreparedMedia],
+        allowance: Allowance,
         follow: Callable[[FrameCount], None],
     ) -> PreparedMedia:
         async with places:
-            hold = await self._hold(part, budget, tenant)
+            hold = await self._hold(part, budget, tenant, allowance)
             follow(hold.frames)
             try:
                 medium = await hold.ready()
@@ -191,12 +194,13 @@ class MediaService:
                 raise type(error)(error.message, param=part.param, code=error.code) from error
             prepared = _prepared_media(part, medium, hold)
             done.append(prepared)
+            allowance.take(prepared, part.param)
             return prepared
 
-    async def _hold(self, part: MediaPart, budget: ImageBudget | ClipBudget, tenant: str) -> Hold:
+    async def _hold(self, part: MediaPart, budget: ImageBudget | ClipBudget, tenant: str, allowance: Allowance) -> Hold:
         """A claim on the part's entry in the cache, which is being prepared where it is not there."""
         with contextlib.ExitStack() as stack:
-            contents = await self._fetch(part, stack)
+            contents = await self._fetch(part, stack, allowance)
             key = _key(part, budget, contents, tenant)
             return self._cache.hold(
                 key, lambda frames: self._decode(part, budget, contents, frames), inputs=stack.pop_all()
@@ -227,18 +231,25 @@ class MediaService:
             until_failed.pop_all()
             return CachedMedium(prepared, output)
 
-    async def _fetch(self, part: MediaPart, stack: contextlib.ExitStack) -> list[Lease]:
+    async def _fetch(self, part: MediaPart, stack: contextlib.ExitStack, allowance: Allowance) -> list[Lease]:
         """The part's bytes in shared memory, until `stack` closes."""
-        if isinstance(part.source, str):
+        if not isinstance(part.source, tuple):
             is_clip = part.modality == "video"
             limit = "media.max_video_bytes" if is_clip else "media.max_image_bytes"
             max_bytes = self._settings.max_video_bytes if is_clip else self._settings.max_image_bytes
             content = self._empty_file(stack)
-            await self._fetcher.fetch(part.source, content.append, max_bytes=max_bytes, limit=limit, param=part.param)
-            return [content]
-        return await self._fetch_frames(part.source, stack, part.param)
 
-    async def _fetch_frames(self, urls: Sequence[str], stack: contextlib.ExitStack, param: str) -> list[Lease]:
+            def append(data: bytes) -> None:
+                allowance.take_bytes(len(data), part.param)
+                content.append(data)
+
+            await self._fetcher.fetch(part.source, append, max_bytes=max_bytes, limit=limit, param=part.param)
+            return [content]
+        return await self._fetch_frames(part.source, stack, part.param, allowance)
+
+    async def _fetch_frames(
+        self, urls: Sequence[str], stack: contextlib.ExitStack, param: str, allowance: Allowance
+    ) -> list[Lease]:
         """The frames of a list, which all together must stay below the limit of a clip."""
         max_bytes, max_clip_bytes = self._settings.max_image_bytes, self._settings.max_video_bytes
         places = asyncio.Semaphore(_PARALLEL_FRAMES)
@@ -247,6 +258,7 @@ class MediaService:
         async def fetch(url: str, content: Lease) -> None:
             def append(data: bytes) -> None:
                 nonlocal total_bytes
+                allowance.take_bytes(len(data), param)
                 total_bytes += len(data)
                 if total_bytes > max_clip_bytes:
                     raise BadRequestError(
@@ -284,7 +296,7 @@ def _max_patch_bytes(part: MediaPart, budget: ImageBudget | ClipBudget) -> int:
     """The most patches a medium within `budget` can have, in bytes."""
     if isinstance(budget, ImageBudget):
         return PATCH_BYTES_PER_PIXEL * max(budget.max_pixels, TOKEN_PX)
-    num_frames = budget.max_frames if isinstance(part.source, str) else len(part.source) + 1
+    num_frames = len(part.source) + 1 if isinstance(part.source, tuple) else budget.max_frames
     num_slices = max(1, num_frames // TEMPORAL_PATCH_FRAMES)
     return PATCH_BYTES_PER_PIXEL * TEMPORAL_PATCH_FRAMES * max(budget.total_pixels, num_slices * TOKEN_PX)
 

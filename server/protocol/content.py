@@ -1,15 +1,18 @@
 """Messages and content parts of a request, as clients send them.
 
 Pictures come as `image_url` (OpenAI) or `image` (qwen-vl-utils), clips as `video_url` (vLLM) or `video`
-(qwen-vl-utils and DashScope: one URL, or the URLs of the frames). Limits may stand beside the URL or, where the URL has
-an object of its own, inside it.
+(qwen-vl-utils and DashScope: one URL, or the URLs of the frames), and either as `file` (OpenAI). Limits may stand
+beside the URL or, where the URL has an object of its own, inside it.
 """
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, PlainValidator, Tag, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
 
-from server.protocol.wire import Unsupported, WireModel
+from server.protocol.wire import Unsupported, WireModel, conflict
 
 _Url = Annotated[str, Field(min_length=1)]
 
@@ -55,7 +58,7 @@ class ImageUrl(ImageLimits):
     """A picture's address."""
 
     url: _Url
-    """`data:` or `http(s):` URL."""
+    """`data:` or `http(s):` URL; `file:` where the server allows it."""
     detail: Literal["auto", "low", "high"] = "auto"
     """low: at most 64 tokens. high, auto: as the server is configured."""
 
@@ -72,13 +75,15 @@ class ImagePart(ImageLimits):
 
     type: Literal["image"]
     image: _Url
+    detail: Literal["auto", "low", "high"] = "auto"
+    """As `ImageUrl.detail`."""
 
 
 class VideoUrl(VideoLimits):
     """A clip's address."""
 
     url: _Url
-    """`data:` or `http(s):` URL."""
+    """`data:` or `http(s):` URL; `file:` where the server allows it."""
 
 
 class VideoUrlPart(VideoLimits):
@@ -99,6 +104,57 @@ class VideoPart(VideoLimits):
     """One URL, or the URLs of the frames in order."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """An uploaded file, found."""
+
+    path: str
+    modality: Literal["image", "video"]
+
+
+class Context(TypedDict):
+    """What reading a request may ask of the server (pydantic's validation context)."""
+
+    find_file: Callable[[str], StoredFile | None]
+    """The uploaded file of an id, if the client has one."""
+
+
+def _find_file(value: Any, info: ValidationInfo) -> StoredFile:
+    if not isinstance(value, str):
+        raise PydanticCustomError("string_type", "should be a valid string")
+    context: Context | None = info.context
+    found = None if context is None else context["find_file"](value)
+    if found is None:
+        raise PydanticCustomError("file_not_found", "No such File object: {id}", {"id": value[:100]})
+    return found
+
+
+class FileSource(VideoLimits):
+    """A picture or a clip, as an uploaded file or in the request itself."""
+
+    file_id: Annotated[StoredFile, PlainValidator(_find_file, json_schema_input_type=str)] | None = None
+    """Id of an uploaded file."""
+    file_data: Annotated[str, Field(pattern="^[dD][aA][tT][aA]:")] | None = None
+    """`data:` URL of the content."""
+    filename: str | None = None
+    """Accepted; what the file is, its content tells."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "FileSource":
+        if self.file_id is not None and self.file_data is not None:
+            raise conflict("file_data", "does not go with 'file_id'")
+        if self.file_id is None and self.file_data is None:
+            raise PydanticCustomError("missing", "is missing", {"param": "file_id"})
+        return self
+
+
+class FilePart(VideoLimits):
+    """A picture or a clip, as OpenAI's API has files."""
+
+    type: Literal["file"]
+    file: FileSource
+
+
 def _tag(field: str) -> Discriminator:
     """Tell the members of a union apart by `field`; the tags are written so that no client's key can equal them."""
 
@@ -115,7 +171,8 @@ AnyPart = Annotated[
     | Annotated[ImageUrlPart, Tag("<image_url>")]
     | Annotated[ImagePart, Tag("<image>")]
     | Annotated[VideoUrlPart, Tag("<video_url>")]
-    | Annotated[VideoPart, Tag("<video>")],
+    | Annotated[VideoPart, Tag("<video>")]
+    | Annotated[FilePart, Tag("<file>")],
     _tag("type"),
 ]
 _TEXT_OR_PARTS = Discriminator(lambda value: "<parts>" if isinstance(value, list) else "<string>")

@@ -1,5 +1,6 @@
 """Messages to turns and media, in order and in place."""
 
+import base64
 from typing import Any
 
 import pytest
@@ -8,14 +9,20 @@ from model_executor.tokens import MediaSlot
 from server.chatml import Message
 from server.conversation import Conversation, read_conversation
 from server.errors import BadRequestError
-from server.media.part import MediaPart, PixelLimits
+from server.media.part import LocalFile, MediaPart, PixelLimits
 from server.protocol.chat_request import ChatCompletionRequest
+from server.protocol.content import StoredFile
+from tests.server.media.test_kind import clip, picture
 
 URL = "data:image/png;base64,AA=="
 
 
+FILES = {"file-p": StoredFile("/files/p", "image"), "file-v": StoredFile("/files/v", "video")}
+
+
 def read(*messages: dict[str, Any]) -> Conversation:
-    request = ChatCompletionRequest.model_validate({"model": "m", "messages": list(messages)})
+    body = {"model": "m", "messages": list(messages)}
+    request = ChatCompletionRequest.model_validate(body, context={"find_file": FILES.get})
     return read_conversation(request.messages)
 
 
@@ -101,3 +108,49 @@ def test_refuses_a_limit_given_twice() -> None:
 def test_low_detail_caps_a_picture_at_64_tokens(detail: str, asked: int | None, expected: int | None) -> None:
     part = {"type": "image_url", "image_url": {"url": URL, "detail": detail}, "max_pixels": asked}
     assert read(user(part)).media[0].limits.max_pixels == expected
+
+
+def test_detail_holds_for_both_shapes_of_a_picture() -> None:
+    assert read(user({"type": "image", "image": URL, "detail": "low"})).media[0].limits.max_pixels == 64 * 784
+
+
+def file_data(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def test_files_are_pictures_or_clips_by_what_is_in_them() -> None:
+    png = file_data(picture("PNG"), "video/mp4")
+    mp4 = file_data(clip("mp4", "libx264"), "image/png")
+    conversation = read(
+        user(
+            {"type": "file", "file": {"file_id": "file-p", "filename": "x.mp4"}},
+            {"type": "file", "file": {"file_id": "file-v", "fps": 1.0}},
+            {"type": "file", "file": {"file_data": png, "filename": "x.mp4"}, "max_pixels": 784},
+            {"type": "file", "file": {"file_data": mp4}},
+        )
+    )
+    assert conversation.media == (
+        MediaPart("image", LocalFile("/files/p"), "messages[0].content[0].file"),
+        MediaPart("video", LocalFile("/files/v"), "messages[0].content[1].file", PixelLimits(fps=1.0)),
+        MediaPart("image", png, "messages[0].content[2].file", PixelLimits(max_pixels=784)),
+        MediaPart("video", mp4, "messages[0].content[3].file"),
+    )
+    assert [part.modality for part in conversation.turns[0].parts if isinstance(part, MediaSlot)] == [
+        "image", "video", "image", "video",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "data:",
+        "data:,hello",
+        "data:image/png;base64,",
+        "data:image/png;base64,!!!!",
+        file_data(b"%PDF-1.7", "image/png"),
+    ],
+)
+def test_refuses_a_file_that_is_neither(url: str) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        read(user({"type": "file", "file": {"file_data": url}}))
+    assert caught.value.param == "messages[0].content[0].file.file_data"

@@ -142,6 +142,17 @@ async def test_files(live: World) -> None:
         assert [file.id async for file in client.files.list(limit=1)] == [other.id, made.id]  # two pages
         assert await client.files.retrieve(made.id) == made
         assert (await client.files.content(made.id)).content == data
+        answer = await client.chat.completions.create(
+            model=MODEL,
+            messages=[
+                {
+                    "role": "user",
+                    "content": [{"type": "text", "text": "What?"}, {"type": "file", "file": {"file_id": made.id}}],
+                }
+            ],
+        )
+        assert answer.choices[0].message.content == "Hello, world!"
+        assert [part.modality for part in live.media.parts] == ["image"]
         assert (await client.files.delete(made.id)).deleted
         with pytest.raises(openai.NotFoundError):
             await client.files.retrieve(made.id)

@@ -160,7 +160,12 @@ async def test_a_damaged_record_does_not_hide_the_others(tmp_path: Path) -> None
 
 
 async def test_bounds_hold(tmp_path: Path) -> None:
-    bounds = {"max_file_bytes": 4000, "max_key_bytes": 6000, "max_total_bytes": 9000, "max_key_files": 3}
+    bounds: dict[str, Any] = {
+        "max_file_bytes": 4000,
+        "max_key_bytes": 6000,
+        "max_total_bytes": 9000,
+        "max_key_files": 3,
+    }
     async with opened(tmp_path, **bounds) as store:
         assert "4000 bytes (files.max_file_bytes)" in await refused(store, TooLargeError, "file_too_large", size=4001)
         kept = await add(store, "a", png(4000))

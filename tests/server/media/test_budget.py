@@ -50,6 +50,14 @@ def test_wishes_within_the_limits_are_followed() -> None:
     assert (clip.start_s, clip.end_s) == (1.0, 2.0)
 
 
+def test_defaults_of_clips_are_settings() -> None:
+    settings = MediaSettings(video_fps=0.5, video_min_frames=8, max_video_pixels=78_400)
+    clip = clip_budget(clip_part(), settings, CHECKPOINT)
+    assert (clip.fps, clip.min_frames, clip.max_pixels) == (0.5, 8, 78_400)
+    asked = clip_budget(clip_part(fps=3.0, min_frames=2, max_pixels=10**6), settings, CHECKPOINT)
+    assert (asked.fps, asked.min_frames, asked.max_pixels) == (3.0, 2, 78_400)
+
+
 def test_few_tokens_allow_few_frames() -> None:
     assert clip_budget(clip_part(), MediaSettings(max_video_tokens=5), CHECKPOINT).max_frames == 10
 

@@ -133,9 +133,9 @@ async def test_data_url_over_the_limit_is_refused_with_the_number(fetcher: Fetch
     assert len(await fetched(fetcher, "data:;base64," + base64.b64encode(bytes(1000)).decode())) == 1000
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x/y", "gopher://x", "/etc/passwd", "", "javascript:1"])
+@pytest.mark.parametrize("url", ["ftp://x/y", "gopher://x", "/etc/passwd", "", "javascript:1"])
 async def test_other_schemes_are_refused(fetcher: Fetcher, url: str) -> None:
-    assert await refused(fetcher, url) == "Media URLs are data:, http: or https: URLs."
+    assert await refused(fetcher, url) == "Media URLs are data:, http:, https: or file: URLs."
 
 
 @pytest.mark.parametrize(
@@ -213,6 +213,38 @@ async def test_refuses_redirect_to_private_address(
         assert "not public" in await refused(guarded, site.url("/away"))
         assert inside.requests == []
     assert len(site.requests) == 1
+
+
+async def test_only_allowed_domains_are_asked_on_every_hop(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = resolve(monkeypatch, {"media.example": ["127.0.0.1"], "a.media.example.": ["127.0.0.1"]})
+    site.answers["/inside"] = redirect(site.url("/ok", "A.media.example."))
+    site.answers["/away"] = redirect(site.url("/ok", "evil.example"))
+    fetcher = Fetcher(MediaSettings(allow_private_networks=True, allowed_domains="media.example"))
+    assert await fetched(fetcher, site.url("/inside", "media.example")) == b"hello"
+    assert asked == ["media.example", "a.media.example."]
+    for url in (
+        site.url("/away", "media.example"),
+        site.url("/ok", "evil.example"),
+        site.url("/ok", "media.example.evil.example"),
+        site.url("/ok", "127.0.0.1"),
+        site.url("/ok", "2130706433"),
+    ):
+        assert "media.allowed_domains" in await refused(fetcher, url)
+    assert asked == ["media.example", "a.media.example.", "media.example"]
+    fetcher.close()
+
+
+async def test_denied_domains_are_not_asked_on_any_hop(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = resolve(monkeypatch, {"media.example": ["127.0.0.1"]})
+    site.answers["/away"] = redirect(site.url("/ok", "x.evil.example"))
+    fetcher = Fetcher(
+        MediaSettings(allow_private_networks=True, allowed_domains="example", denied_domains="evil.example,bad.example")
+    )
+    assert await fetched(fetcher, site.url("/ok", "media.example")) == b"hello"
+    for host, path in (("media.example", "/away"), ("evil.example", "/ok"), ("x.BAD.example.", "/ok")):
+        assert "media.denied_domains" in await refused(fetcher, site.url(path, host))
+    assert asked == ["media.example", "media.example"]
+    fetcher.close()
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -18,6 +18,7 @@ from PIL import Image
 
 from model_executor.geometry import Grid, Size, image_grid, smart_resize
 from server.errors import BadRequestError, DeadlineError, RateLimitError
+from server.media.images import Picture
 from server.media.part import MediaPart, PixelLimits
 from server.media.patches import row_bytes, write_clip_frame, write_picture
 from server.media.service import MediaService
@@ -86,8 +87,7 @@ async def test_photo_becomes_rows_in_shared_memory(service: MediaService, root: 
         Size(512, 512),
     )
     expected = np.empty((media.grid.num_patches, row_bytes(1)), np.uint8)
-    image = Image.open(io.BytesIO(PHOTO)).resize((size.width, size.height), Image.Resampling.BICUBIC)
-    write_picture(expected, media.grid, np.asarray(image))
+    write_picture(expected, media.grid, Picture(io.BytesIO(PHOTO), max_source_pixels=10**6).render(size))
     assert np.array_equal(np.fromfile(media.path, np.uint8).reshape(expected.shape), expected)
     assert service.load.shared_bytes == expected.nbytes
     assert Path(media.path).is_relative_to(root)
@@ -276,3 +276,15 @@ async def test_patches_of_a_released_request_stay_readable_where_they_are_mapped
     before = mapped.copy()
     media.release()
     assert np.array_equal(mapped, before)
+
+
+async def test_sums_of_a_request_are_limited_and_everything_given_back(tmp_path: Path) -> None:
+    small = encoded(Image.new("RGB", (56, 56)), "PNG")
+    async with running(tmp_path, num_workers=1, max_request_bytes=2 * len(small), max_cache_bytes=0) as service:
+        with pytest.raises(BadRequestError, match="max_request_bytes"):
+            await service.prepare([image_part(small, f"p{n}") for n in range(3)], "t")
+        assert service.load.shared_bytes == 0
+    async with running(tmp_path, num_workers=1, max_request_tokens=9, max_cache_bytes=0) as service:
+        with pytest.raises(BadRequestError, match="12 tokens together; at most 9"):
+            await service.prepare([image_part(small, f"p{n}") for n in range(3)], "t")
+        assert service.load.shared_bytes == 0

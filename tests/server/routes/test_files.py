@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from model_executor.engine import EngineState
+from server.media.part import LocalFile
 from tests.error_body import check_error
 from tests.fakes import FakeEngine
 from tests.server.conftest import OpenWorld, Unread, World
@@ -82,7 +83,7 @@ async def test_a_deleted_file_is_gone(world: World) -> None:
 
 
 async def test_expiry_may_be_asked_for(world: World) -> None:
-    fields = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
+    fields: dict[str, Any] = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
     answer = (await upload(world, **fields)).json()
     assert answer["expires_at"] == answer["created_at"] + 3600
 
@@ -151,7 +152,7 @@ async def test_a_page_after_an_unknown_file_is_refused(world: World) -> None:
     ],
 )
 async def test_wrong_fields_are_refused_by_name_and_nothing_stays(
-    world: World, tmp_path: Path, fields: dict[str, str], param: str, code: str
+    world: World, tmp_path: Path, fields: dict[str, Any], param: str, code: str
 ) -> None:
     check_error(await upload(world, **fields), 400, param=param, code=code)
     assert left(tmp_path / "data") == []
@@ -212,3 +213,28 @@ async def test_a_full_server_is_said(open_world: OpenWorld) -> None:
 async def test_uploads_do_not_wait_for_the_model(open_world: OpenWorld) -> None:
     async with open_world(engine=FakeEngine(state=EngineState.LOADING)) as world:
         await added(world)
+
+
+def naming(world: World, id_: str, **more: Any) -> dict[str, Any]:
+    return world.body(messages=[{"role": "user", "content": [{"type": "file", "file": {"file_id": id_}, **more}]}])
+
+
+async def test_a_request_may_name_a_file(two_keys: World) -> None:
+    id_ = await added(two_keys)
+    body = naming(two_keys, id_, max_pixels=7840)
+    assert (await two_keys.client.post("/v1/chat/completions", json=body)).status_code == 200
+    [part] = two_keys.media.parts
+    assert isinstance(part.source, LocalFile) and Path(part.source.path).read_bytes() == png()
+    assert (part.modality, part.param, part.limits.max_pixels) == ("image", "messages[0].content[0].file", 7840)
+
+
+async def test_a_request_may_not_name_the_file_of_another_key(two_keys: World) -> None:
+    id_ = await added(two_keys)
+    await two_keys.client.delete(f"{ROUTE}/{(deleted := await added(two_keys))}")
+    param = "messages[0].content[0].file.file_id"
+    for route in ("/v1/chat/completions", "/v1/chat/completions/preview"):
+        for key, named in (("second", id_), ("first", deleted), ("first", "file-x"), ("first", "../" + id_)):
+            use_key(two_keys, key)
+            response = await two_keys.client.post(route, json=naming(two_keys, named))
+            check_error(response, 404, param=param)
+    assert two_keys.media.parts == []

@@ -1,0 +1,38 @@
+"""Domains media may or may not be fetched from. Pure."""
+
+import httpx
+
+_NOT_IN_NAMES = frozenset("/:@?#%*[] ")
+
+
+def split_domains(text: str) -> frozenset[str]:
+    """The domains of a setting, as hosts of URLs are written.
+
+    Args:
+        text: names separated by commas, international ones in either form.
+
+    Raises:
+        ValueError: one is not a name.
+    """
+    domains = set()
+    for name in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            url = httpx.URL(f"http://{name.lower().rstrip('.')}/")
+        except httpx.InvalidURL as error:
+            raise ValueError(f"{name!r} is not a domain") from error
+        host = url.raw_host.decode("ascii")
+        if set(name) & _NOT_IN_NAMES or not host:
+            raise ValueError(f"{name!r} is not a domain; subdomains are included without any sign")
+        domains.add(host)
+    return frozenset(domains)
+
+
+def is_within(host: str, domains: frozenset[str]) -> bool:
+    """Whether a host is one of the domains or below one.
+
+    Args:
+        host: as in a URL: small letters, no dot at its end.
+        domains: as `split_domains` gives them.
+    """
+    labels = host.split(".")
+    return any(".".join(labels[start:]) in domains for start in range(len(labels)))

@@ -1,0 +1,57 @@
+"""The sums of one request, each with its limit."""
+
+from typing import Any
+
+import pytest
+
+from model_executor.geometry import Grid, Size
+from server.errors import BadRequestError
+from server.media.allowance import Allowance
+from server.media.part import PreparedMedia
+from server.settings import MediaSettings
+
+
+def medium(frames: int = 0) -> PreparedMedia:
+    """A picture of 600 pixels and 4 tokens, or a clip at two frames a second."""
+    return PreparedMedia(
+        modality="video" if frames else "image",
+        grid=Grid(max(1, frames // 2), 4, 4),
+        digest="0" * 64,
+        path="/nowhere",
+        source_size=Size(20, 30),
+        size=Size(56, 56),
+        release=lambda: None,
+        frame_times_s=tuple(number / 2 for number in range(frames)),
+        effective_fps=2.0 if frames else None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "frames", "message"),
+    [
+        ({"max_request_pixels": 1200}, 0, "1800 pixels before resizing together; at most 1200"),
+        ({"max_request_frames": 8}, 4, "12 sampled frames together; at most 8"),
+        ({"max_request_s": 4}, 4, "6 seconds of clips together; at most 4"),
+        ({"max_request_tokens": 8}, 0, "12 tokens together; at most 8"),
+    ],
+)
+def test_the_part_that_passes_a_limit_is_refused_with_the_numbers(
+    settings: dict[str, Any], frames: int, message: str
+) -> None:
+    allowance = Allowance(MediaSettings(**settings))
+    allowance.take(medium(frames), "a")
+    allowance.take(medium(frames), "b")
+    with pytest.raises(BadRequestError) as caught:
+        allowance.take(medium(frames), "c")
+    [name] = settings
+    assert message in caught.value.message and f"(media.{name})" in caught.value.message
+    assert caught.value.param == "c"
+
+
+def test_bytes_are_counted_as_they_come() -> None:
+    allowance = Allowance(MediaSettings(max_request_bytes=10))
+    for _ in range(2):
+        allowance.take_bytes(5, "a")
+    with pytest.raises(BadRequestError, match=r"larger than 10 bytes together \(media\.max_request_bytes\)") as caught:
+        allowance.take_bytes(1, "b")
+    assert caught.value.param == "b"
