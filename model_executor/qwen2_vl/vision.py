@@ -114,7 +114,7 @@ class VisionAttention(nn.Module):
             attended = functional.scaled_dot_product_attention(*batch)
             outputs.append(attended.transpose(1, 2).flatten(2).flatten(0, 1))
             start = stop
-        return self.proj(outputs[0] if len(outputs) == 1 else torch.cat(outputs))
+        return self.proj(_joined(outputs))
 
 
 class VisionMlp(nn.Module):
@@ -131,7 +131,8 @@ class VisionMlp(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[P, width] to [P, width]."""
         inner = self.fc1(x)
-        return self.fc2(inner * torch.sigmoid(1.702 * inner))
+        # In place: this is the largest tensor of the tower, and fresh memory costs more than the arithmetic.
+        return self.fc2(inner.mul_((1.702 * inner).sigmoid_()))
 
 
 class VisionBlock(nn.Module):
@@ -147,9 +148,10 @@ class VisionBlock(nn.Module):
         self.mlp = VisionMlp(width, int(width * config.mlp_ratio), quant_config, f"{prefix}.mlp")
 
     def forward(self, x: torch.Tensor, pack: "Pack") -> torch.Tensor:
-        """[P, width] to [P, width]."""
-        x = x + self.attn(self.norm1(x), pack)
-        return x + self.mlp(self.norm2(x))
+        """[P, width] to [P, width], in place."""
+        x += self.attn(self.norm1(x), pack)
+        x += self.mlp(self.norm2(x))
+        return x
 
 
 class PatchMerger(nn.Module):
@@ -228,18 +230,23 @@ class VisionTower(nn.Module):
             for medium, grid in zip(rows, grids, strict=True)
             for piece in torch.split(medium, grid.h * grid.w)
         ]
-        tokens = torch.cat([self._encode(pack) for pack in _packs(slices)])
+        tokens = _joined([self._encode(pack) for pack in _packs(slices)])
         return list(torch.split(tokens, [grid.num_tokens for grid in grids]))
 
     def _encode(self, slices: Sequence["_Slice"]) -> torch.Tensor:
         sides = [side for _, side in slices]
+        runs = [(len(list(same)), side) for side, same in groupby(sides)]
+        device = self.frequencies.device
         pack = Pack(
-            runs=[(len(list(same)), h * w) for (h, w), same in groupby(sides)],
-            positions=torch.cat([_positions(h, w, self.frequencies.device) for h, w in sides], dim=1),
+            runs=[(num_slices, h * w) for num_slices, (h, w) in runs],
+            positions=torch.cat([_positions(h, w, device).repeat(1, n) for n, (h, w) in runs], dim=1),
             cos_sin=cos_sin_table(max(map(max, sides)), self.frequencies),
             section=self.section,
         )
-        x = torch.cat([self.patch_embed(rows) for rows, _ in slices]).to(self.merger.ln_q.weight.dtype)
+        # A clip's many slices are embedded together; joining them as bytes costs least.
+        stretches = groupby((rows for rows, _ in slices), key=lambda rows: rows.shape[1])
+        embedded = [self.patch_embed(_joined(list(stretch))) for _, stretch in stretches]
+        x = _joined(embedded).to(self.merger.ln_q.weight.dtype)
         for block in self.blocks:
             x = block(x, pack)
         return self.merger(x)
@@ -247,6 +254,11 @@ class VisionTower(nn.Module):
 
 _Slice = tuple[torch.Tensor, tuple[int, int]]
 """Patch rows of one temporal slice, and its height and width in patches."""
+
+
+def _joined(pieces: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Along the first axis; a single piece is not copied."""
+    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
 
 
 def _packs(slices: Iterable[_Slice]) -> Iterator[list[_Slice]]:
