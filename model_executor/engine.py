@@ -235,6 +235,10 @@ class EngineSettings(BaseModel):
     start_timeout_s: float = Field(default=1800, gt=0)
     """Longest a model may take to load before the start counts as failed."""
 
+    warm_spare: bool = True
+    """Keep a second engine process waiting, without a model but with its libraries loaded, to take over when the engine
+    is lost: the restart is shorter by the imports."""
+
     def runs_single(self, *, cpu: bool) -> bool:
         """What `process_layout` comes to; `cpu` is whether the installed engine is a CPU build."""
         return self.process_layout == "single" or (self.process_layout == "auto" and cpu)

@@ -4,9 +4,10 @@ Run by `model_executor/supervisor.py`, never by hand:
 
     python -m model_executor.host --model FOLDER --shared-memory FOLDER --settings JSON --socket N
 
-where N is an inherited end of a socket pair. It says `Ready` (or `Impossible`) there, serves until the other end hangs
-up or SIGTERM comes, and logs to stderr. Exit status: 0 when told to stop, EXIT_IMPOSSIBLE when no start can succeed,
-EXIT_LOST when vLLM's engine process was lost, EXIT_PROTOCOL when the other end talks nonsense, 1 for the unexpected.
+where N is an inherited end of a socket pair. It imports what it needs, waits there for `Start`, loads the model, says
+`Ready` (or `Impossible`), serves until the other end hangs up or SIGTERM comes, and logs to stderr. Exit status: 0 when
+told to stop, EXIT_IMPOSSIBLE when no start can succeed, EXIT_LOST when vLLM's engine process was lost, EXIT_PROTOCOL
+when the other end talks nonsense, 1 for the unexpected.
 
 Order matters at the start: the environment before torch is imported (OpenMP reads it then), and vLLM's engine process
 forked before any thread exists.
@@ -28,7 +29,7 @@ from model_executor.engine import EngineSettings
 from model_executor.held_media import HeldMedia
 from model_executor.machine import num_cores, on_cpu
 from model_executor.session import Session
-from model_executor.wire import Channel, Impossible, frame
+from model_executor.wire import Channel, Impossible, frame, wait_for_start
 
 if TYPE_CHECKING:
     from model_executor.runner import Runner
@@ -55,6 +56,8 @@ def main() -> int:
     from model_executor.launch import SettingsError, launch  # torch and vllm read the environment when imported
     from model_executor.runner import Runner
 
+    if not wait_for_start(end):
+        return 0
     try:
         checkpoint = read_checkpoint(arguments.model)
         engine, gauges = launch(checkpoint, arguments.settings, cpu=cpu)

@@ -5,15 +5,12 @@ Does not know what is said over the socket beyond `Ready` and `Impossible`.
 
 import asyncio
 import logging
-import os
-import signal
-import socket
 import sys
-import tempfile
-from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Sequence
 
 from model_executor.engine import EngineState
+from model_executor.host_process import HostProcess
+from model_executor.spare import Spare
 from model_executor.wire import Channel, FromHost, Impossible, Ready, WireError
 
 _log = logging.getLogger(__name__)
@@ -25,11 +22,6 @@ FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 30.0
 SETTLED_S = 60.0
 """A host that has served this long is not blamed for earlier losses."""
-STOP_TIMEOUT_S = 10.0
-"""What a host, and then what it has started, gets between SIGTERM and SIGKILL."""
-_GROUP_POLL_S = 0.02
-_GROUP_END_S = 2.0
-"""What killed processes get to disappear."""
 _LAST_WORDS_S = 1.0
 """What a host that has ended may still have in the socket is read for so long."""
 
@@ -41,6 +33,7 @@ class Supervisor:
         module: what to run, as `python -m module ... --socket N`.
         arguments: between the module and the socket.
         start_timeout_s: longest time from start to `Ready`.
+        warm_spare: whether a second host waits, its imports done, to take over from a lost one.
         on_message: gets every message but `Ready` and `Impossible`.
         on_loss: called when a host is gone, ready or not.
     """
@@ -51,12 +44,15 @@ class Supervisor:
         arguments: Sequence[str],
         *,
         start_timeout_s: float,
+        warm_spare: bool,
         on_message: Callable[[FromHost], None],
         on_loss: Callable[[], None],
     ) -> None:
         """See the class."""
         self._command = (sys.executable, "-m", module, *arguments, "--socket")
         self._start_timeout_s = start_timeout_s
+        self._warm_spare = warm_spare
+        self._spare = Spare(self._command)
         self._on_message = on_message
         self._on_loss = on_loss
         self._ready_at_s: float | None = None
@@ -81,6 +77,13 @@ class Supervisor:
             await asyncio.wait({self._task})
 
     async def _run(self) -> None:
+        try:
+            await self._live()
+        finally:
+            if spare := await self._spare.take():
+                await spare.stop()
+
+    async def _live(self) -> None:
         num_losses = num_failed_starts = 0
         while self.failure is None:
             served_s = await self._live_once()
@@ -99,17 +102,12 @@ class Supervisor:
 
     async def _live_once(self) -> float | None:
         """Run one host to its end: seconds it served, or None if it never got ready."""
-        # What vLLM leaves in its temporary folder, sockets above all, goes with the host however that ends.
-        with tempfile.TemporaryDirectory(prefix="tessera-engine-", ignore_cleanup_errors=True) as scratch:
-            return await self._live_in(scratch)
-
-    async def _live_in(self, scratch: str) -> float | None:
-        loop = asyncio.get_running_loop()
-        process, channel = await self._spawn(scratch)
-        ended = asyncio.create_task(process.wait())
-        attending = asyncio.create_task(self._attend(channel))
+        host = await self._spare.take() or await HostProcess.spawn(self._command)
+        self.process_id = host.process_id
+        host.start()
+        attending = asyncio.create_task(self._attend(host.channel))
         try:
-            await asyncio.wait({ended, attending}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({host.ended, attending}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({attending}, timeout=_LAST_WORDS_S)
         finally:
             ready_at_s, self._ready_at_s = self._ready_at_s, None
@@ -118,8 +116,7 @@ class Supervisor:
             self.channel = None
             self._on_loss()
             attending.cancel()
-            channel.close()
-            stopping = asyncio.create_task(_stop(process, ended))
+            stopping = asyncio.create_task(host.stop())
             try:
                 await asyncio.shield(stopping)
             except asyncio.CancelledError:  # closed while a lost host was being cleared away
@@ -127,24 +124,8 @@ class Supervisor:
                 raise
             finally:
                 self.process_id = None
-        _log.warning("the engine host has ended with status %s", process.returncode)
-        return None if ready_at_s is None else loop.time() - ready_at_s
-
-    async def _spawn(self, scratch: str) -> tuple[Process, Channel]:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            end = theirs.fileno()
-            # A session of its own: what it leaves behind can be found, and Ctrl-C does not reach it.
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                str(end),
-                stdin=DEVNULL,
-                pass_fds=[end],
-                start_new_session=True,
-                env={**os.environ, "TMPDIR": scratch},
-            )
-        self.process_id = process.pid
-        return process, await Channel.open(ours)
+        _log.warning("the engine host has ended with status %s", stopping.result())
+        return None if ready_at_s is None else asyncio.get_running_loop().time() - ready_at_s
 
     async def _attend(self, channel: Channel) -> None:
         """Read what the host says until it is gone, or has taken too long to get ready."""
@@ -157,6 +138,8 @@ class Supervisor:
                             self._ready_at_s = asyncio.get_running_loop().time()
                             self.channel = channel
                             self.state = EngineState.READY
+                            if self._warm_spare:
+                                self._spare.plan()
                         case Impossible(reason):
                             self.failure = reason
                         case _:
@@ -165,29 +148,3 @@ class Supervisor:
             _log.error("the engine was not ready after %.0f s", self._start_timeout_s)
         except WireError:
             _log.exception("the engine host does not speak the protocol")
-
-
-async def _stop(process: Process, ended: "asyncio.Task[int]") -> None:
-    """End a host, and then whatever is left of its process group; returns when that is gone.
-
-    Gently first: what has to give shared memory back should get to it.
-    """
-    if not ended.done():
-        process.terminate()
-        await asyncio.wait({ended}, timeout=STOP_TIMEOUT_S)
-    for kind, timeout_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, _GROUP_END_S)):
-        if await _is_gone(process.pid, kind, timeout_s):
-            break
-    await ended
-
-
-async def _is_gone(group: int, kind: signal.Signals, timeout_s: float) -> bool:
-    """Signal a process group; whether it has disappeared in time. Who is not our child cannot be waited for."""
-    try:
-        os.killpg(group, kind)
-        for _ in range(int(timeout_s / _GROUP_POLL_S)):
-            await asyncio.sleep(_GROUP_POLL_S)
-            os.killpg(group, 0)
-    except ProcessLookupError:
-        return True
-    return False

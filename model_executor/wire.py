@@ -33,6 +33,10 @@ class WireError(Exception):
     """The other side sent something that is not a frame of this protocol."""
 
 
+class Start(msgspec.Struct, frozen=True, tag="start"):
+    """To the host, once and first: load the model and serve."""
+
+
 class Generate(msgspec.Struct, frozen=True, tag="generate"):
     """To the host: start a request."""
 
@@ -126,10 +130,29 @@ _to_host = msgspec.msgpack.Decoder(ToHost)
 _from_host = msgspec.msgpack.Decoder(FromHost)
 
 
-def frame(message: ToHost | FromHost) -> bytes:
+def frame(message: Start | ToHost | FromHost) -> bytes:
     """A message as it travels."""
     body = _encoder.encode(message)
     return len(body).to_bytes(4, "big") + body
+
+
+def wait_for_start(end: socket.socket) -> bool:
+    """Block until the host is told to go.
+
+    Args:
+        end: the host's, blocking.
+
+    Returns:
+        False if the other side has hung up instead.
+
+    Raises:
+        WireError: it said something else.
+    """
+    expected = frame(Start())
+    received = end.recv(len(expected), socket.MSG_WAITALL)
+    if received and received != expected:
+        raise WireError("the first message is not the word to start")
+    return bool(received)
 
 
 class Channel:
@@ -163,7 +186,7 @@ class Channel:
         body = await self._receive()
         return None if body is None else _decode(_to_host, body)
 
-    def send_soon(self, message: ToHost | FromHost) -> None:
+    def send_soon(self, message: Start | ToHost | FromHost) -> None:
         """Queue a message without waiting; dropped if the other side is gone, which the receiving end notices."""
         if not self._writer.is_closing():
             self._writer.write(frame(message))

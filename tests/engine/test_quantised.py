@@ -38,7 +38,7 @@ async def test_answers_as_transformers_does_with_the_dequantised_weights(
     oracle = Oracle(tmp_path / "plain")
     if scheme == "w8a8":
         quantise_activations(oracle.network.model)
-    settings = EngineSettings(dtype=DTYPES[scheme], max_model_len=4096, kv_cache_bytes=256 << 20)
+    settings = EngineSettings(dtype=DTYPES[scheme], max_model_len=4096, kv_cache_bytes=256 << 20, warm_spare=False)
     engine = EngineClient(tmp_path / "quantised", settings, shared_memory=shared_memory)
     await engine.start()
     try:

@@ -22,7 +22,7 @@ from model_executor.engine import (
     SamplingLimits,
 )
 from model_executor.session import Session
-from model_executor.wire import Channel, Impossible, frame
+from model_executor.wire import Channel, Impossible, frame, wait_for_start
 
 
 class Scripted:
@@ -71,6 +71,8 @@ def main() -> None:
     parser.add_argument("--socket", type=int)
     arguments = parser.parse_args()
     end = socket.socket(fileno=arguments.socket)
+    if not wait_for_start(end):
+        sys.exit(0)
     match arguments.model:
         case "impossible":
             end.sendall(frame(Impossible("the model is a fish")))

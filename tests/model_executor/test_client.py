@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from model_executor import supervisor
+from model_executor import host_process
 from model_executor.client import EngineClient
 from model_executor.engine import (
     EngineBusyError,
@@ -30,10 +30,14 @@ GOOD = Prompt([100])
 
 @asynccontextmanager
 async def running(
-    model: str, *, ready: bool = True, max_num_seqs: int = 4, start_timeout_s: float = 60
+    model: str, *, ready: bool = True, max_num_seqs: int = 4, start_timeout_s: float = 60, warm_spare: bool = False
 ) -> AsyncIterator[EngineClient]:
     settings = EngineSettings(
-        max_model_len=64, max_num_seqs=max_num_seqs, max_num_waiting=2, start_timeout_s=start_timeout_s
+        max_model_len=64,
+        max_num_seqs=max_num_seqs,
+        max_num_waiting=2,
+        start_timeout_s=start_timeout_s,
+        warm_spare=warm_spare,
     )
     client = EngineClient(Path(model), settings, module="tests.model_executor.scripted_host")
     assert client.state is EngineState.LOADING
@@ -184,13 +188,13 @@ async def test_hopeless_starts_end_as_failed_with_the_reason(model: str, reason:
 
 
 async def test_start_that_takes_too_long_is_stopped_even_if_deaf_to_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "STOP_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(host_process, "STOP_TIMEOUT_S", 0.2)
     async with running("never-ready", ready=False, start_timeout_s=1) as client:
         assert "3 times" in await failed(client)
 
 
 async def test_close_leaves_no_process_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "STOP_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(host_process, "STOP_TIMEOUT_S", 0.5)
     async with running("leaves-children") as client:
         host = client.process_id
         assert host is not None
@@ -199,7 +203,7 @@ async def test_close_leaves_no_process_behind(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_close_while_a_lost_host_is_cleared_away_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "STOP_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(host_process, "STOP_TIMEOUT_S", 0.5)
     async with running("leaves-children") as client:
         host = client.process_id
         assert host is not None
