@@ -10,10 +10,17 @@ import ipaddress
 
 _GLOBAL_UNICAST_V6 = ipaddress.IPv6Network("2000::/3")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
-_TEREDO = ipaddress.IPv6Network("2001::/32")
-_CLOUD_SERVICES = frozenset({ipaddress.IPv4Address("168.63.129.16")})
-"""Public by number, but served to its own machines only: Azure's metadata address."""
+_NOT_PUBLIC_V4 = (
+    ipaddress.IPv4Network("168.63.129.16/32"),  # public by number, but Azure serves its metadata there
+    # Python knows only parts of these, depending on its version:
+    ipaddress.IPv4Network("192.0.0.0/24"),  # protocol assignments; Oracle's metadata
+    ipaddress.IPv4Network("192.88.99.0/24"),  # relays of 6to4
+)
+_NOT_PUBLIC_V6 = (
+    ipaddress.IPv6Network("2001::/23"),  # protocol assignments, Teredo
+    ipaddress.IPv6Network("2002::/16"),  # 6to4: an IPv4 address in disguise
+    ipaddress.IPv6Network("3fff::/20"),  # documentation
+)
 
 
 def is_public(text: str) -> bool:
@@ -28,6 +35,8 @@ def is_public(text: str) -> bool:
             address = address.ipv4_mapped
         elif address in _NAT64:
             address = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
-        elif address not in _GLOBAL_UNICAST_V6 or address in _SIX_TO_FOUR or address in _TEREDO:
+        elif address not in _GLOBAL_UNICAST_V6 or any(address in network for network in _NOT_PUBLIC_V6):
             return False
-    return address.is_global and not address.is_multicast and address not in _CLOUD_SERVICES
+    if isinstance(address, ipaddress.IPv4Address) and any(address in network for network in _NOT_PUBLIC_V4):
+        return False
+    return address.is_global and not address.is_multicast

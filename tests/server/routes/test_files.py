@@ -1,5 +1,6 @@
 """`/v1/files` over HTTP: exact objects, one tenant's view, and refusals in the one error body."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,13 +19,13 @@ from tests.server.files.test_store import left, png
 ROUTE = "/v1/files"
 
 
-async def upload(world: World, data: bytes = png(), filename: str = "a.png", **fields: str) -> httpx.Response:
+async def upload(world: World, data: bytes = png(), filename: str = "a.png", **fields: Any) -> httpx.Response:
     return await world.client.post(
         ROUTE, files={"file": (filename, data)}, data={"purpose": "vision", **fields}, timeout=30
     )
 
 
-async def added(world: World, **fields: str) -> str:
+async def added(world: World, **fields: Any) -> str:
     response = await upload(world, **fields)
     assert response.status_code == 200, response.text
     id_: str = response.json()["id"]
@@ -238,3 +239,23 @@ async def test_a_request_may_not_name_the_file_of_another_key(two_keys: World) -
             response = await two_keys.client.post(route, json=naming(two_keys, named))
             check_error(response, 404, param=param)
     assert two_keys.media.parts == []
+
+
+async def test_a_client_that_leaves_in_the_middle_leaves_nothing(open_world: OpenWorld, tmp_path: Path) -> None:
+    async with open_world(live=True) as world:
+        address = httpx.URL(world.url)
+        _, writer = await asyncio.open_connection(address.host, address.port)
+        head = (
+            f"POST {ROUTE} HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n"
+            "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+            '--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+        )
+        writer.write(head.encode() + png(1_500_000))
+        await writer.drain()
+        async with asyncio.timeout(20):
+            while not left(tmp_path / "data"):
+                await asyncio.sleep(0.01)
+            writer.close()
+            while left(tmp_path / "data"):
+                await asyncio.sleep(0.01)
+        await added(world)
