@@ -6,6 +6,8 @@ the one before it, so all are decoded up to the last one chosen, one at a time.
 Source: the WebP container specification (chunks VP8X and ANMF), RFC 9649 section 2.7.
 """
 
+import io
+import os
 import struct
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -38,6 +40,8 @@ class Animation:
     """When each frame is shown, rising, the first is 0."""
     last_frame_ticks: int
     """How long the last frame is shown."""
+    notes: tuple[str, ...]
+    """What a person should know."""
 
 
 def is_webp(file: BinaryIO) -> bool:
@@ -58,12 +62,14 @@ def scan(file: BinaryIO, *, max_source_pixels: int) -> Animation:
         BadRequestError: damaged, too large, or of too many frames.
     """
     shown_ms = []
+    is_cut_off = False
     # The decoder takes memory for a whole frame when it is made, so the announced size is checked before that.
-    for name, head in _chunks(file):
-        if name == b"VP8X":
-            refuse_bomb(_number(head, 4) + 1, _number(head, 7) + 1, max_source_pixels)
-        if name == b"ANMF":
-            time_ms = _number(head, 12)
+    for chunk in _chunks(file):
+        is_cut_off = is_cut_off or not chunk.is_whole
+        if chunk.name == b"VP8X":
+            refuse_bomb(chunk.number(4) + 1, chunk.number(7) + 1, max_source_pixels)
+        if chunk.name == b"ANMF" and chunk.is_whole:
+            time_ms = chunk.number(12)
             shown_ms.append(time_ms if time_ms > _HASTY_MS else _HASTY_SHOWN_MS)
         if len(shown_ms) > MAX_SOURCE_FRAMES:
             raise BadRequestError(f"The clip has more than {MAX_SOURCE_FRAMES} frames.")
@@ -74,7 +80,8 @@ def scan(file: BinaryIO, *, max_source_pixels: int) -> Animation:
     ticks = [0]
     for time_ms in shown_ms[:-1]:
         ticks.append(ticks[-1] + time_ms)
-    return Animation(Size(height, width), tuple(ticks), shown_ms[-1])
+    notes = (f"The file is cut off after {len(ticks)} frames.",) if is_cut_off else ()
+    return Animation(Size(height, width), tuple(ticks), shown_ms[-1], notes)
 
 
 def frames(file: BinaryIO, wanted: Collection[int]) -> Iterator[tuple[int, Image.Image]]:
@@ -107,27 +114,38 @@ def num_decodable(file: BinaryIO) -> int:
 
 @contextmanager
 def _opened(file: BinaryIO) -> Iterator[Image.Image]:
+    end = max((chunk.end for chunk in _chunks(file) if chunk.is_whole), default=12)
     file.seek(0)
+    # The decoder takes nothing of a file that is cut off, so the size it announces is made true.
+    whole = io.BytesIO(b"RIFF" + struct.pack("<I", end - 8) + file.read(end)[8:])
     try:
         with translated():
-            image = Image.open(file, formats=["WEBP"])
+            image = Image.open(whole, formats=["WEBP"])
     except BadRequestError as error:
         raise BadRequestError("The clip is truncated or corrupt.") from error
     yield image
 
 
-def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """Name and first 16 bytes of each chunk."""
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    name: bytes
+    head: bytes
+    """Its first 16 bytes."""
+    end: int
+    """Where the next one starts."""
+    is_whole: bool
+
+    def number(self, start: int) -> int:
+        """The 24-bit number at `start`."""
+        return int.from_bytes(self.head[start : start + 3], "little")
+
+
+def _chunks(file: BinaryIO) -> Iterator[_Chunk]:
+    num_bytes = file.seek(0, os.SEEK_END)
     place = 12
-    while True:
+    while place + 8 <= num_bytes:
         file.seek(place)
         head = file.read(24)
-        if len(head) < 8:
-            return
         name, size = struct.unpack("<4sI", head[:8])
-        yield name, head[8:].ljust(16, b"\0")
         place += 8 + size + size % 2
-
-
-def _number(head: bytes, start: int) -> int:
-    return int.from_bytes(head[start : start + 3], "little")
+        yield _Chunk(name, head[8:].ljust(16, b"\0"), place, place <= num_bytes)

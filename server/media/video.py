@@ -101,7 +101,7 @@ def _sample_animation(file: BinaryIO, budget: ClipBudget, open_writer: Callable[
         def draw(size: Size) -> Iterator[tuple[int, Pixels]]:
             return ((index, resize(image, size)) for index, image in animation.frames(file, set(sampling.indices)))
 
-        notes = _lost(len(scan.ticks), num_frames)
+        notes = (*scan.notes, *_lost(len(scan.ticks), num_frames))
         return _written(sampling, scan.size, draw, budget, open_writer, notes)
 
     try:

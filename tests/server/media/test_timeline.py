@@ -47,6 +47,36 @@ def test_constant_rate_is_sampled_as_the_reference_does(total: int, rate: Fracti
     assert sampling.effective_fps == pytest.approx(count / (total / float(rate)))
 
 
+def reference_size(height: int, width: int, count: int) -> tuple[int, int] | None:
+    """qwen-vl-utils' size of a clip's frames; None where that would cost more than 16 384 tokens."""
+    low, total = 128 * 784, 16_384 * 784
+    top = max(min(768 * 784, total / count * 2), int(low * 1.05))
+    sides = [max(28, round(side / 28) * 28) for side in (height, width)]
+    if math.prod(sides) > top:
+        shrink = math.sqrt(height * width / top)
+        sides = [max(28, math.floor(side / shrink / 28) * 28) for side in (height, width)]
+    elif math.prod(sides) < low:
+        grow = math.sqrt(low / (height * width))
+        sides = [math.ceil(side * grow / 28) * 28 for side in (height, width)]
+    return (sides[0], sides[1]) if math.prod(sides) * count / 2 <= total else None
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(1080, 1920), (1920, 1080), (480, 640), (144, 176), (2160, 3840), (720, 720), (64, 2048)]
+)
+def test_sizes_are_the_references_wherever_those_hold_the_cap(height: int, width: int) -> None:
+    num_equal = 0
+    for total, rate in TABLE:
+        count = len(sample(constant(total, rate), UNLIMITED).indices)
+        size = video_size(height, width, count)
+        assert video_grid(size, count).num_tokens <= 16_384
+        # Past 136 seconds the reference's lower limit is above what the cap leaves, and ours gives way.
+        if 16_384 * 784 * 2 / count >= 128 * 784 * 1.05 and (expected := reference_size(height, width, count)):
+            assert (size.height, size.width) == expected
+            num_equal += 1
+    assert num_equal >= 200
+
+
 @pytest.mark.parametrize("rate", [Fraction(24), Fraction(24_000, 1001), Fraction(30_000, 1001), Fraction(60)])
 @pytest.mark.parametrize("total", [48, 240, 719, 3000])
 def test_millisecond_timestamps_do_not_change_what_is_sampled(total: int, rate: Fraction) -> None:

@@ -364,7 +364,14 @@ def test_animated_webp_over_a_limit_is_refused_before_it_is_decoded() -> None:
     with pytest.raises(BadRequestError, match="65536x65536 px"):
         sampled(bytes(huge))
     with pytest.raises(BadRequestError, match="truncated or corrupt"):
-        sampled(data[: len(data) // 2])
+        sampled(data[:60])
+
+
+def test_animated_webp_that_is_cut_off_gives_its_whole_frames() -> None:
+    data = animated_webp(numbered(60), 100)
+    clip, frames = sampled(data[: data.index(b"ANMF", len(data) // 2) + 20])
+    assert [number_of(frame) for frame in frames] == [0, 6, 12, 17, 23, 29]
+    assert clip.notes == ("The file is cut off after 30 frames.",)
 
 
 def silent_audio() -> bytes:
