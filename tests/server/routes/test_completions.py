@@ -20,6 +20,7 @@ from model_executor.engine import (
 )
 from model_executor.tokens import ClientText, Tokenizer
 from server.completions import PARALLEL_PROMPTS
+from server.protocol.completions import CompletionRequest
 from tests.error_body import check_error, check_error_body
 from tests.fakes import MODEL, FakeEngine, Step, say
 from tests.server.conftest import OpenWorld, World
@@ -141,6 +142,12 @@ async def test_sampling_fields_reach_the_engine(world: World) -> None:
     asked = world.engine.limits[0]
     assert (asked.temperature, asked.top_p, asked.seed, asked.stop) == (0.5, 0.9, 7, ["a", "b"])
     assert (asked.n, asked.logprobs, asked.top_k) == (2, 3, 4)
+
+
+async def test_null_is_the_same_as_absent(world: World) -> None:
+    for name in CompletionRequest.model_fields.keys() - {"model", "prompt"}:
+        assert (await ask(world, **{name: None})).status_code == 200, name
+    assert len(world.engine.limits) > 20 and all(limits == world.engine.limits[0] for limits in world.engine.limits)
 
 
 @pytest.mark.parametrize(

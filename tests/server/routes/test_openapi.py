@@ -7,6 +7,7 @@ from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from server.protocol.chat_request import ChatCompletionRequest
+from server.protocol.completions import CompletionRequest
 from tests.server.conftest import OpenWorld, World
 
 
@@ -51,6 +52,37 @@ async def test_describes_both_forms_of_the_answer(world: World) -> None:
     operation = described["paths"]["/v1/chat/completions"]["post"]
     assert set(operation["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
     assert {"ChatCompletionRequest", "ChatCompletionChunk", "ErrorResponse"} <= set(described["components"]["schemas"])
+
+
+COMPLETION_BODIES: list[dict[str, Any]] = [
+    {},
+    {"prompt": ["a", "b"], "logprobs": 5, "echo": False, "suffix": None},
+    {"prompt": [1, 2]},
+    {"prompt": [[1], [2]]},
+    {"prompt": [[1], []]},
+    {"prompt": []},
+    {"prompt": ["a", 1]},
+    {"prompt": [-1]},
+    {"logprobs": 6},
+    {"logprobs": True},
+    {"echo": True},
+    {"suffix": "a"},
+    {"max_tokens": 0},
+]
+
+
+@pytest.mark.parametrize("changes", COMPLETION_BODIES)
+async def test_the_described_completion_and_the_model_agree(world: World, changes: dict[str, Any]) -> None:
+    described = await document(world)
+    schema = {"$ref": "#/components/schemas/CompletionRequest", "components": described["components"]}
+    body = {"model": "m", "prompt": "x", **changes}
+    by_schema = OAS31Validator(schema).is_valid(body)
+    try:
+        CompletionRequest.model_validate(body)
+    except ValueError:
+        assert not by_schema
+    else:
+        assert by_schema
 
 
 async def test_says_that_a_key_is_needed(open_world: OpenWorld) -> None:
