@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import Discriminator, Field, PlainValidator, Tag, ValidationInfo, model_validator
+from pydantic import ConfigDict, Discriminator, Field, PlainValidator, Tag, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from server.protocol.wire import Unsupported, WireModel, conflict
@@ -131,6 +131,10 @@ def _find_file(value: Any, info: ValidationInfo) -> StoredFile:
 
 class FileSource(VideoLimits):
     """A picture or a clip, as an uploaded file or in the request itself."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["file_id"]}, {"required": ["file_data"]}]},
+    )
 
     file_id: Annotated[StoredFile, PlainValidator(_find_file, json_schema_input_type=str)] | None = None
     """Id of an uploaded file."""
