@@ -20,7 +20,6 @@ from model_executor.geometry import GeometryError, Grid, Size, video_grid, video
 from server.errors import BadRequestError
 from server.media import animation, demux
 from server.media.display import display_size, pixels, turn_upright
-from server.media.images import Picture
 from server.media.job import ClipBudget
 from server.media.patches import Pixels
 from server.media.scaling import resize
@@ -153,31 +152,6 @@ def _lost(num_announced: int, num_decodable: int) -> tuple[str, ...]:
     return (f"{num_announced - num_decodable} of {num_announced} frames do not decode and were left out.",)
 
 
-def sample_frames(files: Sequence[BinaryIO], budget: ClipBudget, open_writer: Callable[[Grid], FrameWriter]) -> Clip:
-    """Make a clip of pictures, all of one size, taken at `budget.fps`; the last repeats where their number is odd.
-
-    Raises:
-        BadRequestError: a picture is damaged, too large, or of another size than the first.
-    """
-    num_frames = len(files) + len(files) % 2
-    pictures = (_frame(file, index, budget) for index, file in enumerate(files))
-    first = next(pictures)
-    size = clip_size(first.size, num_frames, budget)
-    grid = video_grid(size, num_frames)
-    write = open_writer(grid)
-    shown = first.render(size)
-    write(0, shown)
-    notes = dict.fromkeys(first.notes)
-    for index, picture in enumerate(pictures, start=1):
-        shown = _same_size_pixels(picture, index, first.size, size)
-        notes |= dict.fromkeys(picture.notes)
-        write(index, shown)
-    if num_frames > len(files):
-        write(len(files), shown)
-    times_s = tuple(min(index, len(files) - 1) / budget.fps for index in range(num_frames))
-    return Clip(grid, first.size, size, times_s, budget.fps, tuple(notes))
-
-
 def clip_size(source: Size, num_frames: int, budget: ClipBudget) -> Size:
     """The size all frames of a clip become.
 
@@ -190,27 +164,6 @@ def clip_size(source: Size, num_frames: int, budget: ClipBudget) -> Size:
         return size if budget.resized is None else video_size(*budget.resized, num_frames, **limits)
     except GeometryError as error:
         raise BadRequestError(f"The clip cannot be used: {error}.") from error
-
-
-def _frame(file: BinaryIO, index: int, budget: ClipBudget) -> Picture:
-    try:
-        return Picture(file, max_source_pixels=budget.max_source_pixels)
-    except BadRequestError as error:
-        raise _frame_error(index, error.message) from error
-
-
-def _same_size_pixels(picture: Picture, index: int, first: Size, size: Size) -> Pixels:
-    if picture.size != first:
-        own = f"{picture.size.width}x{picture.size.height}"
-        raise _frame_error(index, f"It is {own} px, the first is {first.width}x{first.height} px.")
-    try:
-        return picture.render(size)
-    except BadRequestError as error:
-        raise _frame_error(index, error.message) from error
-
-
-def _frame_error(index: int, fact: str) -> BadRequestError:
-    return BadRequestError(f"Frame {index} of the list cannot be used. {fact}")
 
 
 def _chosen(file: BinaryIO, scan: demux.Scan, indices: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from model_executor.geometry import TEMPORAL_PATCH_FRAMES, Grid, Size, image_grid
 from server.errors import ClientError
-from server.media import images, video
+from server.media import images, stills, video
 from server.media.job import (
     READY,
     ClipBudget,
@@ -143,7 +143,7 @@ def _prepare_clip(files: list[BinaryIO], job: Job, budget: ClipBudget, report: R
         return write
 
     if job.is_frame_list:
-        clip = video.sample_frames(files, budget, open_writer)
+        clip = stills.sample_frames(files, budget, open_writer)
     else:
         clip = video.sample_clip(files[0], budget, open_writer)
     return Prepared(

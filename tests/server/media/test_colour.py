@@ -11,6 +11,8 @@ import pytest
 import skimage.data
 import tifffile
 from av.video.stream import VideoStream
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
@@ -199,6 +201,19 @@ def test_unusable_profile_is_told_and_left_out(broken: bytes, reason: str) -> No
     assert np.array_equal(pixels, colours())
     assert len(notes) == 1
     assert reason in notes[0]
+
+
+@given(st.sampled_from([matrix_profile(ADOBE_RGB, 2.2), press_profile(), gray_profile(1.8)]), st.data())
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_mutated_profile_is_followed_or_left_out(data: bytes, draw: st.DataObject) -> None:
+    mutated = bytearray(data)
+    for place, change in draw.draw(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=4)))):
+        start = int(place**2 * len(mutated))
+        mutated[start : start + len(change) or start + 7] = change
+    mode = {b"RGB ": "RGB", b"CMYK": "CMYK", b"GRAY": "L"}[data[16:20]]
+    pixels, notes = rendered(encoded(Image.new(mode, (8, 8)), "TIFF", icc_profile=bytes(mutated)))
+    assert pixels.shape == (8, 8, 3)
+    assert len(notes) <= 1
 
 
 def test_profile_that_unpacks_to_too_much_is_refused_by_name() -> None:

@@ -9,13 +9,15 @@ import av
 import msgspec
 import numpy as np
 import pytest
+from av.video.stream import VideoStream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from model_executor.geometry import Grid, Size
 from server.errors import BadRequestError
-from server.media.video import FrameWriter, sample_frames
+from server.media.stills import sample_frames
+from server.media.video import FrameWriter
 from tests.server.media.clips import (
     BUDGET,
     TINY,
@@ -185,6 +187,30 @@ def test_anamorphic_pixels_widen_the_picture() -> None:
     assert clip.source_size == Size(96, 64)
     clip, _ = sampled(real_clip("carphone_pristine"), BUDGET)
     assert clip.source_size == Size(144, 193)
+
+
+@pytest.mark.parametrize("is_full_range", [False, True])
+@pytest.mark.parametrize(("matrix", "red", "blue"), [(1, 0.2126, 0.0722), (5, 0.299, 0.114), (9, 0.2627, 0.0593)])
+def test_colour_matrix_and_range_are_followed(matrix: int, red: float, blue: float, *, is_full_range: bool) -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as output:
+        stream = output.add_stream("libx264", rate=25, options={"crf": "5"})
+        assert isinstance(stream, VideoStream)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.codec_context.colorspace = matrix
+        stream.codec_context.color_range = 2 if is_full_range else 1
+        for number in range(4):
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            for plane, value in zip(frame.planes, (200, 110, 140), strict=True):
+                plane.update(bytes([value]) * plane.buffer_size)
+            frame.pts, frame.colorspace, frame.color_range = number, matrix, 2 if is_full_range else 1
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    # ITU-T H.273, equations 8-1 and following.
+    y, cb, cr = (200, -18, 12) if is_full_range else (184 * 255 / 219, -18 * 255 / 224, 12 * 255 / 224)
+    r, b = y + 2 * (1 - red) * cr, y + 2 * (1 - blue) * cb
+    expected = [r, (y - red * r - blue * b) / (1 - red - blue), b]
+    assert np.abs(sampled(file.getvalue())[1][0] - np.array(expected)).max() <= 2
 
 
 def test_transparent_clip_is_composited_on_white() -> None:
