@@ -93,7 +93,8 @@ class MediaSettings(BaseModel):
     max_shared_bytes: int = Field(default=4 << 30, ge=1 << 20)
     """Prepared patches held in shared memory at any time: those of all requests, and those kept for later ones."""
     max_cache_bytes: int = Field(default=1 << 30, ge=0)
-    """Prepared patches kept in shared memory for later requests that bring the same media; 0 keeps none."""
+    """Prepared patches kept in shared memory for later requests that bring the same media, at most half of what
+    `/dev/shm` has; 0 keeps none."""
 
     @field_validator("allowed_domains", "denied_domains")
     @classmethod

@@ -1,7 +1,8 @@
 """Media of a request, from URLs to patches in shared memory: the one thing the rest of the server sees of media.
 
 1. Every part's wishes are checked and joined with the limits (`budget.py`), before anything is fetched.
-2. The bytes behind its URL stream into shared memory and are hashed on the way (`fetch.py`, `shared.py`).
+2. The bytes behind its URL stream into shared memory and are hashed on the way (`contents.py`, `fetch.py`,
+   `shared.py`).
 3. Where the same content was prepared the same way for the same tenant, that is taken (`cache.py`).
 4. Otherwise a worker decodes, resizes and patchifies it (`pool.py`, `worker.py`).
 
@@ -10,11 +11,11 @@ Whatever goes wrong with one part, everything the request holds is given back.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import blake3
 import msgspec
@@ -31,6 +32,7 @@ from server.errors import BadRequestError, DeadlineError
 from server.media.allowance import Allowance
 from server.media.budget import CheckpointLimits, clip_budget, image_budget
 from server.media.cache import CachedMedium, CacheLoad, Hold, MediaCache
+from server.media.contents import Contents, together
 from server.media.fetch import Fetcher
 from server.media.job import PATCH_BYTES_PER_PIXEL, ClipBudget, ImageBudget, Job, Prepared
 from server.media.part import MediaPart, PreparedMedia
@@ -41,12 +43,8 @@ from server.settings import MediaSettings
 
 SHARED_MEMORY = Path("/dev/shm")
 
-T = TypeVar("T")
-
 _PARALLEL_PARTS = 4
 """Parts of one request in work at the same time."""
-_PARALLEL_FRAMES = 8
-"""Frames of one list fetched at the same time."""
 _PICTURE_BYTES_PER_S = 10e6
 _CLIP_BYTES_PER_S = 1e6
 
@@ -64,6 +62,17 @@ class MediaLoad:
     shared_bytes: int
     """Shared memory in use: encoded media, and patches of requests that have not ended."""
     cache: CacheLoad = CacheLoad()
+
+
+@dataclass(slots=True)
+class _Request:
+    """What the parts of one request share."""
+
+    tenant: str
+    allowance: Allowance
+    progress: Progress
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PARALLEL_PARTS))
+    done: list[PreparedMedia] = field(default_factory=list)
 
 
 class MediaService:
@@ -93,9 +102,10 @@ class MediaService:
         self._checkpoint = CheckpointLimits(image_min_pixels, image_max_pixels, video_min_pixels, video_max_pixels)
         self._shared_memory = shared_memory
         self._stack = contextlib.AsyncExitStack()
-        self._cache = MediaCache(settings.max_cache_bytes)
+        # Idle media must not fill a small file system that others need, too (64 MiB is usual in containers).
+        self._cache = MediaCache(min(settings.max_cache_bytes, shutil.disk_usage(shared_memory).total // 2))
         self._folder: SharedFolder
-        self._fetcher: Fetcher
+        self._contents: Contents
         self._pool: MediaPool
 
     async def start(self) -> None:
@@ -109,8 +119,9 @@ class MediaService:
                 self._shared_memory, self._settings.max_shared_bytes, reclaim=self._cache.reclaim
             )
             stack.callback(self._folder.close)
-            self._fetcher = Fetcher(self._settings)
-            stack.callback(self._fetcher.close)
+            fetcher = Fetcher(self._settings)
+            stack.callback(fetcher.close)
+            self._contents = Contents(self._settings, fetcher, self._folder)
             self._pool = MediaPool(self._settings)
             await self._pool.start()
             stack.push_async_callback(self._pool.close)
@@ -152,22 +163,19 @@ class MediaService:
                 param=parts[self._settings.max_parts].param,
             )
         budgets = [self._budget(part) for part in parts]
-        progress = progress or Progress()
-        progress.begin(len(parts))
-        places = asyncio.Semaphore(_PARALLEL_PARTS)
-        done: list[PreparedMedia] = []
-        allowance = Allowance(self._settings)
+        request = _Request(tenant, Allowance(self._settings), progress or Progress())
+        request.progress.begin(len(parts))
         try:
-            return await _together(
-                self._prepare_part(part, budget, tenant, places, done, allowance, partial(progress.follow, index))
+            return await together(
+                self._prepare_part(index, part, budget, request)
                 for index, (part, budget) in enumerate(zip(parts, budgets, strict=True))
             )
         except BaseException:
-            for prepared in done:
+            for prepared in request.done:
                 prepared.release()
             raise
         finally:
-            progress.end()
+            request.progress.end()
 
     def _budget(self, part: MediaPart) -> ImageBudget | ClipBudget:
         if part.modality == "video":
@@ -175,33 +183,26 @@ class MediaService:
         return image_budget(part, self._settings, self._checkpoint)
 
     async def _prepare_part(
-        self,
-        part: MediaPart,
-        budget: ImageBudget | ClipBudget,
-        tenant: str,
-        places: asyncio.Semaphore,
-        done: list[PreparedMedia],
-        allowance: Allowance,
-        follow: Callable[[FrameCount], None],
+        self, index: int, part: MediaPart, budget: ImageBudget | ClipBudget, request: _Request
     ) -> PreparedMedia:
-        async with places:
-            hold = await self._hold(part, budget, tenant, allowance)
-            follow(hold.frames)
+        async with request.places:
+            hold = await self._hold(part, budget, request)
+            request.progress.follow(index, hold.frames)
             try:
                 medium = await hold.ready()
             except (BadRequestError, DeadlineError) as error:
                 # Shared by all who waited, and about the part of whoever came first.
                 raise type(error)(error.message, param=part.param, code=error.code) from error
             prepared = _prepared_media(part, medium, hold)
-            done.append(prepared)
-            allowance.take(prepared, part.param)
+            request.done.append(prepared)
+            request.allowance.take(prepared, part.param)
             return prepared
 
-    async def _hold(self, part: MediaPart, budget: ImageBudget | ClipBudget, tenant: str, allowance: Allowance) -> Hold:
+    async def _hold(self, part: MediaPart, budget: ImageBudget | ClipBudget, request: _Request) -> Hold:
         """A claim on the part's entry in the cache, which is being prepared where it is not there."""
         with contextlib.ExitStack() as stack:
-            contents = await self._fetch(part, stack, allowance)
-            key = _key(part, budget, contents, tenant)
+            contents = await self._contents.fetch(part, stack, request.allowance)
+            key = _key(part, budget, contents, request.tenant)
             return self._cache.hold(
                 key, lambda frames: self._decode(part, budget, contents, frames), inputs=stack.pop_all()
             )
@@ -230,66 +231,6 @@ class MediaService:
             output.shrink(_patch_bytes(part, prepared))
             until_failed.pop_all()
             return CachedMedium(prepared, output)
-
-    async def _fetch(self, part: MediaPart, stack: contextlib.ExitStack, allowance: Allowance) -> list[Lease]:
-        """The part's bytes in shared memory, until `stack` closes."""
-        if not isinstance(part.source, tuple):
-            is_clip = part.modality == "video"
-            limit = "media.max_video_bytes" if is_clip else "media.max_image_bytes"
-            max_bytes = self._settings.max_video_bytes if is_clip else self._settings.max_image_bytes
-            content = self._empty_file(stack)
-
-            def append(data: bytes) -> None:
-                allowance.take_bytes(len(data), part.param)
-                content.append(data)
-
-            await self._fetcher.fetch(part.source, append, max_bytes=max_bytes, limit=limit, param=part.param)
-            return [content]
-        return await self._fetch_frames(part.source, stack, part.param, allowance)
-
-    async def _fetch_frames(
-        self, urls: Sequence[str], stack: contextlib.ExitStack, param: str, allowance: Allowance
-    ) -> list[Lease]:
-        """The frames of a list, which all together must stay below the limit of a clip."""
-        max_bytes, max_clip_bytes = self._settings.max_image_bytes, self._settings.max_video_bytes
-        places = asyncio.Semaphore(_PARALLEL_FRAMES)
-        total_bytes = 0
-
-        async def fetch(url: str, content: Lease) -> None:
-            def append(data: bytes) -> None:
-                nonlocal total_bytes
-                allowance.take_bytes(len(data), param)
-                total_bytes += len(data)
-                if total_bytes > max_clip_bytes:
-                    raise BadRequestError(
-                        f"The frames are together larger than {max_clip_bytes} bytes (media.max_video_bytes).",
-                        param=param,
-                    )
-                content.append(data)
-
-            async with places:
-                await self._fetcher.fetch(url, append, max_bytes=max_bytes, limit="media.max_image_bytes", param=param)
-
-        contents = [self._empty_file(stack) for _ in urls]
-        await _together(fetch(url, content) for url, content in zip(urls, contents, strict=True))
-        return contents
-
-    def _empty_file(self, stack: contextlib.ExitStack) -> Lease:
-        content = self._folder.lease(0)
-        stack.callback(content.release)
-        return content
-
-
-async def _together(work: Iterable[Coroutine[None, None, T]]) -> list[T]:
-    """Do all of it at the same time; where one fails, all have ended before the first error is raised."""
-    tasks = [asyncio.create_task(each) for each in work]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        raise
 
 
 def _max_patch_bytes(part: MediaPart, budget: ImageBudget | ClipBudget) -> int:

@@ -1,6 +1,7 @@
 """The shared-memory folder: its ledger, and that nothing outlives its owner."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import blake3
 import pytest
 
 from server.errors import RateLimitError
-from server.media.shared import Lease, SharedFolder
+from server.media.shared import Lease, SharedFolder, SharedMemoryFullError
 
 
 def test_ledger_counts_what_is_set_aside(tmp_path: Path) -> None:
@@ -63,6 +64,31 @@ def test_spared_leases_make_room(tmp_path: Path) -> None:
     assert (len(spared), folder.used_bytes) == (1, 800)
     with pytest.raises(RateLimitError):
         folder.lease(600)
+    folder.close()
+
+
+def test_a_write_the_machine_refuses_is_repeated_once_leases_were_spared(tmp_path: Path) -> None:
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    spares = [0, 500]  # nothing to spare for the first, something for the second
+
+    def reclaim(num_bytes: int) -> int:
+        if num_bytes <= 0:
+            return 0
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+        return spares.pop(0)
+
+    folder = SharedFolder(tmp_path, 1000, reclaim)
+    with folder.lease(0) as refused, folder.lease(0) as repeated:
+        for content in (refused, repeated):
+            content.append(b"x" * 100)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150, unlimited[1]))
+        with pytest.raises(SharedMemoryFullError):
+            refused.append(b"y" * 100)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150, unlimited[1]))
+        repeated.append(b"y" * 100)
+        assert repeated.path.read_bytes() == b"x" * 100 + b"y" * 100
+        assert repeated.digest == blake3.blake3(b"x" * 100 + b"y" * 100).hexdigest()
+    assert folder.used_bytes == 0
     folder.close()
 
 
