@@ -1,16 +1,19 @@
 """Quantised checkpoints of the released layouts, pictures included, against transformers on the plain numbers."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
 
+from model_executor.checkpoint import read_checkpoint
 from model_executor.client import EngineClient
 from model_executor.engine import EngineSettings
 from tests.engine.conftest import ready
 from tests.engine.prompts import conversations, greedy, prompt_of
-from tests.engine.quantised import Scheme, quantise_activations, write_quantised
+from tests.engine.quantised import CONFIGS, Scheme, quantise_activations, write_quantised
 from tests.oracle import Oracle, Turn, literal_positions
 from training.random_checkpoint import write_random_checkpoint
 
@@ -53,6 +56,19 @@ async def test_answers_as_transformers_does_with_the_dequantised_weights(
             assert (best - chosen).max() < LARGEST_REGRET
     finally:
         await engine.close()
+
+
+@pytest.mark.usefixtures("vllm_imported")
+def test_a_cpu_refuses_by_name_what_it_cannot_compute(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    from model_executor.launch import SettingsError, launch
+
+    folder = tmp_path / "quantised"
+    shutil.copytree(tiny_checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text())
+    said = CONFIGS["gptq"] | {"bits": 8}
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": said}))
+    with pytest.raises(SettingsError, match=r"gptq \(int8\); a CPU runs awq and gptq with 4 bits"):
+        launch(read_checkpoint(folder), EngineSettings(), cpu=True)
 
 
 @torch.inference_mode()

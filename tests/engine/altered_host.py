@@ -1,0 +1,29 @@
+"""The real host with another body of the rotary operator in place of the compiled one, told by the variable KERNEL.
+
+reference: plain torch. swapped: plain torch with height and width mistaken for each other.
+"""
+
+import os
+import sys
+
+from model_executor import host
+from model_executor.engine import EngineSettings
+
+_prepare = host._prepare_environment
+
+
+def _prepare_and_alter(settings: EngineSettings, *, cpu: bool) -> None:
+    _prepare(settings, cpu=cpu)
+    from model_executor.kernels import native, reference  # torch reads the environment when it is imported
+    from tests.model_executor.kernels.agreement import with_height_and_width_swapped
+
+    setattr(native, "load", lambda: False)  # noqa: B010  (to a type checker these are not variables)
+    if os.environ["KERNEL"] == "swapped":
+        setattr(reference, "rotate_", with_height_and_width_swapped(reference.rotate_))  # noqa: B010
+
+
+if __name__ == "__main__":
+    host._prepare_environment = _prepare_and_alter
+    status = host.main()
+    sys.stderr.flush()
+    os._exit(status)
