@@ -37,8 +37,8 @@ fmt: setup  ## format and mend what can be mended; write generated documentation
 bench: model  ## side-by-side measurements
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench $(ARGS)
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.mrope
-	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.executor
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.media --model models/random
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.executor
 
 train: setup  ## train our own small model, or go on with it (hours; in runs/)
 	@$(BIN)/python -m training train

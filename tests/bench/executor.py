@@ -1,0 +1,240 @@
+"""The executor without the server: vision tower, share of the rotary operator, decode steps, start and restart.
+
+Run: `python -m tests.bench.executor [--rounds N]`. Both sides of a ratio run in turns, so that what else the machine
+does falls on both. Ratios are what to quote.
+"""
+
+import argparse
+import asyncio
+import os
+import secrets
+import signal
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
+from vllm.config import VllmConfig, set_current_vllm_config
+from vllm.distributed import init_distributed_environment, initialize_model_parallel
+from vllm.model_executor.models.utils import AutoWeightsLoader
+
+from model_executor.checkpoint import BUNDLED_MODEL, CLIP_MEAN, CLIP_STD, resolve_checkpoint
+from model_executor.client import EngineClient
+from model_executor.engine import EngineSettings, EngineState, Prompt, SamplingLimits
+from model_executor.geometry import Grid
+from model_executor.kernels import native
+from model_executor.kernels.mrope import cos_sin_table, inverse_frequencies, mrope_
+from model_executor.machine import has_native_bfloat16, num_cores
+from model_executor.qwen2_vl.vision import PixelStatistics, VisionTower
+from tests.bench.mrope import HEAD_DIM, HEADS, SECTION, THETA, positions
+from training.random_checkpoint import CheckpointShape, TextShape, VisionShape, write_random_checkpoint
+
+TOWER: dict[str, Any] = {"depth": 4, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4, "hidden_size": 1536}
+"""The 2B model's, with 4 of its 32 blocks."""
+GRIDS = (Grid(1, 32, 48), Grid(1, 60, 100))
+"""Pictures of 1536 and 6000 patches."""
+NUM_LAYERS, ALL_LAYERS = 4, 28
+PREFILL_TOKENS = 2048
+DECODE_TOKENS = 96
+READY_TIMEOUT_S = 1800
+
+
+def main() -> None:
+    """Print everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="of which medians are taken")
+    rounds = parser.parse_args().rounds
+    torch.set_num_threads(num_cores())
+    native.load()
+    dtypes = [torch.float32, *([torch.bfloat16] if has_native_bfloat16() else [])]
+    with _one_rank(), torch.inference_mode():
+        for dtype in dtypes:
+            towers(dtype, rounds)
+    asyncio.run(share_of_rotation(rounds))
+    asyncio.run(bundled_model(rounds))
+
+
+def towers(dtype: torch.dtype, rounds: int) -> None:
+    """Our tower and transformers', on the same weights and pictures."""
+    theirs, ours = _towers(dtype)
+    for grid in GRIDS:
+        rows = torch.randint(0, 256, (grid.num_patches, 588), dtype=torch.uint8)
+        pixels, shape = _normalised(rows).to(dtype), torch.tensor([[grid.t, grid.h, grid.w]])
+        calls: list[Callable[[], Any]] = [partial(ours, [rows], [grid]), partial(theirs, pixels, shape)]
+        got, expected = calls[0]()[0].float(), calls[1]().pooler_output.float()
+        error = float((got - expected).norm() / expected.norm())
+        own_s, their_s = _medians(calls, rounds)
+        name = f"tower, {TOWER['depth']} blocks, {grid.num_patches} patches, {str(dtype).removeprefix('torch.')}"
+        print(
+            f"{name:52}{own_s * 1e3:9.0f} ms, transformers {their_s * 1e3:.0f} ms: {their_s / own_s:.2f}x"
+            f" (outputs differ by {error:.1e})"
+        )
+
+
+async def share_of_rotation(rounds: int) -> None:
+    """The operator's part of a decode step and of a prefill, the operator measured alone at the same sizes.
+
+    The model has the 2B model's widths, a seventh of its layers and a seventh of its vocabulary, so that the shares are
+    those of the whole model.
+    """
+    num_heads, num_kv_heads = HEADS["2B"]
+    text = TextShape(
+        num_layers=NUM_LAYERS,
+        hidden=num_heads * HEAD_DIM,
+        intermediate=8960,
+        num_heads=num_heads,
+        num_kv_heads=num_kv_heads,
+        mrope_section=(SECTION[0], SECTION[1], SECTION[2]),
+        vocab_size=151_936 * NUM_LAYERS // ALL_LAYERS,
+    )
+    settings = EngineSettings(
+        dtype="float32", max_model_len=4096, max_num_batched_tokens=PREFILL_TOKENS, max_num_seqs=8, warm_spare=False
+    )
+    with TemporaryDirectory() as folder:
+        write_random_checkpoint(Path(folder), CheckpointShape(text, VisionShape(depth=1)))
+        engine = await _started(Path(folder), settings)
+        try:
+            decode_s = await _decode_step_s(engine, 1)
+            prefill_s = statistics.median([await _prefill_s(engine) for _ in range(rounds)])
+        finally:
+            await engine.close()
+    for name, num_tokens, whole_s in (("decode step", 1, decode_s), ("prefill", PREFILL_TOKENS, prefill_s)):
+        own_s = _rotation_s(num_tokens, rounds) * NUM_LAYERS
+        print(
+            f"{f'M-RoPE in a {name} of 2B width, T = {num_tokens}':52}{own_s * 1e3:9.3f} ms of {whole_s * 1e3:.1f} ms:"
+            f" {own_s / whole_s:.2%}"
+        )
+
+
+async def bundled_model(rounds: int) -> None:
+    """Decode steps of the model that ships along, its start, and its return with and without a warm spare."""
+    folder = resolve_checkpoint(BUNDLED_MODEL)
+    for warm_spare in (False, True):
+        started = time.monotonic()
+        engine = await _started(folder, EngineSettings(dtype="float32", warm_spare=warm_spare))
+        try:
+            if not warm_spare:
+                print(f"{'start of the engine':52}{time.monotonic() - started:9.1f} s")
+                for batch in (1, 8):
+                    steps = [await _decode_step_s(engine, batch) for _ in range(rounds)]
+                    print(
+                        f"{f'decode step of {BUNDLED_MODEL}, batch {batch}':52}{statistics.median(steps) * 1e3:9.2f} ms"
+                    )
+            else:
+                await asyncio.sleep(60)  # the spare has long done its imports
+            assert engine.process_id is not None
+            os.kill(engine.process_id, signal.SIGKILL)
+            started = time.monotonic()
+            while engine.state is EngineState.READY:
+                await asyncio.sleep(0.01)
+            await _ready(engine)
+            name = f"restart after SIGKILL, {'warm' if warm_spare else 'no'} spare"
+            print(f"{name:52}{time.monotonic() - started:9.1f} s")
+        finally:
+            await engine.close()
+
+
+@contextmanager
+def _one_rank() -> Iterator[None]:
+    """The process group, of one, that vLLM's linear layers want."""
+    with TemporaryDirectory() as folder, set_current_vllm_config(VllmConfig()):
+        init_distributed_environment(1, 0, f"file://{folder}/store", 0, "gloo")
+        initialize_model_parallel()
+        yield
+
+
+def _towers(dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
+    """Theirs and ours, with the same random weights."""
+    config = Qwen2VLVisionConfig(**TOWER)
+    theirs: nn.Module = Qwen2VisionTransformerPretrainedModel._from_config(  # type: ignore[no-untyped-call]
+        config, dtype=dtype
+    )
+    theirs.train(False)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        ours = VisionTower(config, PixelStatistics(CLIP_MEAN, CLIP_STD), None, "visual")
+    finally:
+        torch.set_default_dtype(before)
+    AutoWeightsLoader(ours).load_weights(theirs.state_dict().items())
+    for module in ours.modules():
+        if method := getattr(module, "quant_method", None):
+            method.process_weights_after_loading(module)
+    return theirs, ours
+
+
+def _normalised(rows: torch.Tensor) -> torch.Tensor:
+    """Rows [P, 588] as transformers takes them: float32 [P, 1176], each frame twice."""
+    pixels = rows.view(-1, 3, 1, 196).float() / 255
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    return ((pixels - mean) / std).expand(-1, -1, 2, -1).flatten(1)
+
+
+def _medians(calls: list[Callable[[], Any]], rounds: int) -> list[float]:
+    """Median seconds of each call, called in turns."""
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for call, taken in zip(calls, times, strict=True):
+            started = time.perf_counter()
+            call()
+            taken.append(time.perf_counter() - started)
+    return [statistics.median(taken) for taken in times]
+
+
+def _rotation_s(num_tokens: int, rounds: int) -> float:
+    """Median seconds of one call of the operator on the 2B model's heads."""
+    num_heads, num_kv_heads = HEADS["2B"]
+    qkv = torch.randn(num_tokens, num_heads + 2 * num_kv_heads, HEAD_DIM)
+    q, k = qkv[:, :num_heads], qkv[:, num_heads : num_heads + num_kv_heads]
+    place, table = positions(num_tokens), cos_sin_table(4096, inverse_frequencies(HEAD_DIM, THETA))
+    return _medians([lambda: mrope_(q, k, place, table, SECTION)], 20 * rounds)[0]
+
+
+async def _started(folder: Path, settings: EngineSettings) -> EngineClient:
+    engine = EngineClient(folder, settings)
+    await engine.start()
+    await _ready(engine)
+    return engine
+
+
+async def _ready(engine: EngineClient) -> None:
+    async with asyncio.timeout(READY_TIMEOUT_S):
+        while engine.state is not EngineState.READY:
+            assert engine.state is not EngineState.FAILED, engine.failure
+            await asyncio.sleep(0.01)
+
+
+async def _decode_step_s(engine: EngineClient, batch: int) -> float:
+    """Median seconds between the tokens of answers that are generated together."""
+    limits = SamplingLimits(max_tokens=DECODE_TOKENS, temperature=0, ignore_eos=True)
+
+    async def gaps(number: int) -> list[float]:
+        moments = []
+        async for _ in engine.generate(secrets.token_hex(8), Prompt([100 + number, 200, 300]), limits):
+            moments.append(time.perf_counter())
+        return [later - earlier for earlier, later in zip(moments[8:-8], moments[9:-7], strict=True)]
+
+    return statistics.median(sum(await asyncio.gather(*map(gaps, range(batch))), start=[]))
+
+
+async def _prefill_s(engine: EngineClient) -> float:
+    """Seconds to the first token after a prompt that no cache knows."""
+    prompt = Prompt([100 + secrets.randbelow(1000) for _ in range(PREFILL_TOKENS)])
+    started = time.perf_counter()
+    async for _ in engine.generate(
+        secrets.token_hex(8), prompt, SamplingLimits(max_tokens=1, temperature=0, ignore_eos=True)
+    ):
+        pass
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
