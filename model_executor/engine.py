@@ -93,6 +93,17 @@ class Prompt(msgspec.Struct, frozen=True):
     """Separates tenants in the prefix cache."""
 
 
+class Grammar(msgspec.Struct, frozen=True, kw_only=True):
+    """What every answer must follow; the API layer lets nothing through that would be ignored."""
+
+    kind: Literal["json", "json_object", "regex", "choice", "grammar"]
+    """json: a JSON Schema. json_object: any object. choice: one of several texts. grammar: in the GBNF notation."""
+    value: str = ""
+    """The schema or the JSON list of choices as text, the expression or the grammar itself."""
+    param: str | None = None
+    """The request field it comes from, for refusals."""
+
+
 class SamplingLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to sample and when to stop. Ranges are checked by the API layer; names are vLLM's."""
 
@@ -117,6 +128,8 @@ class SamplingLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Alternatives to report per token (0: only the sampled one); None: no log-probabilities."""
     logit_bias: dict[int, float] = {}
     skip_special_tokens: bool = True
+    grammar: Grammar | None = None
+    """What the answer follows, written without free white space; None: free text."""
 
 
 class TokenLogprob(msgspec.Struct, frozen=True):

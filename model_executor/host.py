@@ -53,6 +53,7 @@ def main() -> int:
     _allow_many_files()
     cpu = on_cpu()
     _prepare_environment(arguments.settings, cpu=cpu)
+    from model_executor.grammars import GrammarCheck
     from model_executor.launch import SettingsError, launch  # torch and vllm read the environment when imported
     from model_executor.runner import Runner
 
@@ -60,11 +61,12 @@ def main() -> int:
         return 0
     try:
         checkpoint = read_checkpoint(arguments.model)
+        grammars = GrammarCheck.fork(checkpoint.folder)
         engine, gauges = launch(checkpoint, arguments.settings, cpu=cpu)
     except (CheckpointError, SettingsError) as error:
         end.sendall(frame(Impossible(str(error))))
         return EXIT_IMPOSSIBLE
-    runner = Runner(engine, gauges, HeldMedia(arguments.shared_memory), checkpoint.end_token_ids)
+    runner = Runner(engine, gauges, HeldMedia(arguments.shared_memory), grammars, checkpoint.end_token_ids)
     try:
         return asyncio.run(_serve(end, runner, arguments.settings))
     finally:

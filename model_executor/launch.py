@@ -87,6 +87,8 @@ def _arguments(checkpoint: Checkpoint, settings: EngineSettings, *, cpu: bool, s
         distributed_executor_backend="uni" if single else None,
         enforce_eager=cpu,  # compiling takes minutes on a CPU and gains little there
         generation_config="vllm",  # no sampling defaults from the checkpoint; end tokens come with each request
+        # No other engine, which would mean something else by a schema, and no white space without end.
+        structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
         mm_processor_cache_gb=0,  # items are names of files
         skip_mm_profiling=cpu,
         worker_extension_cls="model_executor.qwen2_vl.worker.EncodedMedia",

@@ -33,6 +33,7 @@ from model_executor.engine import (
 )
 from model_executor.gauges import Gauges
 from model_executor.geometry import Grid
+from model_executor.grammars import GrammarCheck, structured_outputs
 from model_executor.held_media import HeldMedia, check_placeholders
 from model_executor.qwen2_vl.processing import media_item
 
@@ -49,6 +50,7 @@ class Runner:
         engine: vLLM's engine.
         gauges: what `engine` reports its statistics to.
         held: keeps the media of running requests readable.
+        grammars: says which grammars may reach vLLM.
         end_token_ids: ids after which an answer is over.
     """
 
@@ -57,12 +59,14 @@ class Runner:
         engine: AsyncLLM,
         gauges: Gauges,
         held: HeldMedia,
+        grammars: GrammarCheck,
         end_token_ids: tuple[int, ...],
     ) -> None:
         """See the class."""
         self._engine = engine
         self._gauges = gauges
         self._held = held
+        self._grammars = grammars
         config = engine.model_config.hf_config
         self._placeholders: dict[Modality, int] = {"image": config.image_token_id, "video": config.video_token_id}
         self._end_token_ids = end_token_ids
@@ -71,6 +75,8 @@ class Runner:
     async def generate(self, request_id: str, prompt: Prompt, limits: SamplingLimits) -> AsyncGenerator[Delta, None]:
         """As `engine.Engine.generate`."""
         check_placeholders(prompt, self._placeholders)
+        if limits.grammar is not None:
+            await self._grammars.require(limits.grammar)
         params = self._sampling_params(limits)
         paths = self._held.hold(prompt.media)
         answered = False
@@ -98,8 +104,8 @@ class Runner:
         return self._gauges.reading()
 
     async def wait_for_loss(self) -> None:
-        """Return once vLLM's engine process is gone."""
-        while not self._engine.errored:
+        """Return once vLLM's engine process is gone, or the one that checks grammars."""
+        while not self._engine.errored and not self._grammars.is_lost:
             await asyncio.sleep(_DEATH_POLL_S)
 
     def close(self) -> None:
@@ -130,6 +136,7 @@ class Runner:
                 skip_special_tokens=limits.skip_special_tokens,
                 spaces_between_special_tokens=False,
                 output_kind=RequestOutputKind.DELTA,
+                structured_outputs=None if limits.grammar is None else structured_outputs(limits.grammar),
             )
         except (VLLMClientError, ValueError) as error:
             raise _refusal(error) from error

@@ -29,6 +29,7 @@ from server.protocol.chat_request import ChatCompletionRequest
 from server.protocol.chat_response import ChatCompletion, ChatCompletionChunk, Report
 from server.report import media_report
 from server.sampling import sampling_limits
+from server.structured import grammar_of
 from server.timing import timed
 
 
@@ -131,6 +132,7 @@ class Chat:
         started_s = time.perf_counter()
         engine = self._model.engine
         conversation = read_conversation(request.messages)
+        grammar = grammar_of(request)
         media = await self._prepare(conversation, tenant, progress)
         try:
             with self._metrics.stage_s.labels("prompt").time():
@@ -141,6 +143,7 @@ class Chat:
                 max_model_len=engine.max_model_len,
                 default_max_tokens=self._default_max_tokens,
                 num_vocabulary_tokens=self._model.tokenizer.num_tokens,
+                grammar=grammar,
             )
             report = media_report(conversation.media, media) if "media" in request.include else None
             id_ = f"chatcmpl-{uuid.uuid4().hex}"

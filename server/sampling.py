@@ -1,6 +1,6 @@
 """What a request asks of sampling, as the engine's limits; the context's length is enforced here. Pure."""
 
-from model_executor.engine import SamplingLimits
+from model_executor.engine import Grammar, SamplingLimits
 from server.context import require_fit
 from server.errors import BadRequestError
 from server.protocol.sampling import SamplingRequest
@@ -14,6 +14,7 @@ def sampling_limits(
     default_max_tokens: int | None,
     num_vocabulary_tokens: int,
     prompt_param: str = "messages",
+    grammar: Grammar | None = None,
 ) -> SamplingLimits:
     """The engine's limits for a request.
 
@@ -24,6 +25,7 @@ def sampling_limits(
         default_max_tokens: longest answer where the request names none; None for what the context leaves.
         num_vocabulary_tokens: valid token ids are below it.
         prompt_param: the request field the prompt stands in.
+        grammar: what the answer follows, or None for free text.
 
     Raises:
         BadRequestError: prompt or answer do not fit, or a token id is none of the model's.
@@ -61,6 +63,7 @@ def sampling_limits(
         logprobs=request.num_top_logprobs,
         logit_bias=bias,
         skip_special_tokens=request.skip_special_tokens,
+        grammar=grammar,
     )
 
 

@@ -18,7 +18,9 @@ MAX_LINES = 500
 SEAM = {f"model_executor.{name}" for name in ("engine", "geometry", "tokens", "checkpoint", "client")}
 PURE = {f"model_executor.{name}" for name in ("engine", "geometry", "tokens", "checkpoint", "positions")}
 HEAVY = {"torch", "vllm", "triton", "transformers"}
-MAY_IMPORT_VLLM = re.compile(r"model_executor/(plugin|launch|runner|gauges)\.py|model_executor/(qwen2_vl|kernels)/.*")
+MAY_IMPORT_VLLM = re.compile(
+    r"model_executor/(plugin|launch|runner|gauges|grammars)\.py|model_executor/(qwen2_vl|kernels)/.*"
+)
 
 
 @cache

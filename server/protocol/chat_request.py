@@ -3,28 +3,11 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from server.protocol.content import AnyMessage
+from server.protocol.response_format import ResponseFormat, StructuredOutputs
 from server.protocol.sampling import SamplingRequest
-from server.protocol.wire import Unsupported, WireModel, conflict
-
-
-class ResponseFormat(WireModel):
-    """The form of the answer; free text is the only one there is."""
-
-    type: str
-    json_schema: Any = None
-
-    @model_validator(mode="after")
-    def _text_only(self) -> "ResponseFormat":
-        if self.type != "text":
-            raise PydanticCustomError(
-                "unsupported_value", "is not supported by this server unless it is 'text'", {"param": "type"}
-            )
-        if self.json_schema is not None:
-            raise conflict("json_schema", "does not go with the type 'text'")
-        return self
+from server.protocol.wire import Unsupported, conflict
 
 
 class ChatCompletionRequest(SamplingRequest):
@@ -54,6 +37,9 @@ class ChatCompletionRequest(SamplingRequest):
     """media: tell in a `tessera` object what was done to each medium."""
 
     response_format: ResponseFormat | None = None
+    """The form of the answer: text, a JSON object, or JSON that satisfies a schema."""
+    structured_outputs: StructuredOutputs | None = None
+    """The form of the answer under vLLM's names."""
     modalities: Annotated[list[Literal["text"]], Field(min_length=1)] | None = None
     # Cannot apply to a model on one's own machine; accepted so that clients which always send them work.
     user: str | None = None
@@ -87,10 +73,23 @@ class ChatCompletionRequest(SamplingRequest):
         """Alternatives to report per token, or None where no log-probabilities are asked for."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
+    @property
+    def has_form(self) -> bool:
+        """Whether the answer is to have a form that is enforced."""
+        formatted = self.response_format is not None and self.response_format.type != "text"
+        return formatted or self.structured_outputs is not None
+
     @model_validator(mode="after")
     def _agree(self) -> "ChatCompletionRequest":
         if self.top_logprobs is not None and not self.logprobs:
             raise conflict("top_logprobs", "is only allowed with 'logprobs'")
+        if self.structured_outputs is not None and self.response_format is not None:
+            raise conflict("structured_outputs", "does not go with 'response_format'")
+        if self.has_form:
+            # A form has an end of its own, and nothing else may follow it or come before it.
+            for name in ("ignore_eos", "min_tokens", "stop_token_ids"):
+                if getattr(self, name):
+                    raise conflict(name, "does not go with a form of the answer that is enforced")
         if self.continue_final_message:
             if self.add_generation_prompt:
                 raise conflict("continue_final_message", "does not go with 'add_generation_prompt'")
