@@ -250,7 +250,7 @@ class EngineSettings(BaseModel):
 
     warm_spare: bool = True
     """Keep a second engine process waiting, without a model but with its libraries loaded, to take over when the engine
-    is lost: the restart is shorter by the imports."""
+    is lost: the restart is shorter by the imports. It takes about half a gigabyte."""
 
     def runs_single(self, *, cpu: bool) -> bool:
         """What `process_layout` comes to; `cpu` is whether the installed engine is a CPU build."""
