@@ -133,7 +133,8 @@ class Runner:
                 min_tokens=limits.min_tokens,
                 logprobs=limits.logprobs,
                 logit_bias=limits.logit_bias or None,
-                skip_special_tokens=limits.skip_special_tokens,
+                # To a grammar a special token is its name; left out, what remains would not follow the grammar.
+                skip_special_tokens=limits.skip_special_tokens and limits.grammar is None,
                 spaces_between_special_tokens=False,
                 output_kind=RequestOutputKind.DELTA,
                 structured_outputs=None if limits.grammar is None else structured_outputs(limits.grammar),

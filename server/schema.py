@@ -6,8 +6,8 @@ to hold, and everything else is refused by name. What the rebuilt schema allows,
 
 - A type list becomes an `anyOf` of single types, each with the keywords of its own.
 - Bounds on a string's length become a pattern, because the engine would let raw control characters through. Such a
-  string holds no character that JSON writes with a backslash. (Only a
-  model that writes broken UTF-8 gets beyond: the engine counts an overlong form as one character, which reads as several.)
+  string holds no character that JSON writes with a backslash.
+  (A model that writes broken UTF-8 may exceed them: to the engine, an overlong form is one character.)
 - An object that names properties has no others.
 """
 

@@ -87,7 +87,7 @@ class ChatCompletionRequest(SamplingRequest):
             raise conflict("structured_outputs", "does not go with 'response_format'")
         if self.has_form:
             # A form has an end of its own, and nothing else may follow it or come before it.
-            for name in ("ignore_eos", "min_tokens", "stop_token_ids"):
+            for name in ("ignore_eos", "min_tokens", "stop_token_ids", "include_stop_str_in_output"):
                 if getattr(self, name):
                     raise conflict(name, "does not go with a form of the answer that is enforced")
         if self.continue_final_message:

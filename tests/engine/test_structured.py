@@ -17,6 +17,7 @@ from model_executor.engine import Grammar, Prompt, RequestRefusedError, Sampling
 from server.errors import BadRequestError
 from server.schema import enforceable
 from tests.engine.prompts import collect, ids_of, text_of
+from tests.oracle import Oracle
 from tests.schemas import random_schema, unsupported_schema
 
 pytestmark = pytest.mark.engine
@@ -140,6 +141,18 @@ async def test_says_exactly_what_is_allowed(engine: EngineClient, grammar: Gramm
     deltas = await collect(engine, PROMPT, SamplingLimits(max_tokens=64, temperature=1.0, seed=5, grammar=grammar))
     text = text_of(deltas)
     assert text.replace(", ", ",") == expected and deltas[-1].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("name", ["<|vision_start|>", "<|im_end|>", "<|endoftext|>"])
+async def test_special_tokens_count_as_their_names_and_do_not_end_early(
+    engine: EngineClient, other_oracle: Oracle, name: str
+) -> None:
+    (token_id,) = other_oracle.tokenizer.encode(name, add_special_tokens=False)
+    pattern = Grammar(kind="regex", value="[<>|_a-z]{16}")
+    limits = SamplingLimits(max_tokens=32, seed=4, temperature=1.0, logit_bias={token_id: 100.0}, grammar=pattern)
+    deltas = await collect(engine, PROMPT, limits)
+    assert len(text_of(deltas)) == 16 and deltas[-1].finish_reason == "stop"
+    assert name not in text_of(deltas) or name == "<|vision_start|>"
 
 
 async def test_every_choice_follows_the_grammar(engine: EngineClient) -> None:

@@ -3,10 +3,12 @@
 import asyncio
 import io
 from collections.abc import AsyncIterator
+from enum import StrEnum
 
 import openai
 import pytest
 from openai import AsyncOpenAI
+from pydantic import BaseModel, Field
 
 from model_executor.engine import EngineBusyError, EngineState, EngineUnavailableError
 from server.errors import BadRequestError, DeadlineError
@@ -15,6 +17,17 @@ from tests.server.conftest import OpenWorld, World
 from tests.server.files.test_store import png
 
 PICTURE = "data:image/png;base64,AA=="
+
+
+class Tag(StrEnum):
+    X = "x"
+    Y = "y"
+
+
+class Person(BaseModel):
+    name: str = Field(description="In full.")
+    tags: list[Tag]
+    age: int | None
 
 
 @pytest.fixture
@@ -53,6 +66,17 @@ async def test_chat(live: World) -> None:
     assert answer.usage is not None and answer.usage.completion_tokens == 3
     assert answer.model_extra is not None and answer.model_extra["tessera"]["media"][0]["tokens"] == 4
     assert live.engine.limits[0].top_k == 1
+
+
+async def test_an_answer_is_parsed_to_the_model_it_was_asked_for(open_world: OpenWorld) -> None:
+    engine = FakeEngine(script=lambda _, limits: say('{"name":"Ada","tags":', '["x"],"age":null}'))
+    async with open_world(live=True, engine=engine) as world, sdk(world) as client:
+        answer = await client.chat.completions.parse(
+            model=MODEL, messages=[{"role": "user", "content": "Who?"}], response_format=Person
+        )
+    assert answer.choices[0].message.parsed == Person(name="Ada", tags=[Tag.X], age=None)
+    (limits,) = engine.limits
+    assert limits.grammar is not None and '"enum": ["x", "y"]' in limits.grammar.value
 
 
 async def test_an_answer_can_be_sent_back(live: World) -> None:

@@ -98,6 +98,10 @@ def test_takes_constraints_under_their_other_names(wanted: dict[str, Any], kind:
         ({"response_format": {"type": "json_object"}, "ignore_eos": True}, "ignore_eos"),
         ({"response_format": {"type": "json_object"}, "min_tokens": 3}, "min_tokens"),
         ({"structured_outputs": {"regex": "a"}, "stop_token_ids": [7]}, "stop_token_ids"),
+        (
+            {"structured_outputs": {"regex": "a"}, "include_stop_str_in_output": True},
+            "include_stop_str_in_output",
+        ),
     ],
     ids=lambda value: json.dumps(value)[:70] if isinstance(value, dict) else None,
 )
