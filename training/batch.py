@@ -20,10 +20,11 @@ from server.chatml import render
 from server.media.patches import row_bytes, write_clip_frame, write_picture
 from training.drawing import resize
 from training.recipe import Limits
-from training.sample import Exchange, Medium, Sample
+from training.sample import Exchange, Medium, Sample, Target
 from training.world import COLORS, SHAPES
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 END = "<|im_end|>"
 COLOR_LABELS = tuple(COLORS)
 SYMBOL_LABELS = (*SHAPES, *"ABCDEFGHIJKLMNOPQRSTUVWXYZ", *"0123456789")
@@ -33,14 +34,28 @@ _LEAST_COVERED = 0.12
 
 
 @dataclass(frozen=True, slots=True)
+class Labels:
+    """What `M` merged patches show: the thing that covers most of each."""
+
+    names: Ints
+    """[2, M]: colour (1 + index in `COLOR_LABELS`) and symbol (likewise); 0 where nothing is, `UNTOLD` where nobody
+    says."""
+    owners: Ints
+    """[M]: index of the region that each shows; -1 where nothing is, or nobody says."""
+    boxes: Floats
+    """[4, M]: from the patch's centre to the thing's left, top, right and bottom edges, in merged patches; rightwards
+    and downwards positive. 0 where nothing is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Encoded:
     """One sample as arrays; `T` counts the tokens of all branches together."""
 
     rows: tuple[npt.NDArray[np.uint8], ...]
     """By medium: uint8 [P, 588] of a still, [P, 1176] of a clip."""
     grids: tuple[Grid, ...]
-    labels: tuple[Ints, ...]
-    """By medium: [2, M], colour and symbol of each merged patch (`token_labels`)."""
+    labels: tuple[Labels, ...]
+    """By medium: what each merged patch shows (`token_labels`)."""
     token_ids: Ints
     """[T]"""
     positions: Ints
@@ -51,6 +66,8 @@ class Encoded:
     """By medium: index of its first placeholder."""
     answers: tuple[tuple[str, Ints, Ints], ...]
     """By exchange: task, indices [A] of the tokens that predict the answer, and the answer's ids [A]."""
+    pointers: tuple[tuple[int, Target], ...]
+    """Index of a token that is about to tell of something, and what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +82,16 @@ class Batch:
     """Patches of each temporal slice, in order; sums to `P`."""
     patch_positions: Ints
     """[2, P]: row and column of each patch in its slice."""
-    labels: Ints
-    """[2, P / 4]: colour and symbol of each merged patch (`token_labels`)."""
+    labels: Labels
+    """Of all P / 4 merged patches."""
     places: Ints
     """[3, P / 4]: slice, row and column of each merged patch."""
     placeholders: Ints
     """[P / 4]: index in the tokens of each merged patch."""
+    ends: Ints
+    """[media]: index in the tokens of the one that ends each medium."""
+    sizes: Ints
+    """[2, media]: rows and columns of merged patches of each medium."""
     token_ids: Ints
     positions: Ints
     branches: Ints
@@ -79,6 +100,12 @@ class Batch:
     answer_index: Ints
     """[A]: index of the token that predicts each answer token."""
     answer_ids: Ints
+    pointing: Ints
+    """[Q]: index of each token that is about to tell of something."""
+    pointed: npt.NDArray[np.bool_]
+    """[Q, longest medium]: which merged patches of the medium in question show it; at least one does."""
+    candidates: Ints
+    """[Q, longest medium]: index in P / 4 of the medium's merged patches; -1 beyond its last."""
     answer_exchange: Ints
     """[A]: which exchange of `tasks` an answer token belongs to."""
     tasks: tuple[str, ...]
@@ -118,7 +145,7 @@ def encode(sample: Sample, tokenizer: Tokenizer, limits: Limits) -> Encoded:
     if len(prompts) > 1 and any(offset + grid.num_tokens > shared for offset, grid in zip(offsets, grids, strict=True)):
         raise ValueError("exchanges that share media must begin with them")
     spans = [MediaSpan(offset, grid) for offset, grid in zip(offsets, grids, strict=True)]
-    ids, positions, branches, learnt, total = [], [], [], [], 0
+    ids, positions, branches, learnt, pointers, total = [], [], [], [], [], 0
     for number, (exchange, prompt, answer) in enumerate(zip(sample.exchanges, prompts, answers, strict=True), start=1):
         first = shared if number > 1 else 0  # the first exchange brings the common beginning along
         whole = np.array(prompt.token_ids + answer[:-1], np.int64)  # nothing follows the end token
@@ -127,6 +154,7 @@ def encode(sample: Sample, tokenizer: Tokenizer, limits: Limits) -> Encoded:
         branches.append(np.where(np.arange(first, len(whole)) < shared, 0, number))
         start = total + len(prompt.token_ids) - first - 1
         learnt.append((exchange.task, np.arange(start, start + len(answer)), np.array(answer, np.int64)))
+        pointers += [(start + at, target) for at, target in _pointers(exchange, answer, tokenizer)]
         total += len(whole) - first
     return Encoded(
         tuple(rows for rows, _ in prepared),
@@ -137,7 +165,24 @@ def encode(sample: Sample, tokenizer: Tokenizer, limits: Limits) -> Encoded:
         np.concatenate(branches),
         tuple(offsets),
         tuple(learnt),
+        tuple(pointers),
     )
+
+
+def _pointers(exchange: Exchange, answer: Sequence[int], tokenizer: Tokenizer) -> list[tuple[int, Target]]:
+    """Where in the answer each target is about to be told of: how many of its tokens have been said, and the target.
+
+    Raises:
+        ValueError: the answer has neither one target, nor one for each token, nor one for each phrase.
+    """
+    targets = exchange.targets
+    if len(targets) <= 1:
+        return [(0, target) for target in targets]
+    if len(answer) - 1 == len(targets):  # the end token tells of nothing
+        return list(enumerate(targets))
+    comma = tokenizer.encode([ControlText(",")], []).token_ids
+    starts = [0, *(index + 1 for index, token_id in enumerate(answer) if [token_id] == comma)]
+    return list(zip(starts, targets, strict=True))
 
 
 def _tokens(exchange: Exchange, tokenizer: Tokenizer, grids: Sequence[Grid]):  # type: ignore[no-untyped-def]
@@ -159,6 +204,8 @@ def collate(samples: Sequence[Encoded]) -> Batch:
     stills = [item for item in media if item[0].shape[1] == row_bytes(1)]
     clips = [item for item in media if item[0].shape[1] != row_bytes(1)]
     media = stills + clips
+    placeholders = _join([np.arange(start, start + grid.num_tokens) for _, grid, start, _ in media])
+    pointing, candidates, pointed = _pointed(samples, starts, placeholders)
     answers = [
         (task, index + start, ids)
         for sample, start in zip(samples, starts, strict=False)
@@ -171,41 +218,74 @@ def collate(samples: Sequence[Encoded]) -> Batch:
         patch_positions=np.concatenate(
             [np.zeros((2, 0), np.int64), *(patch_positions(g) for _, g, *_ in media)], axis=1
         ),
-        labels=np.concatenate([np.zeros((2, 0), np.int64), *(labels for *_, labels in media)], axis=1),
+        labels=Labels(
+            np.concatenate([np.zeros((2, 0), np.int64), *(labels.names for *_, labels in media)], axis=1),
+            _join([labels.owners for *_, labels in media]),
+            np.concatenate([np.zeros((4, 0), np.float32), *(labels.boxes for *_, labels in media)], axis=1),
+        ),
         places=np.concatenate([np.zeros((3, 0), np.int64), *(_places(grid) for _, grid, *_ in media)], axis=1),
-        placeholders=_join([np.arange(start, start + grid.num_tokens) for _, grid, start, _ in media]),
+        placeholders=placeholders,
+        ends=np.array([start + grid.num_tokens for _, grid, start, _ in media], np.int64),
+        sizes=np.array([(grid.h // 2, grid.w // 2) for _, grid, *_ in media], np.int64).reshape(-1, 2).T,
         token_ids=_join([sample.token_ids for sample in samples]),
         positions=np.concatenate([sample.positions for sample in samples], axis=1),
         branches=_join([sample.branches for sample in samples]),
         sample_tokens=np.array([len(sample.token_ids) for sample in samples], np.int64),
         answer_index=_join([index for _, index, _ in answers]),
         answer_ids=_join([ids for _, _, ids in answers]),
+        pointing=pointing,
+        pointed=pointed,
+        candidates=candidates,
         answer_exchange=_join([np.full(len(ids), number) for number, (_, _, ids) in enumerate(answers)]),
         tasks=tuple(task for task, _, _ in answers),
     )
 
 
-def token_labels(medium: Medium, grid: Grid) -> Ints:
-    """[2, M]: colour (1 + index in `COLOR_LABELS`) and symbol (likewise) that each merged patch shows most of.
+def _pointed(
+    samples: Sequence[Encoded], starts: npt.NDArray[np.int64], placeholders: Ints
+) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:
+    """`Batch.pointing`, `Batch.candidates` and `Batch.pointed`; targets that no patch shows are left out."""
+    patch_of_token = np.full(int(starts[-1]), -1)
+    patch_of_token[placeholders] = np.arange(len(placeholders))
+    found = [
+        (start + index, patch_of_token[start + sample.media_offsets[medium]], sample.labels[medium].owners == region)
+        for sample, start in zip(samples, starts, strict=False)
+        for index, (medium, region) in sample.pointers
+    ]
+    found = [(index, first, shown) for index, first, shown in found if shown.any()]
+    longest = max((len(shown) for *_, shown in found), default=0)
+    candidates = np.full((len(found), longest), -1)
+    pointed = np.zeros((len(found), longest), bool)
+    for row, (_, first, shown) in enumerate(found):
+        candidates[row, : len(shown)] = first + np.arange(len(shown))
+        pointed[row, : len(shown)] = shown
+    return np.array([index for index, *_ in found], np.int64), candidates, pointed
 
-    0 where it shows nothing, `UNTOLD` where the medium does not say.
-    """
+
+def token_labels(medium: Medium, grid: Grid) -> Labels:
+    """What each merged patch shows most of; in a medium that does not say, nothing is told."""
     if medium.regions is None:
-        return np.full((2, grid.num_tokens), UNTOLD, np.int64)
-    labels = np.zeros((2, grid.h // 2, grid.w // 2), np.int64)
-    most = np.full(labels.shape[1:], _LEAST_COVERED)
+        untold = np.full((2, grid.num_tokens), UNTOLD, np.int64)
+        return Labels(untold, np.full(grid.num_tokens, -1), np.zeros((4, grid.num_tokens), np.float32))
+    names = np.zeros((2, grid.h // 2, grid.w // 2), np.int64)
+    owners = np.full(names.shape[1:], -1)
+    boxes = np.zeros((4, *names.shape[1:]), np.float32)
+    most = np.full(names.shape[1:], _LEAST_COVERED)
     height, width = medium.frames[0].shape[:2]
-    down, across = labels.shape[1] / height, labels.shape[2] / width  # tokens a source pixel
-    rows, columns = np.arange(labels.shape[1])[:, None], np.arange(labels.shape[2])[None]
-    for region in medium.regions:
-        high = np.minimum(rows + 1, region.bottom * down) - np.maximum(rows, region.top * down)
-        wide = np.minimum(columns + 1, region.right * across) - np.maximum(columns, region.left * across)
+    down, across = names.shape[1] / height, names.shape[2] / width  # merged patches a source pixel
+    rows, columns = np.arange(names.shape[1])[:, None], np.arange(names.shape[2])[None]
+    for number, region in enumerate(medium.regions):
+        left, top, right, bottom = region.left * across, region.top * down, region.right * across, region.bottom * down
+        high = np.minimum(rows + 1, bottom) - np.maximum(rows, top)
+        wide = np.minimum(columns + 1, right) - np.maximum(columns, left)
         covered = np.clip(high, 0, 1) * np.clip(wide, 0, 1)
         here = covered > most
-        most[here] = covered[here]
-        labels[0, here] = UNTOLD if region.color is None else 1 + COLOR_LABELS.index(region.color)
-        labels[1, here] = 1 + SYMBOL_LABELS.index(region.symbol)
-    return labels.reshape(2, -1)
+        most[here], owners[here] = covered[here], number
+        names[0, here] = UNTOLD if region.color is None else 1 + COLOR_LABELS.index(region.color)
+        names[1, here] = 1 + SYMBOL_LABELS.index(region.symbol)
+        edges = (left - columns, top - rows, right - columns, bottom - rows)
+        boxes[:, here] = [np.broadcast_to(edge - 0.5, names.shape[1:])[here] for edge in edges]
+    return Labels(names.reshape(2, -1), owners.reshape(-1), boxes.reshape(4, -1))
 
 
 def _places(grid: Grid) -> Ints:

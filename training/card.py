@@ -46,15 +46,14 @@ def _training(run: Run) -> str:
     return (
         f"## Training\n\n| stage | trains | steps x batch | samples |\n| --- | --- | --- | --- |\n{rows}\n"
         f"{run.step} of {run.num_steps} steps, "
-        f"{run.seconds / 60:.0f} minutes on one core of a shared machine ({platform.machine()}), "
+        f"{run.seconds / 60:.0f} minutes on two cores shared with other work ({platform.machine()}), "
         f"seed {run.recipe.seed}. Neither a language model nor a vision tower was there to start from. So stage 0, "
         f"which the paper does not need, warms up the vision tower: linear layers that are thrown away afterwards "
-        f"name what each of its tokens shows. Stage 1 trains all parts, which the paper's does not. And in the second "
-        f"half of stage 2, layers that are thrown away too tell slice, row and column of each token from the middle "
-        f"of the language model: only M-RoPE says where a token lies, and a model this small is slow to find that "
-        f"out from answers alone; theta was lowered there to {run.recipe.shape.rope_theta:g}, because positions here "
-        f"are small. No sample was seen twice. The lengths of the stages were set while the run went on, and the "
-        f"layers of stage 2 place were added to its save by hand; a run from the start has not been repeated.\n\n"
+        f"name what each of its tokens shows, and tell how far its edges are. Stage 1 trains all parts, which the "
+        f"paper's does not. And in stages 1 and 2, layers that are thrown away too tell slice, row and column of each "
+        f"token, and the size of each grid, from an early layer of the language model: only M-RoPE says where a "
+        f"token lies, and a model this small is slow to find that out from answers alone. Positions here are small, "
+        f"so theta is {run.recipe.shape.rope_theta:g}. No sample was seen twice.\n\n"
         f"![loss]({CURVE})\n\nThe loss includes that of naming and placing where they take part.\n\n"
         f"Versions: Python {platform.python_version()}, {versions}.\n"
     )
@@ -63,7 +62,11 @@ def _training(run: Run) -> str:
 def _accuracy(measured: dict[str, Any]) -> str:
     columns = {
         name: measured[key]
-        for key, name in (("server", "through the server"), ("in process", "in process"))
+        for key, name in (
+            ("server", "through the server"),
+            ("transformers", "transformers, same questions"),
+            ("in process", "in process"),
+        )
         if key in measured
     }
     if not columns:
@@ -85,6 +88,10 @@ def _accuracy(measured: dict[str, Any]) -> str:
         text += f"\nAnswers that ended by themselves: {sum(stopped) / len(stopped):.1%}."
         formats = ", ".join(f"{name} {share:.1%}" for name, share in measured["server"].get("formats", {}).items())
         text += f" Color, shape and number by picture format: {formats}.\n" if formats else "\n"
+    if "transformers" in measured:
+        text += (
+            f"\nServer and transformers gave the same answer to {measured['transformers']['same']:.2%} of questions.\n"
+        )
     return text
 
 

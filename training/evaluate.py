@@ -39,7 +39,7 @@ KIND_OF_TASK = {
     ),
     **dict.fromkeys(("background", "outside"), "scene"),
     **dict.fromkeys(("word", "number"), "reading"),
-    **dict.fromkeys(("comparison", "one of two"), "pair"),
+    **dict.fromkeys(("comparison", "one of several"), "pair"),
     **dict.fromkeys(("motion", "order", "second", "change", "blinking", "clip caption"), "clip"),
     "handwriting": "handwriting",
     "talk": "talk",
@@ -48,7 +48,8 @@ KIND_OF_TASK = {
 """The tasks that are measured, and the kind of sample each is found in."""
 _CONCURRENT_REQUESTS = 8
 _TIMEOUT_S = 300
-_MAX_TOKENS = 160
+MAX_TOKENS = 160
+"""Of an answer; the longest caption is far shorter."""
 _IN_PROCESS_BATCH = 32
 _BOX = re.compile(r"\((\d+),(\d+)\),\((\d+),(\d+)\)")
 
@@ -177,16 +178,14 @@ def _with_positions(batch: Batch, positions: np.ndarray) -> Batch:
 # Through a server.
 
 
-async def measure_through_server(
-    url: str, model: str, asked: list[Case], picture_format: PictureFormat = "PNG"
-) -> Accuracy:
-    """Accuracy of a running server's answers at temperature 0.
+async def ask_server(url: str, model: str, asked: list[Case], picture_format: PictureFormat = "PNG") -> list[Reply]:
+    """A running server's answers at temperature 0, several asked for at a time.
 
     Args:
         url: the API's root, `http://127.0.0.1:8000/v1`.
         model: name of the served model.
         asked: the cases.
-        picture_format: how pictures are sent; JPEG at quality 85.
+        picture_format: how pictures are sent; JPEG and WebP at quality 85.
 
     Raises:
         httpx.HTTPError: the server cannot be reached or refuses a request.
@@ -201,7 +200,14 @@ async def measure_through_server(
                 choice = response.json()["choices"][0]
                 return Reply(choice["message"]["content"], choice["finish_reason"])
 
-        replies = await asyncio.gather(*(ask(case) for case in asked))
+        return await asyncio.gather(*(ask(case) for case in asked))
+
+
+async def measure_through_server(
+    url: str, model: str, asked: list[Case], picture_format: PictureFormat = "PNG"
+) -> Accuracy:
+    """Accuracy of what `ask_server` is answered."""
+    replies = await ask_server(url, model, asked, picture_format)
     right = sum(is_right(case.exchange, reply.text) for case, reply in zip(asked, replies, strict=True))
     return Accuracy(right, sum(reply.finish_reason == "stop" for reply in replies), len(asked))
 
@@ -217,7 +223,7 @@ def request_body(case: Case, model: str, picture_format: PictureFormat = "PNG") 
         return {"type": kind, kind: {"url": urls[value.index]}}
 
     messages = [{"role": m.role, "content": [part(value) for value in m.parts]} for m in case.exchange.messages]
-    return {"model": model, "messages": messages, "temperature": 0, "max_tokens": _MAX_TOKENS}
+    return {"model": model, "messages": messages, "temperature": 0, "max_tokens": MAX_TOKENS}
 
 
 def media_url(medium: Medium, picture_format: PictureFormat = "PNG") -> str:
@@ -268,7 +274,7 @@ def evaluate_in_process(run: Run, number: int) -> None:
         task: {str(times): measure(list(long_cases(task, times, stage, number))) for times in _LONG}
         for task in ("motion", "order")
     }
-    _record(run.folder, {"in process": {"cases": number, "accuracy": plain}, "ablations": ablations, "long": long})
+    record(run.folder, {"in process": {"cases": number, "accuracy": plain}, "ablations": ablations, "long": long})
 
 
 async def evaluate_server(url: str, recipe: Recipe, folder: Path, number: int) -> None:
@@ -286,10 +292,11 @@ async def evaluate_server(url: str, recipe: Recipe, folder: Path, number: int) -
             for task in ("color", "shape", "number")
         ]
         formats[name] = sum(one.right for one in right) / sum(one.asked for one in right)
-    _record(folder, {"server": {"cases": number, "accuracy": accuracy, "stopped": stopped, "formats": formats}})
+    record(folder, {"server": {"cases": number, "accuracy": accuracy, "stopped": stopped, "formats": formats}})
 
 
-def _record(folder: Path, values: dict[str, Any]) -> None:
+def record(folder: Path, values: dict[str, Any]) -> None:
+    """Add `values` to the folder's `evaluation.json`, replacing what stood under the same names."""
     path = folder / "evaluation.json"
     before = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps(before | values, indent=2) + "\n")

@@ -6,8 +6,9 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from model_executor.checkpoint import CLIP_MEAN, CLIP_STD
 from model_executor.tokens import Tokenizer
-from training.model import PIXEL_MEAN, PIXEL_STD, Model
+from training.model import Model
 from training.qwen_tokenizer import SPECIAL_TOKENS
 from training.recipe import Limits, Recipe, Shape
 
@@ -125,8 +126,8 @@ def _processor(min_pixels: int, max_pixels: int) -> dict[str, Any]:
         "patch_size": 14,
         "temporal_patch_size": 2,
         "merge_size": 2,
-        "image_mean": list(PIXEL_MEAN),
-        "image_std": list(PIXEL_STD),
+        "image_mean": list(CLIP_MEAN),
+        "image_std": list(CLIP_STD),
     }
 
 

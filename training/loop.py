@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from model_executor.tokens import Tokenizer
 from training.batch import Batch, collate, encode
 from training.data import draw_sample
-from training.model import Model, Naming, Placing
+from training.model import Model, Naming, Placing, Pointing
 from training.optimizer import Optimizer
 from training.recipe import Recipe, Stage
 from training.vocabulary import save_tokenizer
@@ -101,8 +101,8 @@ class Run:
         self.recipe, self.folder, self.step = recipe, folder, 0
         torch.manual_seed(recipe.seed)
         self.model = Model(recipe.shape)
-        self.naming, self.placing = Naming(recipe.shape), Placing(recipe.shape)
-        self.optimizer = Optimizer(self.model, self.naming, self.placing, rates=recipe.optimizer)
+        self.naming, self.placing, self.pointing = (part(recipe.shape) for part in (Naming, Placing, Pointing))
+        self.optimizer = Optimizer(self.model, self.naming, self.placing, self.pointing, rates=recipe.optimizer)
         self.seconds = 0.0
         if not (folder / "tokenizer.json").exists():
             save_tokenizer(recipe, folder)
@@ -143,7 +143,6 @@ class Run:
     def train_step(self, batch: Batch, window: "_Window | None" = None) -> float:
         """One step; returns its loss in nats per (weighted) answer token."""
         stage, _ = stage_at(self.recipe, self.step)
-        self.model.model.theta = stage.rope_theta or self.recipe.shape.rope_theta
         for name, weight in self.model.named_parameters():
             weight.requires_grad_(not name.startswith(stage.frozen) if stage.frozen else True)
         loss, right, told = self._losses(batch, stage)
@@ -156,17 +155,20 @@ class Run:
         return loss.item()
 
     def _losses(self, batch: Batch, stage: Stage) -> tuple[Tensor, Tensor | None, dict[str, float]]:
-        """The loss; which answer tokens are right, bool [A]; the shares of tokens named and placed rightly."""
+        """The loss; which answer tokens are right, bool [A]; the shares told rightly."""
         seen = self.model.visual(batch) if len(batch.placeholders) else None
         loss, right, told = torch.zeros(()), None, {}
         if stage.answers:
-            logits, middle = self.model.answer(batch, seen)
+            logits, made = self.model.answer(batch, seen)
             targets = torch.from_numpy(batch.answer_ids)
             losses = F.cross_entropy(logits, targets, reduction="none")
             loss, right = (losses * exchange_weights(batch)).sum(), logits.argmax(-1) == targets
             if seen is not None and stage.placing:
-                placing, told["placed"] = self.placing(batch, middle)
+                placing, told["placed"] = self.placing(batch, made)
                 loss = loss + stage.placing * placing
+            if len(batch.pointing) and stage.pointing:
+                pointing, told["pointed"] = self.pointing(batch, made)
+                loss = loss + stage.pointing * pointing
         if seen is not None and stage.naming:
             naming, told["named"] = self.naming(batch, seen)
             loss = loss + stage.naming * naming
@@ -180,6 +182,7 @@ class Run:
             "model": self.model.state_dict(),
             "naming": self.naming.state_dict(),
             "placing": self.placing.state_dict(),
+            "pointing": self.pointing.state_dict(),
             "optimizer": self.optimizer.state(),
         }
         torch.save(state, self._save_path.with_suffix(".new"))
@@ -190,6 +193,7 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.naming.load_state_dict(state["naming"])
         self.placing.load_state_dict(state["placing"])
+        self.pointing.load_state_dict(state["pointing"])
         self.optimizer.load(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
         log = self.folder / "log.jsonl"

@@ -3,7 +3,7 @@
 Tokens and patches of a batch lie flat; attention alone is done in groups of sequences of like length, padded. The test
 beside this file holds it equal to transformers' model.
 
-Source: Qwen2-VL report (arXiv 2409.12191) section 2.1; normalisation constants are CLIP's.
+Source: Qwen2-VL report (arXiv 2409.12191) section 2.1.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model_executor.checkpoint import CLIP_MEAN, CLIP_STD
 from training.batch import COLOR_LABELS, SYMBOL_LABELS, UNTOLD, Batch
 from training.recipe import Shape
 
-PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 PATCH_PX = 14
 MAX_PLACE = 12
 """Rows, columns and slices that `Placing` tells apart; the last stands for all beyond."""
+PLACING_LAYERS = 2
+"""Layers of the language model after which `Placing` looks."""
+POINTING_LAYERS = 3
+"""Layers of the language model after which `Pointing` looks."""
+_POINTING_SIZE = 64
+_EDGE_BETA = 0.1
+"""Merged patches: below it the loss of an edge is quadratic."""
 GROUP_SAMPLES = 8
 """Sequences that are padded to one length for attention."""
 
@@ -174,7 +180,7 @@ class PatchEmbed(nn.Module):
         """Args: size: width."""
         super().__init__()
         self.proj = nn.Conv3d(3, size, (2, PATCH_PX, PATCH_PX), (2, PATCH_PX, PATCH_PX), bias=False)
-        mean, std = (torch.tensor(values).view(1, 3, 1) for values in (PIXEL_MEAN, PIXEL_STD))
+        mean, std = (torch.tensor(values).view(1, 3, 1) for values in (CLIP_MEAN, CLIP_STD))
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
 
@@ -316,30 +322,32 @@ class Language(nn.Module):
         chosen = torch.cat([part[axis] for axis, part in enumerate(torch.split(angles, self.section, dim=-1))], dim=-1)
         return torch.cat([chosen, chosen], dim=-1)
 
-    def forward(self, x: Tensor, positions: Tensor, where: Layout) -> tuple[Tensor, Tensor]:
-        """Rows [T, hidden size] at positions [3, T] to the last layer's result, normed, and the middle layer's."""
+    def forward(self, x: Tensor, positions: Tensor, where: Layout) -> tuple[Tensor, list[Tensor]]:
+        """Rows [T, hidden size] at positions [3, T] to the last layer's result, normed, and what each layer made."""
         angles = self.angles(positions)
         cos, sin = angles.cos(), angles.sin()
-        middle = x
-        for number, layer in enumerate(self.layers, start=1):
-            x = layer(x, cos, sin, where)
-            if number == len(self.layers) // 2:
-                middle = x
-        return self.norm(x), middle
+        made = [x]
+        for layer in self.layers:
+            made.append(layer(made[-1], cos, sin, where))
+        return self.norm(made[-1]), made
 
 
 class Naming(nn.Module):
-    """Names the colour and the symbol that each token of the vision tower shows; warms it up and is thrown away."""
+    """Names the colour and the symbol that each token of the vision tower shows, and tells how far the edges are.
+
+    Warms the tower up and is thrown away.
+    """
 
     def __init__(self, shape: Shape) -> None:
         """Args: shape: the model's."""
         super().__init__()
         self.color = nn.Linear(shape.hidden_size, 1 + len(COLOR_LABELS))
         self.symbol = nn.Linear(shape.hidden_size, 1 + len(SYMBOL_LABELS))
+        self.box = nn.Linear(shape.hidden_size, 4)
 
     def forward(self, batch: Batch, seen: Tensor) -> tuple[Tensor, float]:
         """Loss of naming `seen` [M, hidden size], and the share of things whose symbol is named rightly."""
-        colors, symbols = torch.from_numpy(batch.labels)
+        colors, symbols = torch.from_numpy(batch.labels.names)
         named = self.symbol(seen)
         losses = [
             F.cross_entropy(logits, labels, weight=_mostly_things(logits), ignore_index=UNTOLD)
@@ -347,29 +355,70 @@ class Naming(nn.Module):
             if (labels != UNTOLD).any()
         ]
         things = symbols > 0
-        right = (named.argmax(-1)[things] == symbols[things]).float().mean().item() if things.any() else 0.0
-        return torch.stack([*losses, seen.sum() * 0]).sum(), right
+        if not things.any():
+            return torch.stack([*losses, seen.sum() * 0]).sum(), 0.0
+        edges = torch.from_numpy(batch.labels.boxes)[:, things].T
+        losses.append(F.smooth_l1_loss(self.box(seen[things]), edges, beta=_EDGE_BETA))
+        right = (named.argmax(-1)[things] == symbols[things]).float().mean().item()
+        return torch.stack(losses).sum(), right
 
 
 class Placing(nn.Module):
-    """Tells slice, row and column of each token from the middle of the language model; thrown away afterwards.
+    """Tells slice, row and column of each token, and rows and columns of each medium from the token that ends it.
 
-    Nothing but M-RoPE says where a token lies: on an even background the vision tower, whose rotary positions are
-    relative, gives every token the same. A language model that has to find this out from answers alone takes long.
+    It looks at an early layer of the language model, and is thrown away afterwards. Nothing but M-RoPE says where a
+    token lies: on an even background the vision tower, whose rotary positions are relative, gives every token the
+    same. A language model that has to find this out from answers alone takes long.
     """
 
     def __init__(self, shape: Shape) -> None:
         """Args: shape: the model's."""
         super().__init__()
         self.axes = nn.ModuleList(nn.Linear(shape.hidden_size, MAX_PLACE) for _ in range(3))
+        self.sides = nn.ModuleList(nn.Linear(shape.hidden_size, MAX_PLACE + 1) for _ in range(2))
 
-    def forward(self, batch: Batch, middle: Tensor) -> tuple[Tensor, float]:
-        """Loss of placing `middle` [M, hidden size], and the share of tokens placed rightly in row and column."""
-        truth = torch.from_numpy(batch.places).clamp(max=MAX_PLACE - 1)
-        guesses = [axis(middle) for axis in self.axes]
-        losses = [F.cross_entropy(guess, place) for guess, place in zip(guesses, truth, strict=True)]
-        right = (guesses[1].argmax(-1) == truth[1]) & (guesses[2].argmax(-1) == truth[2])
+    def forward(self, batch: Batch, made: list[Tensor]) -> tuple[Tensor, float]:
+        """Loss of placing by what the layers `made` (`Model.answer`), and the share of tokens placed rightly."""
+        early = made[PLACING_LAYERS]
+        tokens = early.index_select(0, torch.from_numpy(batch.placeholders))
+        places = torch.from_numpy(batch.places).clamp(max=MAX_PLACE - 1)
+        guesses = [axis(tokens) for axis in self.axes]
+        losses = [F.cross_entropy(guess, place) for guess, place in zip(guesses, places, strict=True)]
+        ends = early.index_select(0, torch.from_numpy(batch.ends))
+        sizes = torch.from_numpy(batch.sizes).clamp(max=MAX_PLACE)
+        losses += [F.cross_entropy(side(ends), size) for side, size in zip(self.sides, sizes, strict=True)]
+        right = (guesses[1].argmax(-1) == places[1]) & (guesses[2].argmax(-1) == places[2])
         return torch.stack(losses).sum(), right.float().mean().item()
+
+
+class Pointing(nn.Module):
+    """Points, from a token that is about to tell of something, at the tokens that show it.
+
+    It looks at a middle layer of the language model, and is thrown away afterwards. To find what a question or the next
+    phrase is about is what all answers have in common, and what a model this small is slowest to learn.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        """Args: shape: the model's."""
+        super().__init__()
+        self.query = nn.Linear(shape.hidden_size, _POINTING_SIZE)
+        self.key = nn.Linear(shape.hidden_size, _POINTING_SIZE)
+
+    def forward(self, batch: Batch, made: list[Tensor]) -> tuple[Tensor, float]:
+        """Loss of pointing by what the layers `made` (`Model.answer`), and the share of pointers that hit.
+
+        The loss is minus the logarithm of the probability that falls on what is to be shown.
+        """
+        middle = F.rms_norm(made[POINTING_LAYERS], made[0].shape[-1:])
+        query = self.query(middle.index_select(0, torch.from_numpy(batch.pointing)))
+        keys = self.key(middle.index_select(0, torch.from_numpy(batch.placeholders)))
+        candidates, shown = torch.from_numpy(batch.candidates), torch.from_numpy(batch.pointed)
+        logits = torch.einsum("qd,qmd->qm", query, keys[candidates.clamp(min=0)]) * _POINTING_SIZE**-0.5
+        logits = logits.masked_fill(candidates < 0, -1e9)
+        chances = logits.log_softmax(-1)
+        loss = -chances.masked_fill(~shown, -1e9).logsumexp(-1).mean()
+        hits = shown.gather(1, chances.argmax(-1, keepdim=True)).float().mean()
+        return loss, hits.item()
 
 
 def _mostly_things(logits: Tensor) -> Tensor:
@@ -408,18 +457,18 @@ class Model(nn.Module):
         """Logits [A, vocabulary] of the answer tokens."""
         return self.answer(batch, self.visual(batch) if len(batch.placeholders) else None)[0]
 
-    def answer(self, batch: Batch, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+    def answer(self, batch: Batch, seen: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """Answer the questions, given what the vision tower made of the media.
 
         Returns:
-            Logits [A, vocabulary] of the answer tokens, and what half of the layers made of the placeholders
-            [M, hidden size].
+            Logits [A, vocabulary] of the answer tokens, and what entered the first layer and left each of them
+            [T, hidden size].
         """
         x = self.model.embed_tokens(torch.from_numpy(batch.token_ids))
         if seen is not None:
             x = x.index_copy(0, torch.from_numpy(batch.placeholders), seen)
         lengths = batch.sample_tokens
         order = np.array_split(np.arange(len(lengths)), max(1, len(lengths) // GROUP_SAMPLES))
-        x, middle = self.model(x, torch.from_numpy(batch.positions), layout(lengths, batch.branches, order))
+        x, made = self.model(x, torch.from_numpy(batch.positions), layout(lengths, batch.branches, order))
         logits: Tensor = self.lm_head(x.index_select(0, torch.from_numpy(batch.answer_index)))
-        return logits, middle.index_select(0, torch.from_numpy(batch.placeholders))
+        return logits, made

@@ -1,25 +1,26 @@
-"""Two pictures side by side in one prompt, and what is the same or different."""
+"""Two or three pictures in one prompt, and what is the same or different."""
 
 from random import Random
 
 from training.sample import Asked, Medium, SizeMix
-from training.scenes import caption, draw_size, scene_picture
+from training.scenes import caption, draw_size, scene_picture, targets
 from training.world import COLORS, SHAPES, Scene, draw_background, draw_scene, draw_thing, indefinite
 
-NUMBERS = ("first", "second")
+NUMBERS = ("first", "second", "third")
 
 
-def pair_sample(rng: Random, mix: SizeMix) -> tuple[tuple[Medium, Medium], list[Asked]]:
-    """Two pictures, either of one thing each (to compare) or of several (to count and search)."""
-    scenes = _twins(rng, mix) if rng.random() < 0.5 else _crowds(rng, mix)
-    asked = _compare(rng, scenes) if len(scenes[0].things) == len(scenes[1].things) == 1 else _search(rng, scenes)
-    which = rng.randrange(2)
-    asked.append(Asked("one of two", f"Describe the {NUMBERS[which]} picture.", caption(scenes[which])))
-    media = (scene_picture(rng, scenes[0]), scene_picture(rng, scenes[1]))
-    return media, asked
+def pair_sample(rng: Random, mix: SizeMix) -> tuple[tuple[Medium, ...], list[Asked]]:
+    """Two pictures of one thing each to compare, or two or three of several things to count and search."""
+    scenes = _twins(rng, mix) if rng.random() < 0.5 else _crowds(rng, mix, rng.choice((2, 2, 3)))
+    single = len(scenes) == 2 and all(len(scene.things) == 1 for scene in scenes)
+    asked = _compare(rng, scenes) if single else _search(rng, scenes)
+    which = rng.randrange(len(scenes))
+    told = targets(scenes[which], *scenes[which].things, medium=which)
+    asked.append(Asked("one of several", f"Describe the {NUMBERS[which]} picture.", caption(scenes[which]), told))
+    return tuple(scene_picture(rng, scene) for scene in scenes), asked
 
 
-def _twins(rng: Random, mix: SizeMix) -> tuple[Scene, Scene]:
+def _twins(rng: Random, mix: SizeMix) -> list[Scene]:
     """One thing each; shape and colour agree half of the time."""
     color, shape = rng.choice(list(COLORS)), rng.choice(SHAPES)
     other_color = color if rng.random() < 0.5 else rng.choice(list(COLORS))
@@ -29,17 +30,16 @@ def _twins(rng: Random, mix: SizeMix) -> tuple[Scene, Scene]:
         size = draw_size(rng, mix)
         thing = draw_thing(rng, size, rng.randrange(9), name, kind)
         scenes.append(Scene(size, *draw_background(rng, (name,)), (thing,)))
-    return scenes[0], scenes[1]
+    return scenes
 
 
-def _crowds(rng: Random, mix: SizeMix) -> tuple[Scene, Scene]:
-    counts = rng.choices((1, 2, 3, 4), k=2)
-    first, second = (draw_scene(rng, draw_size(rng, mix, num_things=count), count) for count in counts)
-    return first, second
+def _crowds(rng: Random, mix: SizeMix, number: int) -> list[Scene]:
+    counts = rng.choices((1, 2, 3, 4), k=number)
+    return [draw_scene(rng, draw_size(rng, mix, num_things=count), count) for count in counts]
 
 
-def _compare(rng: Random, scenes: tuple[Scene, Scene]) -> list[Asked]:
-    first, second = scenes[0].things[0], scenes[1].things[0]
+def _compare(rng: Random, scenes: list[Scene]) -> list[Asked]:
+    first, second = (scene.things[0] for scene in scenes)
     same_color = "yes" if first.color == second.color else "no"
     same_shape = "yes" if first.shape == second.shape else "no"
     color = rng.choice(("Do both pictures show the same color?", "Is the color the same?"))
@@ -47,16 +47,20 @@ def _compare(rng: Random, scenes: tuple[Scene, Scene]) -> list[Asked]:
     return [Asked("comparison", color, same_color), Asked("comparison", shape, same_shape)]
 
 
-def _search(rng: Random, scenes: tuple[Scene, Scene]) -> list[Asked]:
-    first, second = (len(scene.things) for scene in scenes)
-    more = "the first" if first > second else "the second" if second > first else "both the same"
-    asked = [Asked("comparison", "Which picture has more objects?", more)]
-    for which in rng.sample((0, 1), 2):
-        missing = {thing.name for thing in scenes[1 - which].things}
-        own = [thing.name for thing in scenes[which].things if thing.name not in missing]
+def _search(rng: Random, scenes: list[Scene]) -> list[Asked]:
+    counts = [len(scene.things) for scene in scenes]
+    most = [NUMBERS[index] for index, count in enumerate(counts) if count == max(counts)]
+    asked = []
+    if len(scenes) == 2:
+        more = f"the {most[0]}" if len(most) == 1 else "both the same"
+        asked = [Asked("comparison", "Which picture has more objects?", more)]
+    elif len(most) == 1:
+        asked = [Asked("comparison", "Which picture has the most objects?", f"the {most[0]}")]
+    for which in rng.sample(range(len(scenes)), len(scenes)):
+        elsewhere = {thing.name for index, scene in enumerate(scenes) if index != which for thing in scene.things}
+        own = [thing.name for thing in scenes[which].things if thing.name not in elsewhere]
         if own:
-            asked.append(
-                Asked("comparison", f"Which picture shows {indefinite(rng.choice(own))}?", f"the {NUMBERS[which]}")
-            )
+            question = f"Which picture shows {indefinite(rng.choice(own))}?"
+            asked.append(Asked("comparison", question, f"the {NUMBERS[which]}"))
             break
     return asked

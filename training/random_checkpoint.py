@@ -21,10 +21,9 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save_file
 
+from model_executor.checkpoint import CLIP_MEAN, CLIP_STD
 from training.qwen_tokenizer import NUM_ORDINARY_TOKENS, write_tokenizer
 
-IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
-IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 _CONTROL_SCALE = 0.05
 
 
@@ -276,8 +275,8 @@ def _preprocessor_config() -> dict[str, Any]:
         "patch_size": 14,
         "temporal_patch_size": 2,
         "merge_size": 2,
-        "image_mean": list(IMAGE_MEAN),
-        "image_std": list(IMAGE_STD),
+        "image_mean": list(CLIP_MEAN),
+        "image_std": list(CLIP_STD),
     }
 
 

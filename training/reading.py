@@ -5,7 +5,7 @@ from random import Random
 
 from model_executor.geometry import Size
 from training.drawing import draw_digit, draw_text, resize, through_jpeg
-from training.sample import Asked, Medium, Region, Split, picture
+from training.sample import Asked, Medium, Region, Split, Target, picture
 from training.world import COLORS, Rgb, jitter
 
 _READ = ("What does it say?", "Read the text.", "What is written here?", "What is printed in the picture?")
@@ -33,13 +33,13 @@ def draw_word(rng: Random, lengths: Sequence[float]) -> str:
 
 
 def draw_print(rng: Random, text: str) -> Medium:
-    """A picture of `text`: any font, 24 to 46 px at the model's size, dark on light or the reverse."""
+    """A picture of `text`: any font, 30 to 56 px at the model's size, dark on light or the reverse."""
     ink, paper = jitter(COLORS[rng.choice(_DARK)], rng), rng.choice(_PAPERS)
     if rng.random() < 0.6:
         ink = jitter((15, 15, 15), rng)
     if rng.random() < 0.15:
         ink, paper = paper, ink
-    height_px = rng.randint(24, 46)
+    height_px = rng.randint(30, 56)
     oversampling = rng.choice((1, 1, 2))
     pixels, boxes = draw_text(rng, text, height_px * oversampling, ink, paper)
     height, width = pixels.shape[0] // oversampling, pixels.shape[1] // oversampling
@@ -61,9 +61,14 @@ def print_sample(rng: Random, lengths: Sequence[float], *, words: float) -> tupl
     """
     if rng.random() < words:
         word = draw_word(rng, lengths)
-        return draw_print(rng, word), [Asked("word", rng.choice(_READ), word)]
+        return draw_print(rng, word), [Asked("word", rng.choice(_READ), word, _each(word))]
     number = draw_number(rng, lengths)
-    return draw_print(rng, number), [Asked("number", rng.choice(_READ + _NUMBER), number)]
+    return draw_print(rng, number), [Asked("number", rng.choice(_READ + _NUMBER), number, _each(number))]
+
+
+def _each(text: str) -> tuple[Target, ...]:
+    """Every character is a token of the answer and a region of the picture."""
+    return tuple((0, index) for index in range(len(text)))
 
 
 def handwriting_sample(rng: Random, split: Split) -> tuple[Medium, list[Asked]]:

@@ -15,6 +15,8 @@ from training.drawing import Pixels
 SizeMix = tuple[float, float, float, float]
 """Shares of small, medium, large and narrow pictures."""
 Split = Literal["training", "held-out"]
+Target = tuple[int, int]
+"""Index of a medium of the sample, and of one of its regions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,9 @@ class Exchange:
     messages: tuple[Message, ...]
     answer: str
     """May hold grounding tokens; the end token is added when it is encoded."""
+    targets: tuple[Target, ...] = ()
+    """What the answer is about, in its order: one thing for all of it, one for each phrase between commas, or one for
+    each token. Empty where nobody says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,8 @@ class Asked:
     task: str
     question: str
     answer: str
+    targets: tuple[Target, ...] = ()
+    """As `Exchange.targets`."""
 
 
 def picture(pixels: Pixels, regions: tuple[Region, ...] | None = None) -> Medium:
@@ -87,6 +94,6 @@ def converse(media: tuple[Medium, ...], asked: list[Asked], *, system: str | Non
 
     def exchange(item: Asked) -> Exchange:
         parts: tuple[str | MediaSlot, ...] = (*slots, item.question) if media_first else (item.question, *slots)
-        return Exchange(item.task, (*opening, Message("user", parts)), item.answer)
+        return Exchange(item.task, (*opening, Message("user", parts)), item.answer, item.targets)
 
     return Sample(media, tuple(exchange(item) for item in asked))

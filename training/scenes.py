@@ -5,7 +5,7 @@ from random import Random
 
 from model_executor.geometry import Size
 from training.drawing import Pixels, draw, resize, through_jpeg
-from training.sample import Asked, Medium, Region, SizeMix, picture
+from training.sample import Asked, Medium, Region, SizeMix, Target, picture
 from training.world import CELLS, COLORS, SHAPES, Scene, Thing, draw_scene, indefinite
 
 OUTSIDE = "I cannot tell. I only know simple shapes, printed text, digits and short clips."
@@ -114,38 +114,45 @@ def box(scene: Scene, thing: Thing) -> str:
     return f"{name}<|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>"
 
 
+def targets(scene: Scene, *things: Thing, medium: int = 0) -> tuple[Target, ...]:
+    """The regions of `things` in the scene's picture (`scene_picture`), which is the sample's medium of that number."""
+    return tuple((medium, scene.things.index(thing)) for thing in things)
+
+
 def _caption(rng: Random, scene: Scene) -> Asked:
-    return Asked("caption", rng.choice(_DESCRIBE), caption(scene))
+    return Asked("caption", rng.choice(_DESCRIBE), caption(scene), targets(scene, *scene.things))
 
 
 def _color(rng: Random, scene: Scene) -> Asked | None:
     thing = _any(rng, scene.unique("shape"))
     if thing is None or rng.random() < 0.3:
         thing = rng.choice(scene.things)
-        return Asked("color", rng.choice(_COLOR).format(f"object {at(thing.cell)}"), thing.color)
-    return Asked("color", rng.choice(_COLOR).format(thing.shape), thing.color)
+        return Asked("color", rng.choice(_COLOR).format(f"object {at(thing.cell)}"), thing.color, targets(scene, thing))
+    return Asked("color", rng.choice(_COLOR).format(thing.shape), thing.color, targets(scene, thing))
 
 
 def _shape(rng: Random, scene: Scene) -> Asked | None:
     thing = _any(rng, scene.unique("color"))
     if thing is None or rng.random() < 0.3:
         thing = rng.choice(scene.things)
-        return Asked("shape", f"What shape is the object {at(thing.cell)}?", thing.shape)
-    return Asked("shape", rng.choice(_SHAPE).format(thing.color), thing.shape)
+        return Asked("shape", f"What shape is the object {at(thing.cell)}?", thing.shape, targets(scene, thing))
+    return Asked("shape", rng.choice(_SHAPE).format(thing.color), thing.shape, targets(scene, thing))
 
 
 def _position(rng: Random, scene: Scene) -> Asked | None:
     thing = _any(rng, scene.unique("name"))
-    return (
-        None
-        if thing is None
-        else Asked("position", rng.choice(_WHERE).format(_shortest(rng, scene, thing)), CELLS[thing.cell])
-    )
+    if thing is None:
+        return None
+    question = rng.choice(_WHERE).format(_shortest(rng, scene, thing))
+    return Asked("position", question, CELLS[thing.cell], targets(scene, thing))
 
 
 def _size(rng: Random, scene: Scene) -> Asked | None:
     thing = _any(rng, scene.unique("name"))
-    return None if thing is None else Asked("size", rng.choice(_SIZE).format(_shortest(rng, scene, thing)), thing.size)
+    if thing is None:
+        return None
+    question = rng.choice(_SIZE).format(_shortest(rng, scene, thing))
+    return Asked("size", question, thing.size, targets(scene, thing))
 
 
 def _count(rng: Random, scene: Scene) -> Asked:
@@ -163,8 +170,9 @@ def _count(rng: Random, scene: Scene) -> Asked:
 
 def _at(rng: Random, scene: Scene) -> Asked:
     cell = rng.choice(scene.things).cell if rng.random() < 0.8 else rng.randrange(len(CELLS))
-    found = [phrase(thing) for thing in scene.things if thing.cell == cell]
-    return Asked("what is at", rng.choice(_AT).format(CELLS[cell]), found[0] if found else "nothing")
+    found = [thing for thing in scene.things if thing.cell == cell]
+    answer = phrase(found[0]) if found else "nothing"
+    return Asked("what is at", rng.choice(_AT).format(CELLS[cell]), answer, targets(scene, *found))
 
 
 def _exists(rng: Random, scene: Scene) -> Asked:
@@ -178,11 +186,10 @@ def _exists(rng: Random, scene: Scene) -> Asked:
 
 def _grounding(rng: Random, scene: Scene) -> Asked | None:
     thing = _any(rng, scene.unique("name"))
-    return (
-        None
-        if thing is None
-        else Asked("grounding", rng.choice(_LOCATE).format(_shortest(rng, scene, thing)), box(scene, thing))
-    )
+    if thing is None:
+        return None
+    question = rng.choice(_LOCATE).format(_shortest(rng, scene, thing))
+    return Asked("grounding", question, box(scene, thing), targets(scene, thing))
 
 
 def _background(rng: Random, scene: Scene) -> Asked:

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from model_executor.geometry import Grid
-from model_executor.tokens import Tokenizer
+from model_executor.tokens import ControlText, Tokenizer
 from server.chatml import render
 from training.batch import SYMBOL_LABELS, UNTOLD, Encoded, collate, encode, patch_positions, prepare, token_labels
 from training.data import draw_sample
 from training.model import Model
 from training.recipe import QUICK, UNDERSTAND
-from training.sample import Medium, Region, Sample
+from training.sample import Asked, Medium, Region, Sample, converse
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +108,61 @@ def test_the_tokenizer_spells_what_is_read(tokenizer: Tokenizer, tmp_path: Path)
 def test_a_token_is_named_after_what_covers_most_of_it() -> None:
     regions = (Region(2, 2, 26, 26, "red", "circle"), Region(60, 30, 83, 83, None, "7"))
     medium = Medium("image", (np.zeros((84, 84, 3), np.uint8),), regions)
-    colors, symbols = token_labels(medium, Grid(1, 6, 6)).reshape(2, 3, 3)
+    labels = token_labels(medium, Grid(1, 6, 6))
+    colors, symbols = labels.names.reshape(2, 3, 3)
     seven = 1 + SYMBOL_LABELS.index("7")
     assert symbols.tolist() == [[1, 0, 0], [0, 0, seven], [0, 0, seven]]
     assert colors.tolist() == [[1, 0, 0], [0, 0, UNTOLD], [0, 0, UNTOLD]]
+    boxes = labels.boxes.reshape(4, 3, 3) * 28  # left, top, right, bottom from the token's centre, in pixels
+    assert boxes[:, 0, 0].tolist() == pytest.approx([-12, -12, 12, 12], abs=1e-4)
+    assert boxes[:, 2, 2].tolist() == pytest.approx([60 - 70, 30 - 70, 83 - 70, 83 - 70], abs=1e-4)
+    assert not boxes[:, symbols == 0].any()
     silent = Medium("image", medium.frames)
-    assert (token_labels(silent, Grid(1, 6, 6)) == UNTOLD).all()
+    assert (token_labels(silent, Grid(1, 6, 6)).names == UNTOLD).all()
+
+
+def test_a_mediums_end_and_size_are_told(samples: list[Sample], tokenizer: Tokenizer) -> None:
+    end = tokenizer.special_id("<|vision_end|>")
+    encoded = [_encoded(sample, tokenizer) for sample in samples]
+    batch = collate(encoded)
+    assert len(batch.ends) == batch.sizes.shape[1] == sum(len(sample.media) for sample in samples)
+    assert (batch.token_ids[batch.ends] == end).all()
+    sides = sorted((grid.h // 2, grid.w // 2) for one in encoded for grid in one.grids)
+    assert sorted(map(tuple, batch.sizes.T.tolist())) == sides
+
+
+def test_pointers_stand_before_what_they_point_at(tokenizer: Tokenizer) -> None:
+    seen = set()
+    for seed in range(200):
+        sample = draw_sample(UNDERSTAND, f"pointers {seed}")
+        encoded = _encoded(sample, tokenizer)
+        batch = collate([encoded])
+        said = {
+            int(index): tokenizer.decode([token])
+            for _, at, ids in encoded.answers
+            for index, token in zip(at, ids, strict=True)
+        }
+        pointed = [index for index, _ in encoded.pointers]
+        assert len(pointed) == sum(len(exchange.targets) for exchange in sample.exchanges)
+        assert set(batch.pointing.tolist()) <= set(pointed)
+        assert batch.pointed.any(axis=1).all() and not (batch.pointed & (batch.candidates < 0)).any()
+        for exchange, (_, at, _) in zip(sample.exchanges, encoded.answers, strict=True):
+            mine = [index for index in pointed if at[0] <= index <= at[-1]]
+            if exchange.task in ("word", "number"):
+                assert "".join(said[index] for index in mine) == exchange.answer
+            elif exchange.task in ("caption", "one of several"):
+                assert [said[index].strip() for index in mine] == ["A", *["a"] * (len(mine) - 1)]
+            elif exchange.targets:
+                assert mine == [at[0]]
+            seen.add(exchange.task)
+    assert {"caption", "one of several", "word", "grounding", "color"} <= seen
+
+
+def test_a_pointer_meets_the_tokens_its_region_covers(tokenizer: Tokenizer) -> None:
+    regions = (Region(0, 0, 28, 28, "red", "circle"), Region(56, 28, 84, 84, "blue", "square"))
+    medium = Medium("image", (np.zeros((84, 84, 3), np.uint8),), regions)
+    exchange = converse((medium,), [Asked("shape", "?", "square", ((0, 1),))], system=None, media_first=True)
+    batch = collate([_encoded(exchange, tokenizer)])
+    assert batch.pointed.reshape(3, 3).tolist() == [[False] * 3, [False, False, True], [False, False, True]]
+    assert batch.candidates.tolist() == [list(range(9))]
+    assert batch.token_ids[batch.pointing].tolist() == tokenizer.encode([ControlText("\n")], []).token_ids

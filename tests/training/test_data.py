@@ -12,6 +12,7 @@ from training.data import draw_sample
 from training.drawing import draw, draw_digit
 from training.pairs import pair_sample
 from training.recipe import FULL, UNDERSTAND
+from training.sample import Medium, picture
 from training.scenes import QUESTIONS, ask, box, caption
 from training.world import CELLS, COLORS, SHAPES, Scene, draw_scene
 
@@ -142,9 +143,41 @@ def test_blinks_are_counted() -> None:
         assert asked[0].answer == str(starts)
 
 
-def test_pairs_have_two_pictures() -> None:
-    media, asked = pair_sample(Random(3), (1, 0, 0, 0))
-    assert len(media) == 2 and asked
+def test_comparisons_are_true_of_two_or_three_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Scene] = []
+
+    def instead(rng: Random, scene: Scene) -> Medium:
+        drawn.append(scene)
+        return picture(np.zeros((1, 1, 3), np.uint8))
+
+    monkeypatch.setattr("training.pairs.scene_picture", instead)
+    seen = set()
+    for seed in range(80):
+        drawn.clear()
+        media, asked = pair_sample(Random(seed), (1, 0, 0, 0))
+        assert len(media) == len(drawn) in (2, 3)
+        for item in asked:
+            seen.add((len(media), re.sub(r" an? [a-z]+ [a-z]+\?", "", item.question)))
+            _check_comparison(drawn, item.question, item.answer)
+    assert len(seen) >= 12
+
+
+def _check_comparison(scenes: list[Scene], question: str, answer: str) -> None:
+    ordinals = ("first", "second", "third")
+    words = set(re.findall(r"[a-z]+", question))
+    counts = [len(scene.things) for scene in scenes]
+    if "Describe" in question:
+        assert answer == caption(scenes[next(i for i, name in enumerate(ordinals) if name in words)])
+    elif "same" in words:
+        first, second = (scene.things[0] for scene in scenes)
+        attribute = "color" if "color" in words else "shape"
+        assert (answer == "yes") == (getattr(first, attribute) == getattr(second, attribute))
+    elif "more" in words or "most" in words:
+        most = [name for name, count in zip(ordinals, counts, strict=False) if count == max(counts)]
+        assert answer == (f"the {most[0]}" if len(most) == 1 else "both the same")
+    else:
+        shows = [any(set(thing.name.split()) <= words for thing in scene.things) for scene in scenes]
+        assert [f"the {name}" for name, shown in zip(ordinals, shows, strict=False) if shown] == [answer]
 
 
 def test_held_out_scans_are_not_trained_on() -> None:

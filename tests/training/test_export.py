@@ -7,7 +7,7 @@ from shutil import copy
 import pytest
 import torch
 
-from model_executor.checkpoint import read_checkpoint
+from model_executor.checkpoint import CLIP_MEAN, CLIP_STD, read_checkpoint
 from model_executor.tokens import ControlText, Tokenizer
 from server.chatml import render
 from training.batch import collate, encode
@@ -16,7 +16,6 @@ from training.data import draw_sample
 from training.export import HASHES, write_hashes
 from training.files import CHAT_TEMPLATE, write_checkpoint
 from training.loop import Run
-from training.model import PIXEL_MEAN, PIXEL_STD
 from training.recipe import QUICK, UNDERSTAND
 from training.sample import Sample
 
@@ -61,7 +60,7 @@ def test_transformers_gives_the_same_logits(exported: tuple[Run, Path]) -> None:
 
 
 def _normalised(rows: torch.Tensor) -> torch.Tensor:
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
     frames = rows.float().view(len(rows), 3, -1, 196) / 255
     return ((frames.expand(-1, -1, 2, -1) - mean) / std).flatten(1)
 
