@@ -9,11 +9,8 @@ import openai
 import pytest
 
 from model_executor.checkpoint import BUNDLED_MODEL
-from tests.bench.accuracy import ask_oracle
-from tests.oracle import Oracle
 from tests.pictures import asked, data_url, made_clip, photo, picture_part, text_part
 from tests.serving import RunningServer
-from training.__main__ import BUNDLE
 from training.evaluate import KIND_OF_TASK, ask_server, cases, is_right
 from training.recipe import FULL
 
@@ -60,12 +57,6 @@ def bundled() -> Iterator[openai.OpenAI]:
         yield client
 
 
-@pytest.fixture(scope="module")
-def oracle() -> Oracle:
-    """The bundled weights in transformers."""
-    return Oracle(BUNDLE)
-
-
 def ask(client: openai.OpenAI, *parts: dict[str, Any]) -> str:
     answer = client.chat.completions.create(
         model=BUNDLED_MODEL, messages=asked(*parts), temperature=0, max_tokens=60
@@ -94,10 +85,9 @@ def test_answers_about_a_clip(bundled: openai.OpenAI) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", KIND_OF_TASK)
-def test_answers_held_out_questions(bundled: openai.OpenAI, oracle: Oracle, task: str) -> None:
+def test_answers_held_out_questions(bundled: openai.OpenAI, task: str) -> None:
     asked_cases = list(cases(FULL.stages[-1], task, CASES))
     replies = asyncio.run(ask_server(str(bundled.base_url), BUNDLED_MODEL, asked_cases))
     assert all(reply.finish_reason == "stop" for reply in replies)
     right = sum(is_right(case.exchange, reply.text) for case, reply in zip(asked_cases, replies, strict=True))
     assert right >= LEAST[task] * CASES
-    assert [ask_oracle(oracle, case) for case in asked_cases[:3]] == [reply.text for reply in replies[:3]]
