@@ -23,12 +23,12 @@ NUM_TOKENS = 24
 NAMES = ("text", "photo of a megapixel", "clip, picture, second turn")
 DTYPES: dict[Scheme, Literal["float32", "bfloat16"]] = {"w8a8": "float32", "awq": "bfloat16", "gptq": "bfloat16"}
 """What each is computed in; vLLM has no float32 for the last two."""
-LARGEST_MEDIAN = 0.2
+LARGEST_MEDIAN = 0.4
 """Of the differences between log-probabilities, in nats.
 
 Not zero: bfloat16 has 8 bits, and where the last bit of a float32 number moves an activation over a rounding border of
 W8A8, that one is another by a 127th of the largest. The random weights carry either on undamped."""
-LARGEST_REGRET = 0.5
+LARGEST_REGRET = 0.6
 """By how much another token than the chosen one may be likelier to the oracle, in nine positions of ten, in nats."""
 
 
