@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from model_executor import spare
+from model_executor import host_process, spare
 from model_executor.client import EngineClient
 from model_executor.engine import EngineState
 from tests.model_executor.test_client import ask, running, until
@@ -70,7 +70,7 @@ async def test_is_not_there_before_the_first_host_serves(monkeypatch: pytest.Mon
         await until(lambda: client.process_id is not None)
         await asyncio.sleep(0.3)
         assert hosts(os.getpid()) == {client.process_id}
-        monkeypatch.setattr("model_executor.host_process.STOP_TIMEOUT_S", 0.2)
+        monkeypatch.setattr(host_process, "STOP_TIMEOUT_S", 0.2)
 
 
 async def test_is_not_made_where_it_is_not_wanted() -> None:
