@@ -172,7 +172,7 @@ class Chat:
             media,
             self._model.tokenizer,
             template=self._model.chat_template,
-            add_generation_prompt=opens_turn(request),
+            add_generation_prompt=request.opens_turn,
             continue_final_message=request.continue_final_message,
             add_vision_id=request.add_vision_id,
             max_model_len=self._model.engine.max_model_len,
@@ -203,9 +203,3 @@ class Chat:
         for medium in media:
             self._metrics.media_tokens.labels(medium.modality).inc(medium.grid.num_tokens)
         return media
-
-
-def opens_turn(request: ChatCompletionRequest) -> bool:
-    """Whether the prompt ends with the opening of the assistant's turn."""
-    wish = request.add_generation_prompt
-    return not request.continue_final_message if wish is None else wish

@@ -25,8 +25,10 @@ DEFAULT_SYSTEM = "You are a helpful assistant."
 Role = Literal["system", "user", "assistant"]
 
 _LABEL: dict[Modality, str] = {"image": "Picture", "video": "Video"}
-_PLACEHOLDER: dict[str, Modality] = {"<|image_pad|>": "image", "<|video_pad|>": "video"}
-_PLACEHOLDER_PATTERN = re.compile("(" + "|".join(map(re.escape, _PLACEHOLDER)) + ")")
+PLACEHOLDERS: dict[Modality, str] = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
+"""The token that stands for each token of a medium."""
+_MODALITY = {name: modality for modality, name in PLACEHOLDERS.items()}
+_PLACEHOLDER_PATTERN = re.compile("(" + "|".join(map(re.escape, _MODALITY)) + ")")
 
 
 class TemplateFaultError(Exception):
@@ -145,8 +147,8 @@ def _split(text: str, pattern: re.Pattern[str], texts: list[str], slots: list[Me
 def _control(text: str) -> Iterator[Segment]:
     """Control text with the template's media placeholders taken out as slots (numbered by the caller)."""
     for piece in _PLACEHOLDER_PATTERN.split(text):
-        if piece in _PLACEHOLDER:
-            yield MediaSlot(-1, _PLACEHOLDER[piece])
+        if piece in _MODALITY:
+            yield MediaSlot(-1, _MODALITY[piece])
         elif piece:
             yield ControlText(piece)
 

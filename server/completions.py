@@ -18,6 +18,7 @@ from model_executor.engine import Delta, Prompt
 from model_executor.tokens import Tokenizer
 from server.answer import Answer
 from server.chat import ServedModel
+from server.chatml import PLACEHOLDERS
 from server.errors import BadRequestError
 from server.metrics import Metrics
 from server.protocol import chat_response
@@ -148,7 +149,7 @@ class Completions:
                 raise BadRequestError(f"'{param}' is empty.", param=param, code="invalid_value")
             return ids
         require_known(source, tokenizer, param=param)
-        for name in ("<|image_pad|>", "<|video_pad|>"):
+        for name in PLACEHOLDERS.values():
             if tokenizer.special_id(name) in source:
                 raise BadRequestError(
                     f"'{param}' has the placeholder {name}, and media come with chat requests only.",

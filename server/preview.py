@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from model_executor.tokens import ClientText, ControlText, MediaSlot, Segment
-from server.chat import ServedModel, opens_turn
+from server.chat import ServedModel
+from server.chatml import PLACEHOLDERS
 from server.context import refuse_hopeless
 from server.conversation import Conversation, read_conversation
 from server.media.part import MediaPart, PreparedMedia
-from server.prompt import PLACEHOLDERS, prompt_segments
+from server.prompt import prompt_segments
 from server.protocol.chat_request import ChatCompletionRequest
 from server.protocol.preview import ChatPreview, PreviewPart, TokenCounts
 from server.report import media_report
@@ -46,7 +47,7 @@ def _preview(
     segments = prompt_segments(
         conversation.turns,
         template=model.chat_template,
-        add_generation_prompt=opens_turn(request),
+        add_generation_prompt=request.opens_turn,
         continue_final_message=request.continue_final_message,
         add_vision_id=request.add_vision_id,
     )

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
-from model_executor.engine import MediaItem, Modality, Prompt
+from model_executor.engine import MediaItem, Prompt
 from model_executor.tokens import Encoded, Segment, Tokenizer
-from server.chatml import Message, TemplateFaultError, render
+from server.chatml import PLACEHOLDERS, Message, TemplateFaultError, render
 from server.context import refuse_hopeless
 from server.errors import BadRequestError
 from server.media.part import PreparedMedia
 
-PLACEHOLDERS: dict[Modality, str] = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
 """Names of the special tokens that stand for media."""
 
 

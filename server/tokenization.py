@@ -59,13 +59,12 @@ def request_ids(request: TokenizeRequest, model: ServedModel) -> list[int]:
         raise BadRequestError(
             f"'{param}' is a medium; only text is tokenized here.", param=param, code="unsupported_value"
         )
-    opens_turn = request.add_generation_prompt
     return build_prompt(
         conversation.turns,
         [],
         model.tokenizer,
         template=model.chat_template,
-        add_generation_prompt=not request.continue_final_message if opens_turn is None else opens_turn,
+        add_generation_prompt=request.opens_turn,
         continue_final_message=request.continue_final_message,
         add_vision_id=False,
         max_model_len=max_model_len,

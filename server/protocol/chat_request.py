@@ -5,12 +5,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from server.protocol.content import AnyMessage
+from server.protocol.rendering import Rendering
 from server.protocol.response_format import ResponseFormat, StructuredOutputs
 from server.protocol.sampling import SamplingRequest
 from server.protocol.wire import Unsupported, conflict
 
 
-class ChatCompletionRequest(SamplingRequest):
+class ChatCompletionRequest(SamplingRequest, Rendering):
     """A conversation to answer, and how."""
 
     model: Annotated[str, Field(min_length=1)]
@@ -27,10 +28,6 @@ class ChatCompletionRequest(SamplingRequest):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     """Also report this many of the most likely tokens; only with `logprobs`."""
 
-    add_generation_prompt: bool | None = None
-    """End the prompt with the opening of the assistant's turn; on unless `continue_final_message`."""
-    continue_final_message: bool = False
-    """Continue the last message, which is the assistant's, instead of answering it."""
     add_vision_id: bool = False
     """Number the media in the prompt: `Picture 1: `, `Video 1: `."""
     include: list[Literal["media"]] = []
@@ -90,9 +87,5 @@ class ChatCompletionRequest(SamplingRequest):
             for name in ("ignore_eos", "min_tokens", "stop_token_ids", "include_stop_str_in_output"):
                 if getattr(self, name):
                     raise conflict(name, "does not go with a form of the answer that is enforced")
-        if self.continue_final_message:
-            if self.add_generation_prompt:
-                raise conflict("continue_final_message", "does not go with 'add_generation_prompt'")
-            if self.messages[-1].role != "assistant":
-                raise conflict("continue_final_message", "needs a last message of the role 'assistant'")
+        self._require_one_end(self.messages)
         return self

@@ -6,11 +6,12 @@ from pydantic import Field, model_validator
 
 from server.protocol.chat_response import Outgoing
 from server.protocol.content import AnyMessage
+from server.protocol.rendering import Rendering
 from server.protocol.wire import Unsupported, WireModel, conflict
 
 
-class TokenizeRequest(WireModel):
-    """A text, or a conversation of text, to turn into token ids."""
+class TokenizeRequest(Rendering):
+    """A text, or a conversation of text, to turn into token ids; how a prompt ends is told with `messages` only."""
 
     model: Annotated[str, Field(min_length=1)]
     """Name of the served model."""
@@ -20,10 +21,6 @@ class TokenizeRequest(WireModel):
     """A conversation, rendered as for an answer; instead of `prompt`."""
     add_special_tokens: bool | None = None
     """Add what the tokenizer puts around every text; Qwen's puts nothing there, so both values give the same ids."""
-    add_generation_prompt: bool | None = None
-    """End with the opening of the assistant's turn; on unless `continue_final_message`. Only with `messages`."""
-    continue_final_message: bool = False
-    """Leave the last turn, which is the assistant's, open. Only with `messages`."""
 
     chat_template: Unsupported = None
     chat_template_kwargs: Unsupported = None
@@ -41,11 +38,7 @@ class TokenizeRequest(WireModel):
             return self
         if self.prompt is not None:
             raise conflict("prompt", "does not go with 'messages'")
-        if self.continue_final_message:
-            if self.add_generation_prompt:
-                raise conflict("continue_final_message", "does not go with 'add_generation_prompt'")
-            if self.messages[-1].role != "assistant":
-                raise conflict("continue_final_message", "needs a last message of the role 'assistant'")
+        self._require_one_end(self.messages)
         return self
 
 

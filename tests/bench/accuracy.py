@@ -7,7 +7,6 @@ Run a server, then `python -m tests.bench.accuracy --url http://127.0.0.1:8000/v
 import argparse
 import asyncio
 import base64
-from pathlib import Path
 
 from PIL import Image
 
@@ -71,7 +70,7 @@ def main() -> None:
     total = len(KIND_OF_TASK) * arguments.cases
     print(f"the same answer to {same} of {total} questions")
     values = {"cases": arguments.cases, "accuracy": shares, "same": same / total}
-    record(Path(RUNS / "tiny"), {"transformers": values})
+    record(RUNS / "tiny", {"transformers": values})
 
 
 if __name__ == "__main__":
