@@ -14,8 +14,6 @@ from pydantic_core import ErrorDetails
 from server.errors import BadRequestError, ClientError, NotFoundError
 
 _TAG = re.compile(r"<\w+>")
-_PARTS = "text, image_url, image, video_url, video, file"
-_ROLES = "system, developer, user, assistant"
 
 
 def refusal(error: ValidationError, *, prefix: str = "") -> ClientError:
@@ -29,7 +27,7 @@ def refusal(error: ValidationError, *, prefix: str = "") -> ClientError:
     location: list[int | str] = [*([prefix] if prefix else []), *detail["loc"]]
     kind = detail["type"]
     if kind in ("unknown_type", "unknown_role"):
-        return _unknown_member(kind.removeprefix("unknown_"), location, detail["input"])
+        return _unknown_member(kind.removeprefix("unknown_"), location, detail["input"], detail["msg"])
     context = detail.get("ctx", {})
     if "param" in context:
         location.append(context["param"])
@@ -54,9 +52,8 @@ def field_name(location: Sequence[int | str]) -> str:
     return name[:200]
 
 
-def _unknown_member(field: str, location: list[int | str], value: Any) -> BadRequestError:
-    """A content part or message of a kind that is not served (or not an object at all)."""
-    known = _PARTS if field == "type" else _ROLES
+def _unknown_member(field: str, location: list[int | str], value: Any, takes: str) -> BadRequestError:
+    """A content part, message or item of a kind that is not served (or not an object at all)."""
     param = field_name(location)
     if not isinstance(value, dict):
         return BadRequestError(f"'{param}' must be an object.", param=param, code="invalid_type")
@@ -65,7 +62,7 @@ def _unknown_member(field: str, location: list[int | str], value: Any) -> BadReq
         return BadRequestError(f"'{param}' is missing.", param=param, code="missing_required_parameter")
     given = repr(value[field])[:60]
     return BadRequestError(
-        f"'{param}' is {given}, which this server does not support; it takes {known}.",
+        f"'{param}' is {given}, which this server does not support; it {takes}.",
         param=param,
         code="unsupported_value",
     )

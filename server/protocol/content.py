@@ -120,6 +120,8 @@ class Context(TypedDict):
 
 
 def _find_file(value: Any, info: ValidationInfo) -> StoredFile:
+    if isinstance(value, StoredFile):
+        return value  # found before, in another form of request
     if not isinstance(value, str):
         raise PydanticCustomError("string_type", "should be a valid string")
     context: Context | None = info.context
@@ -129,6 +131,10 @@ def _find_file(value: Any, info: ValidationInfo) -> StoredFile:
     return found
 
 
+FileId = Annotated[StoredFile, PlainValidator(_find_file, json_schema_input_type=str)]
+"""The id of an uploaded file, which is looked up while the request is read."""
+
+
 class FileSource(VideoLimits):
     """A picture or a clip, as an uploaded file or in the request itself."""
 
@@ -136,7 +142,7 @@ class FileSource(VideoLimits):
         json_schema_extra={"anyOf": [{"required": ["file_id"]}, {"required": ["file_data"]}]},
     )
 
-    file_id: Annotated[StoredFile, PlainValidator(_find_file, json_schema_input_type=str)] | None = None
+    file_id: FileId | None = None
     """Id of an uploaded file."""
     file_data: Annotated[str, Field(pattern="^[dD][aA][tT][aA]:")] | None = None
     """`data:` URL of the content."""
@@ -159,15 +165,22 @@ class FilePart(VideoLimits):
     file: FileSource
 
 
-def _tag(field: str) -> Discriminator:
-    """Tell the members of a union apart by `field`; the tags are written so that no client's key can equal them."""
+def told_by(field: str, known: str, *, default: str | None = None) -> Discriminator:
+    """Tell the members of a union apart by a field; the tags are written so that no client's key can equal them.
+
+    Args:
+        field: its name.
+        known: its values, for refusals.
+        default: what counts where an object has a role and lacks the field; None: it must be there.
+    """
 
     def read(value: Any) -> str | None:
-        if isinstance(value, dict):
-            return f"<{value.get(field)}>"
-        return f"<{getattr(value, field, None)}>"
+        if not isinstance(value, dict):
+            return f"<{getattr(value, field, None)}>"
+        told = value.get(field)
+        return f"<{default if told is None and 'role' in value else told}>"
 
-    return Discriminator(read, custom_error_type=f"unknown_{field}", custom_error_message=f"has no known {field}")
+    return Discriminator(read, custom_error_type=f"unknown_{field}", custom_error_message=f"takes {known}")
 
 
 AnyPart = Annotated[
@@ -177,16 +190,20 @@ AnyPart = Annotated[
     | Annotated[VideoUrlPart, Tag("<video_url>")]
     | Annotated[VideoPart, Tag("<video>")]
     | Annotated[FilePart, Tag("<file>")],
-    _tag("type"),
+    told_by("type", "text, image_url, image, video_url, video, file"),
 ]
-_TEXT_OR_PARTS = Discriminator(lambda value: "<parts>" if isinstance(value, list) else "<string>")
+TEXT_OR_PARTS = Discriminator(lambda value: "<parts>" if isinstance(value, list) else "<string>")
 Content = Annotated[
-    Annotated[str, Tag("<string>")] | Annotated[list[AnyPart], Field(min_length=1), Tag("<parts>")], _TEXT_OR_PARTS
+    Annotated[str, Tag("<string>")] | Annotated[list[AnyPart], Field(min_length=1), Tag("<parts>")], TEXT_OR_PARTS
 ]
 TextContent = Annotated[
     Annotated[str, Tag("<string>")]
-    | Annotated[list[Annotated[Annotated[TextPart, Tag("<text>")], _tag("type")]], Field(min_length=1), Tag("<parts>")],
-    _TEXT_OR_PARTS,
+    | Annotated[
+        list[Annotated[Annotated[TextPart, Tag("<text>")], told_by("type", "text")]],
+        Field(min_length=1),
+        Tag("<parts>"),
+    ],
+    TEXT_OR_PARTS,
 ]
 
 
@@ -224,5 +241,5 @@ AnyMessage = Annotated[
     | Annotated[SystemMessage, Tag("<developer>")]
     | Annotated[UserMessage, Tag("<user>")]
     | Annotated[AssistantMessage, Tag("<assistant>")],
-    _tag("role"),
+    told_by("role", "system, developer, user, assistant"),
 ]
