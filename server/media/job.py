@@ -5,8 +5,6 @@ Plain values only, and nothing that decodes is imported here: both sides read it
 
 import msgspec
 
-READY = b"ready\n"
-"""First line of a worker's output."""
 PATCH_BYTES_PER_PIXEL = 3
 """Bytes of patches per pixel and frame: RGB, uint8."""
 
@@ -53,6 +51,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     budget: ImageBudget | ClipBudget
     timeout_s: float
     """After this time and a little more the worker ends itself, in case nobody is left to kill it."""
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The worker listens; its first line."""
+
+    open_network: str | None = None
+    """Why the kernel leaves it the network and other programs; None where it has neither."""
 
 
 class FramesDone(msgspec.Struct, frozen=True, tag="frames_done"):

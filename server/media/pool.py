@@ -23,6 +23,8 @@ LARGE_JOB_S = 1.0
 """Estimated cost from which on a job is kept off the worker for small ones."""
 MAX_JOBS_PER_WORKER = 500
 """A worker is replaced after so many, before its memory is in pieces."""
+MAX_KEPT_BYTES = 512 << 20
+"""A worker that has more than this after a job gives it back by being replaced; a new one has 30 MB."""
 
 _REST_S = 0.5
 
@@ -80,6 +82,12 @@ class MediaPool:
             if isinstance(each, BaseException):
                 await self.close()
                 raise each
+        if reasons := {worker.open_network for worker in self._workers if worker.open_network is not None}:
+            _log.warning(
+                "media workers, which decode what clients send, keep the network and other programs in reach, as the "
+                "kernel does not take them away: %s",
+                "; ".join(reasons),
+            )
         for number, worker in enumerate(list(self._workers)):
             takes_large = number > 0 or self._settings.num_workers == 1
             self._slots.append(asyncio.create_task(self._serve(worker, takes_large=takes_large)))
@@ -178,7 +186,7 @@ class MediaPool:
                 _fail(ticket, InternalError())
             finally:
                 self.num_running -= 1
-            if worker is not None and (not keep or worker.num_jobs >= MAX_JOBS_PER_WORKER):
+            if worker is not None and not (keep and _is_fresh(worker)):
                 await self._end_worker(worker)
                 self.num_restarts += not keep
                 worker = await self._replacement()
@@ -229,6 +237,10 @@ class MediaPool:
         if not ticket.outcome.done():
             ticket.outcome.set_result(work.result())
         return True
+
+
+def _is_fresh(worker: WorkerProcess) -> bool:
+    return worker.num_jobs < MAX_JOBS_PER_WORKER and worker.kept_bytes <= MAX_KEPT_BYTES
 
 
 def _result(outcome: Outcome, param: str) -> Prepared:

@@ -9,13 +9,15 @@ import sys
 
 import msgspec
 
-from server.media.job import READY, FramesDone, Job, Outcome
+from server.media.job import FramesDone, Job, Outcome, Ready
 from server.media.progress import FrameCount
 from server.settings import MediaSettings
 
 _START_TIMEOUT_S = 60
 _MAX_LINE_BYTES = 1 << 20
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_READY: msgspec.json.Decoder[Ready] = msgspec.json.Decoder(Ready)
 _ANSWER: msgspec.json.Decoder[FramesDone | Outcome] = msgspec.json.Decoder(FramesDone | Outcome)
 
 
@@ -33,6 +35,8 @@ class WorkerProcess:
         """The operating system's number for it."""
         self.num_jobs = 0
         """Jobs it was given."""
+        self.open_network: str | None = None
+        """As `Ready.open_network`."""
 
     @classmethod
     async def start(cls, settings: MediaSettings) -> "WorkerProcess":
@@ -58,10 +62,8 @@ class WorkerProcess:
         worker = cls(process)
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
-                line = await worker._read_line()
-            if line != READY:
-                raise RuntimeError("a media worker said something unexpected at its start")
-        except (TimeoutError, WorkerLostError) as error:
+                worker.open_network = _READY.decode(await worker._read_line()).open_network
+        except (TimeoutError, WorkerLostError, msgspec.DecodeError) as error:
             await worker.kill()
             raise RuntimeError("a media worker did not start") from error
         except BaseException:
@@ -73,6 +75,16 @@ class WorkerProcess:
     def has_ended(self) -> bool:
         """Whether the process ended by itself."""
         return self._process.returncode is not None
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of its own that it has at the moment; 0 where it has ended."""
+        try:
+            with open(f"/proc/{self.pid}/statm", "rb") as file:
+                _, resident, shared = map(int, file.read().split()[:3])
+        except (FileNotFoundError, ProcessLookupError):
+            return 0
+        return (resident - shared) * _PAGE_BYTES
 
     async def run(self, job: Job, frames: FrameCount) -> Outcome:
         """Do one job.

@@ -1,7 +1,8 @@
 """The process that decodes: `python -m server.media.worker MAX_BYTES`. Reads one job a line, answers one line each.
 
 It handles hostile bytes, so it is started with a clean interpreter and an almost empty environment, may take only so
-much address space, opens no connection, and may be killed at any moment. It imports neither torch nor vllm nor
+much address space, has neither network nor other programs (`server/media/confinement.py`), and may be killed at any
+moment. It imports neither torch nor vllm nor
 fastapi. Twin that must agree: `server/media/process.py`.
 """
 
@@ -22,8 +23,8 @@ import numpy as np
 from model_executor.geometry import TEMPORAL_PATCH_FRAMES, Grid, Size, image_grid
 from server.errors import ClientError
 from server.media import images, stills, video
+from server.media.confinement import ConfinementError, confine
 from server.media.job import (
-    READY,
     ClipBudget,
     Failed,
     FramesDone,
@@ -32,6 +33,7 @@ from server.media.job import (
     NoSpace,
     Outcome,
     Prepared,
+    Ready,
     Refused,
 )
 from server.media.patches import Pixels, Rows, row_bytes, write_clip_frame, write_picture
@@ -95,11 +97,9 @@ def main(max_bytes: int) -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
-    answers.write(READY)
-    answers.flush()
     next_report_s = 0.0
 
-    def answer(message: Outcome | FramesDone) -> None:
+    def answer(message: Ready | Outcome | FramesDone) -> None:
         answers.write(msgspec.json.encode(message) + b"\n")
         answers.flush()
 
@@ -109,6 +109,7 @@ def main(max_bytes: int) -> None:
             next_report_s = now_s + _REPORT_INTERVAL_S
             answer(FramesDone(num_done, num_total))
 
+    answer(Ready(_open_network()))
     for line in sys.stdin.buffer:
         job = msgspec.json.decode(line, type=Job)
         # Ends this process should the server be gone when the deadline passes.
@@ -116,6 +117,15 @@ def main(max_bytes: int) -> None:
         outcome = run(job, report)
         signal.setitimer(signal.ITIMER_REAL, 0)
         answer(outcome)
+
+
+def _open_network() -> str | None:
+    """Have the kernel take network and other programs away; why it does not."""
+    try:
+        confine()
+    except ConfinementError as error:
+        return str(error)
+    return None
 
 
 def _prepare_picture(file: BinaryIO, budget: ImageBudget, output: str) -> Prepared:

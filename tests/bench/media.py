@@ -34,7 +34,7 @@ from sklearn.datasets import load_sample_images
 from model_executor.geometry import MAX_VIDEO_TOKENS, TOKEN_PX, Size, image_grid
 from server.media.demux import DECODER_THREADS
 from server.media.images import Picture, picture_size
-from server.media.job import READY, ClipBudget, FramesDone, ImageBudget, Job, Outcome, Prepared
+from server.media.job import ClipBudget, FramesDone, ImageBudget, Job, Outcome, Prepared, Ready
 from server.media.patches import row_bytes, write_picture
 from server.settings import MediaSettings
 from tests.pictures import asked, encoded, text_part
@@ -90,7 +90,7 @@ def prepared_by_worker(clip: Path, budget: ClipBudget) -> tuple[Usage, Prepared]
     assert worker.stdin is not None and worker.stdout is not None
     with tempfile.NamedTemporaryFile(dir="/dev/shm") as output, worker.stdin, worker.stdout:
         try:
-            assert worker.stdout.readline() == READY
+            assert msgspec.json.decode(worker.stdout.readline(), type=Ready).open_network is None
             before_s = _cpu_s(worker.pid)
             started = time.monotonic()
             job = Job(

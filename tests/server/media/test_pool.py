@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from server.errors import ApiError, BadRequestError, DeadlineError, RateLimitError, UnavailableError
+from server.media import pool
 from server.media.job import ImageBudget, Job, Prepared
 from server.media.pool import LARGE_JOB_S, MediaPool
 from server.settings import MediaSettings
@@ -75,13 +76,13 @@ def is_alive(pid: int) -> bool:
 
 @asynccontextmanager
 async def bench(folder: Path, **settings: float) -> AsyncIterator[Bench]:
-    pool = MediaPool(MediaSettings.model_validate({"num_workers": 1, **settings}))
-    await pool.start()
+    workers = MediaPool(MediaSettings.model_validate({"num_workers": 1, **settings}))
+    await workers.start()
     try:
-        yield Bench(pool, folder)
+        yield Bench(workers, folder)
     finally:
-        last = pids(pool)
-        await pool.close()
+        last = pids(workers)
+        await workers.close()
         assert not any(map(is_alive, last))
 
 
@@ -243,6 +244,32 @@ async def test_workers_get_no_secrets(tmp_path: Path, monkeypatch: pytest.Monkey
         environment = Path(f"/proc/{pids(work.pool)[0]}/environ").read_bytes()
     names = {line.partition(b"=")[0] for line in environment.split(b"\0")[:-1]}
     assert names == {b"MALLOC_ARENA_MAX", b"OMP_NUM_THREADS", b"OPENBLAS_NUM_THREADS", b"PYTHONPATH"}
+
+
+async def test_workers_have_no_network(tmp_path: Path) -> None:
+    async with bench(tmp_path) as work:
+        [worker] = work.pool._workers
+        assert worker.open_network is None
+        assert "Seccomp:\t2" in Path(f"/proc/{worker.pid}/status").read_text()
+
+
+@pytest.mark.parametrize("limit", ["MAX_KEPT_BYTES", "MAX_JOBS_PER_WORKER"])
+async def test_worker_is_replaced_at_a_size_and_after_a_number_of_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    async with bench(tmp_path) as work:
+        await work.still_works()
+        [worker] = work.pool._workers
+        assert 10 << 20 < worker.kept_bytes < pool.MAX_KEPT_BYTES // 4
+        monkeypatch.setattr(pool, limit, 1)
+        await work.still_works()
+        async with asyncio.timeout(10):
+            while pids(work.pool) in ([worker.pid], []):
+                await asyncio.sleep(0.01)
+        assert not is_alive(worker.pid)
+        assert worker.kept_bytes == 0
+        await work.still_works()
+        assert work.pool.num_restarts == 0
 
 
 def test_workers_load_nothing_heavy() -> None:

@@ -1,0 +1,106 @@
+"""Taking network and other programs away from this process, in the kernel and for good.
+
+A seccomp filter refuses the system calls by which a process gets at them, in every thread and without any privilege:
+also in a container that may not make namespaces. Sockets, pipes and files that are open already stay usable.
+
+Source: Linux `Documentation/userspace-api/seccomp_filter.rst`, `linux/seccomp.h`, `linux/filter.h`, and the tables
+`arch/x86/entry/syscalls/syscall_64.tbl` and `include/uapi/asm-generic/unistd.h`.
+"""
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+from dataclasses import dataclass
+
+_PR_SET_NO_NEW_PRIVS = 38
+_SECCOMP_SET_MODE_FILTER = 1
+_SECCOMP_FILTER_FLAG_TSYNC = 1
+_RET_ALLOW = 0x7FFF_0000
+_RET_ERRNO = 0x0005_0000
+
+_LOAD_WORD = 0x20
+_JUMP_IF_EQUAL = 0x15
+_JUMP_IF_AT_LEAST = 0x35
+_RETURN = 0x06
+_NUMBER_OFFSET, _ARCHITECTURE_OFFSET = 0, 4
+_X32_CALLS = 0x4000_0000
+"""On x86-64, numbers from here on are a second set of the same calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the kernel calls things on one architecture."""
+
+    audit_number: int
+    """AUDIT_ARCH_*."""
+    seccomp: int
+    """Number of the call that installs a filter."""
+    refused: tuple[int, ...]
+    """socket, execve, execveat, ptrace, process_vm_readv, process_vm_writev, io_uring_setup (a ring makes sockets, too)
+    and pidfd_getfd (which takes those of other processes)."""
+
+
+MACHINES = {
+    "x86_64": Machine(0xC000_003E, 317, (41, 59, 322, 101, 310, 311, 425, 438)),
+    "aarch64": Machine(0xC000_00B7, 277, (198, 221, 281, 117, 270, 271, 425, 438)),
+}
+
+
+class ConfinementError(Exception):
+    """The kernel does not allow it; the text says why."""
+
+
+def confine() -> None:
+    """From now on this process opens no socket and becomes no other program: such calls fail with EPERM.
+
+    Raises:
+        ConfinementError: the process is as it was.
+    """
+    machine = MACHINES.get(platform.machine())
+    if machine is None:
+        raise ConfinementError(f"the system calls of {platform.machine()} are not known")
+    install(machine)
+
+
+def install(machine: Machine) -> None:
+    """Have the kernel refuse calls.
+
+    Args:
+        machine: which ones, by the numbers of this architecture.
+
+    Raises:
+        ConfinementError: as `confine`.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    code = ctypes.create_string_buffer(_program(machine))
+    # struct sock_fprog: number of instructions, padding, address.
+    program = ctypes.create_string_buffer(struct.pack("@HP", len(code) // 8, ctypes.addressof(code)))
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise ConfinementError(f"no_new_privs: {os.strerror(ctypes.get_errno())}")
+    if libc.syscall(machine.seccomp, _SECCOMP_SET_MODE_FILTER, _SECCOMP_FILTER_FLAG_TSYNC, program) != 0:
+        raise ConfinementError(f"seccomp: {os.strerror(ctypes.get_errno())}")
+
+
+def _program(machine: Machine) -> bytes:
+    """The filter, as instructions of the kernel's packet filter."""
+    # From every test to the refusal at the end: past the tests that follow and the permission.
+    num_after = len(machine.refused)
+    tests = [_instruction(_JUMP_IF_EQUAL, number, num_after - i, 0) for i, number in enumerate(machine.refused)]
+    return b"".join(
+        [
+            _instruction(_LOAD_WORD, _ARCHITECTURE_OFFSET),
+            _instruction(_JUMP_IF_EQUAL, machine.audit_number, 0, num_after + 3),  # calls of a foreign architecture
+            _instruction(_LOAD_WORD, _NUMBER_OFFSET),
+            _instruction(_JUMP_IF_AT_LEAST, _X32_CALLS, num_after + 1, 0),
+            *tests,
+            _instruction(_RETURN, _RET_ALLOW),
+            _instruction(_RETURN, _RET_ERRNO | errno.EPERM),
+        ]
+    )
+
+
+def _instruction(code: int, value: int, steps_if_true: int = 0, steps_if_false: int = 0) -> bytes:
+    """One `struct sock_filter`."""
+    return struct.pack("=HBBI", code, steps_if_true, steps_if_false, value)
