@@ -22,7 +22,7 @@ from server.files.store import FileStore
 from server.keys import KeyRing
 from server.limits import Limits
 from server.metrics import Metrics
-from server.routes import chat, completions, files, health, metrics, models, openapi, preview, tokenize
+from server.routes import chat, completions, files, health, metrics, models, openapi, preview, responses, tokenize
 from server.service import OpenModel, Service
 from server.settings import Settings, split_list
 
@@ -75,6 +75,6 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
     app.state.service = service
     app.state.files = store
     app.state.needs_key = bool(keys)
-    for family in (chat, preview, files, completions, tokenize, models, health, metrics, openapi):
+    for family in (chat, preview, responses, files, completions, tokenize, models, health, metrics, openapi):
         app.include_router(family.router)
     return app

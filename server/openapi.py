@@ -17,6 +17,15 @@ from server.protocol.chat_response import ChatCompletionChunk
 from server.protocol.completions import Completion, CompletionRequest
 from server.protocol.errors import ErrorResponse
 from server.protocol.files import FileForm
+from server.protocol.responses import (
+    ErrorEvent,
+    ItemEvent,
+    LifecycleEvent,
+    PartEvent,
+    TextDeltaEvent,
+    TextDoneEvent,
+)
+from server.protocol.responses_request import ResponseRequest
 from server.protocol.tokenize import DetokenizeRequest, TokenizeRequest
 
 _READ: tuple[type[BaseModel], ...] = (
@@ -24,10 +33,20 @@ _READ: tuple[type[BaseModel], ...] = (
     CompletionRequest,
     DetokenizeRequest,
     FileForm,
+    ResponseRequest,
     TokenizeRequest,
 )
 """Bodies the routes read by themselves."""
-_STREAMED: tuple[type[BaseModel], ...] = (ChatCompletionChunk, Completion)
+_NAMED: tuple[type[BaseModel], ...] = (
+    ErrorEvent,
+    ItemEvent,
+    LifecycleEvent,
+    PartEvent,
+    TextDeltaEvent,
+    TextDoneEvent,
+)
+"""Events of responses."""
+_STREAMED: tuple[type[BaseModel], ...] = (ChatCompletionChunk, Completion, *_NAMED)
 """Events."""
 _REFERENCE = "#/components/schemas/{model}"
 _ERRORS = {
@@ -77,6 +96,13 @@ def query(model: type[BaseModel]) -> dict[str, Any]:
 def event_stream(model: type[BaseModel]) -> dict[str, Any]:
     """The content of a response that may also come as events of this model."""
     description = f"`data:` lines, each a `{model.__name__}` or an error body; the last one is `[DONE]`."
+    return {"text/event-stream": {"schema": {"type": "string", "description": description}}}
+
+
+def named_events() -> dict[str, Any]:
+    """The content of an answer that may also come as events with a name and a type."""
+    names = ", ".join(f"`{model.__name__}`" for model in _NAMED)
+    description = f"`event:` and `data:` lines; the data are one of {names}, told apart by `type`."
     return {"text/event-stream": {"schema": {"type": "string", "description": description}}}
 
 

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from server.boundary import reported
+from server.errors import ApiError
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -29,6 +30,22 @@ class Event(Protocol):
         """The event's data, on one line."""
 
 
+class ErrorBody:
+    """An error as an event: the one error body.
+
+    Args:
+        error: what to tell.
+    """
+
+    def __init__(self, error: ApiError) -> None:
+        """See the class."""
+        self._body = error.body()
+
+    def encode(self) -> bytes:
+        """The body as JSON."""
+        return json.dumps(self._body, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 class EventStream(Response):
     """The response that sends events as they come.
 
@@ -40,6 +57,8 @@ class EventStream(Response):
         events: what to send; closed at the end, also when the response is cancelled.
         keep_alive_s: silence after which a comment is sent, in seconds.
         status: asked for the text of that comment; None for the usual one.
+        failure: the event that tells of an error.
+        named: write the `type` every event has as its name, too, and no end mark, as the Responses API does.
     """
 
     media_type = "text/event-stream"
@@ -50,6 +69,8 @@ class EventStream(Response):
         *,
         keep_alive_s: float,
         status: Callable[[], str | None] = nothing_to_tell,
+        failure: Callable[[ApiError], Event] = ErrorBody,
+        named: bool = False,
     ) -> None:
         """See the class."""
         self.status_code = 200
@@ -58,6 +79,8 @@ class EventStream(Response):
         self._events = events
         self._keep_alive_s = keep_alive_s
         self._status = status
+        self._failure = failure
+        self._named = named
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything.
@@ -73,9 +96,9 @@ class EventStream(Response):
                 raise item
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             while item is not None:
-                await send({"type": "http.response.body", "body": _frame(item, scope), "more_body": True})
+                await send({"type": "http.response.body", "body": self._frame(item, scope), "more_body": True})
                 item = None if isinstance(item, Exception) else await self._next(queue)
-            await send({"type": "http.response.body", "body": DONE, "more_body": False})
+            await send({"type": "http.response.body", "body": b"" if self._named else DONE, "more_body": False})
         finally:
             pump.cancel()
             await asyncio.wait({pump})
@@ -100,12 +123,9 @@ class EventStream(Response):
             text = self._status()
             return KEEP_ALIVE if text is None else f": {text}\n\n".encode()
 
-
-def _frame(item: Event | Exception | bytes, scope: Scope) -> bytes:
-    if isinstance(item, bytes):
-        return item
-    if isinstance(item, Exception):
-        data = json.dumps(reported(item, scope).body(), ensure_ascii=False, separators=(",", ":")).encode()
-    else:
-        data = item.encode()
-    return b"data: " + data + b"\n\n"
+    def _frame(self, item: Event | Exception | bytes, scope: Scope) -> bytes:
+        if isinstance(item, bytes):
+            return item
+        event = self._failure(reported(item, scope)) if isinstance(item, Exception) else item
+        name = f"event: {event.type}\n".encode() if self._named else b""  # type: ignore[attr-defined]
+        return name + b"data: " + event.encode() + b"\n\n"

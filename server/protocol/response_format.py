@@ -8,13 +8,14 @@ from pydantic_core import PydanticCustomError
 from server.protocol.wire import WireModel, conflict
 
 JsonSchema = dict[str, Any]
+SchemaName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+"""Letters, digits, underscores and dashes."""
 
 
 class NamedSchema(WireModel):
     """A JSON Schema with the name the client calls it by."""
 
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
-    """Letters, digits, underscores and dashes."""
+    name: SchemaName
     schema_: Annotated[JsonSchema, Field(alias="schema")]
     """The JSON Schema every answer satisfies."""
     description: str | None = None

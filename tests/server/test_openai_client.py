@@ -145,6 +145,52 @@ async def test_completions_as_a_stream(live: World) -> None:
     assert not events[-1].choices
 
 
+async def test_responses(live: World) -> None:
+    async with sdk(live) as client:
+        first = await client.responses.create(
+            model=MODEL,
+            instructions="Be brief.",
+            input=[
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "input_text", "text": "What is it?"},
+                        {"type": "input_image", "image_url": PICTURE, "detail": "low"},
+                    ],
+                }
+            ],
+            max_output_tokens=16,
+            temperature=0,
+            store=False,
+            metadata={"a": "b"},
+        )
+        assert first.output_text == "Hello, world!" and first.status == "completed"
+        assert first.usage is not None and first.usage.output_tokens == 3
+        sent_back = [item.model_dump(exclude_unset=True) for item in first.output]
+        again = await client.responses.create(model=MODEL, input=[*sent_back, {"role": "user", "content": "And?"}])  # type: ignore[list-item]
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.responses.create(model=MODEL, input="And?", previous_response_id=first.id)
+    assert again.output_text == "Hello, world!"
+    assert caught.value.param == "previous_response_id"
+
+
+async def test_a_response_is_parsed_to_the_model_it_was_asked_for(open_world: OpenWorld) -> None:
+    engine = FakeEngine(script=lambda _, limits: say('{"name":"Ada","tags":', '["x"],"age":null}'))
+    async with open_world(live=True, engine=engine) as world, sdk(world) as client:
+        answer = await client.responses.parse(model=MODEL, input="Who?", text_format=Person)
+        async with client.responses.stream(model=MODEL, input="Who?", text_format=Person) as stream:
+            streamed = await stream.get_final_response()
+    assert answer.output_parsed == streamed.output_parsed == Person(name="Ada", tags=[Tag.X], age=None)
+    assert engine.limits[0].grammar is not None and engine.limits[0].grammar == engine.limits[1].grammar
+
+
+async def test_a_streamed_response_adds_up_to_the_whole_one(live: World) -> None:
+    async with sdk(live) as client, client.responses.stream(model=MODEL, input="Hi.") as stream:
+        deltas = [event.delta async for event in stream if event.type == "response.output_text.delta"]
+        final = await stream.get_final_response()
+    assert "".join(deltas) == final.output_text == "Hello, world!"
+
+
 async def test_models(live: World) -> None:
     async with sdk(live) as client:
         assert [model.id async for model in client.models.list()] == [MODEL]

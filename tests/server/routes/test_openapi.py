@@ -8,6 +8,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from server.protocol.chat_request import ChatCompletionRequest
 from server.protocol.completions import CompletionRequest
+from server.protocol.responses_request import ResponseRequest
 from tests.server.conftest import OpenWorld, World
 
 
@@ -33,6 +34,7 @@ async def test_describes_every_route_and_no_422(world: World) -> None:
         "/v1/files/{file_id}",
         "/v1/files/{file_id}/content",
         "/v1/completions",
+        "/v1/responses",
         "/v1/models",
         "/v1/models/{model}",
         "/health",
@@ -79,6 +81,43 @@ async def test_the_described_completion_and_the_model_agree(world: World, change
     by_schema = OAS31Validator(schema).is_valid(body)
     try:
         CompletionRequest.model_validate(body)
+    except ValueError:
+        assert not by_schema
+    else:
+        assert by_schema
+
+
+def _input(*content: dict[str, Any]) -> dict[str, Any]:
+    return {"input": [{"role": "user", "content": list(content)}]}
+
+
+RESPONSE_BODIES: list[dict[str, Any]] = [
+    {},
+    {"instructions": None, "text": {"format": {"type": "text"}}, "store": True},
+    _input({"type": "input_text", "text": "a"}, {"type": "input_image", "image_url": "b", "detail": "low"}),
+    _input({"type": "input_image"}),
+    _input({"type": "input_video", "video_url": ["a", "b"], "fps": 1}),
+    _input({"type": "text", "text": "a"}),
+    {"input": [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "a"}]}]},
+    {"input": [{"type": "message", "role": "system", "content": "a"}, {"role": "developer", "content": "b"}]},
+    {"input": [{"role": "robot", "content": "a"}]},
+    {"input": [{"type": "reasoning"}]},
+    {"input": []},
+    {"background": False},
+    {"background": True},
+    {"previous_response_id": "a"},
+    {"n": 2},
+]
+
+
+@pytest.mark.parametrize("changes", RESPONSE_BODIES)
+async def test_the_described_response_request_and_the_model_agree(world: World, changes: dict[str, Any]) -> None:
+    described = await document(world)
+    schema = {"$ref": "#/components/schemas/ResponseRequest", "components": described["components"]}
+    body = {"model": "m", "input": "x", **changes}
+    by_schema = OAS31Validator(schema).is_valid(body)
+    try:
+        ResponseRequest.model_validate(body)
     except ValueError:
         assert not by_schema
     else:
