@@ -1,11 +1,13 @@
 """What all media of one request may cost together, added up as they come: the part that passes a limit ends it.
 
-Bytes count while they are fetched; the rest once a part's header was read and the part prepared, before the next ones
-are begun.
+Bytes count while they are fetched; the rest once a part's headers were read, before anything of the request is decoded.
 """
 
+import math
+
+from model_executor.geometry import Grid
 from server.errors import BadRequestError
-from server.media.part import PreparedMedia
+from server.media.job import Prepared
 from server.settings import MediaSettings
 
 
@@ -20,10 +22,7 @@ class Allowance:
         """See the class."""
         self._settings = settings
         self._num_bytes = 0
-        self._num_pixels = 0
-        self._num_frames = 0
-        self._duration_s = 0.0
-        self._num_tokens = 0
+        self._parts: dict[int, Prepared] = {}
 
     def take_bytes(self, num_bytes: int, param: str) -> None:
         """Count encoded bytes.
@@ -44,27 +43,29 @@ class Allowance:
                 param=param,
             )
 
-    def take(self, medium: PreparedMedia, param: str) -> None:
-        """Count a prepared part.
+    def take(self, index: int, medium: Prepared, param: str) -> None:
+        """Count a part: first as its headers have it, then, in place of that, as it came out of the decoder.
 
         Args:
-            medium: the part.
+            index: which part.
+            medium: what is known of it.
             param: its field, for the error.
 
         Raises:
             BadRequestError: the sums are too large.
         """
         settings = self._settings
-        self._num_pixels += medium.source_size.height * medium.source_size.width
-        self._num_frames += len(medium.frame_times_s)
-        self._num_tokens += medium.grid.num_tokens
-        if medium.effective_fps:
-            self._duration_s += len(medium.frame_times_s) / medium.effective_fps
+        self._parts[index] = medium
+        parts = self._parts.values()
+        pixels = sum(math.prod(part.source_size) for part in parts)
+        frames = sum(len(part.frame_times_s) for part in parts)
+        duration_s = sum(len(part.frame_times_s) / part.effective_fps for part in parts if part.effective_fps)
+        tokens = sum(Grid(*part.grid).num_tokens for part in parts)
         for value, limit, unit, name in (
-            (self._num_pixels, settings.max_request_pixels, "pixels before resizing", "max_request_pixels"),
-            (self._num_frames, settings.max_request_frames, "sampled frames", "max_request_frames"),
-            (self._duration_s, settings.max_request_s, "seconds of clips", "max_request_s"),
-            (self._num_tokens, settings.max_request_tokens, "tokens", "max_request_tokens"),
+            (pixels, settings.max_request_pixels, "pixels before resizing", "max_request_pixels"),
+            (frames, settings.max_request_frames, "sampled frames", "max_request_frames"),
+            (duration_s, settings.max_request_s, "seconds of clips", "max_request_s"),
+            (tokens, settings.max_request_tokens, "tokens", "max_request_tokens"),
         ):
             if value > limit:
                 raise BadRequestError(

@@ -19,9 +19,13 @@ from PIL import Image
 
 from model_executor.geometry import Size
 from server.errors import BadRequestError
+from server.media.clip import Clip, MissingFrameError, OpenWriter, lost, planned, write_frames
 from server.media.colour import in_srgb
 from server.media.demux import MAX_SOURCE_FRAMES
 from server.media.images import refuse_bomb, translated
+from server.media.job import ClipBudget
+from server.media.scaling import resize
+from server.media.timeline import Sampling, sample, timeline
 
 TICK_S = Fraction(1, 1000)
 """Times are counted in milliseconds."""
@@ -32,7 +36,7 @@ _HASTY_SHOWN_MS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Animation:
+class _Scan:
     """What the headers tell."""
 
     size: Size
@@ -51,7 +55,49 @@ def is_webp(file: BinaryIO) -> bool:
     return head[:4] == b"RIFF" and head[8:] == b"WEBP"
 
 
-def scan(file: BinaryIO, *, max_source_pixels: int) -> Animation:
+class Animation:
+    """A WebP as a clip; a `ClipSource`. Of a damaged one, what comes before the damage.
+
+    Args:
+        file: the encoded animation.
+        budget: what it may become.
+
+    Raises:
+        BadRequestError: damaged throughout, or over a limit.
+    """
+
+    def __init__(self, file: BinaryIO, budget: ClipBudget) -> None:
+        """See the class."""
+        self._file = file
+        self._budget = budget
+        self._scan = _scan(file, max_source_pixels=budget.max_source_pixels)
+        self._sampling = self._sample(len(self._scan.ticks), self._scan.last_frame_ticks)
+        self.announced = planned(self._sampling, self._scan.size, budget, self._scan.notes)
+
+    def write(self, open_writer: OpenWriter) -> Clip:
+        """See `ClipSource`."""
+        scan = self._scan
+        try:
+            return self._written(self.announced, self._sampling, open_writer)
+        except MissingFrameError:
+            num_frames = _num_decodable(self._file)
+            if num_frames in (0, len(scan.ticks)):
+                raise BadRequestError("The clip is truncated or corrupt: no frame of it decodes.") from None
+        sampling = self._sample(num_frames, scan.ticks[num_frames] - scan.ticks[num_frames - 1])
+        notes = (*scan.notes, *lost(len(scan.ticks), num_frames))
+        return self._written(planned(sampling, scan.size, self._budget, notes), sampling, open_writer)
+
+    def _sample(self, num_frames: int, last_frame_ticks: int) -> Sampling:
+        ticks = self._scan.ticks[:num_frames]
+        return sample(timeline(ticks, TICK_S, rates=(), last_frame_ticks=last_frame_ticks), self._budget)
+
+    def _written(self, clip: Clip, sampling: Sampling, open_writer: OpenWriter) -> Clip:
+        chosen = _frames(self._file, set(sampling.indices))
+        write_frames(sampling, ((i, resize(image, clip.size)) for i, image in chosen), open_writer(clip.grid))
+        return clip
+
+
+def _scan(file: BinaryIO, *, max_source_pixels: int) -> _Scan:
     """Read the headers of a WebP; a still is one frame.
 
     Args:
@@ -81,10 +127,10 @@ def scan(file: BinaryIO, *, max_source_pixels: int) -> Animation:
     for time_ms in shown_ms[:-1]:
         ticks.append(ticks[-1] + time_ms)
     notes = (f"The file is cut off after {len(ticks)} frames.",) if is_cut_off else ()
-    return Animation(Size(height, width), tuple(ticks), shown_ms[-1], notes)
+    return _Scan(Size(height, width), tuple(ticks), shown_ms[-1], notes)
 
 
-def frames(file: BinaryIO, wanted: Collection[int]) -> Iterator[tuple[int, Image.Image]]:
+def _frames(file: BinaryIO, wanted: Collection[int]) -> Iterator[tuple[int, Image.Image]]:
     """The frames with the numbers `wanted`, in order, mode RGB; ends before the first one that does not decode."""
     with _opened(file) as image:
         for index in range(max(wanted) + 1):
@@ -98,7 +144,7 @@ def frames(file: BinaryIO, wanted: Collection[int]) -> Iterator[tuple[int, Image
                 yield index, in_srgb(image)[0]
 
 
-def num_decodable(file: BinaryIO) -> int:
+def _num_decodable(file: BinaryIO) -> int:
     """How many frames come before the first one that does not decode."""
     count = 0
     with _opened(file) as image:

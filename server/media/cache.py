@@ -111,6 +111,11 @@ class MediaCache:
         """A reading, for metrics."""
         return CacheLoad(self._num_hits, self._num_misses, self._num_evictions, self._idle_bytes)
 
+    def find(self, key: str) -> Hold | None:
+        """Claim an entry that is ready; None where there is none."""
+        entry = self._entries.get(key)
+        return None if entry is None or entry.patches is None else self._claim(entry)
+
     def hold(
         self, key: str, prepare: Callable[[FrameCount], Coroutine[Any, Any, CachedMedium]], inputs: ExitStack
     ) -> Hold:
@@ -129,10 +134,8 @@ class MediaCache:
             # The first of its callbacks, so that it has run when those who wait hear of the end.
             entry.work.add_done_callback(lambda _: self._settle(entry, inputs))
         else:
-            self._num_hits += 1
             inputs.close()
-            if (patches := self._idle.pop(key, None)) is not None:
-                self._idle_bytes -= patches.num_bytes
+            return self._claim(entry)
         entry.num_holders += 1
         return Hold(self, entry)
 
@@ -147,6 +150,14 @@ class MediaCache:
             freed_bytes += patches.num_bytes
             patches.release()
         return freed_bytes
+
+    def _claim(self, entry: _Entry) -> Hold:
+        """One more claim on an entry that is there."""
+        self._num_hits += 1
+        if (patches := self._idle.pop(entry.key, None)) is not None:
+            self._idle_bytes -= patches.num_bytes
+        entry.num_holders += 1
+        return Hold(self, entry)
 
     def _leave(self, entry: _Entry) -> None:
         entry.num_holders -= 1

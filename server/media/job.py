@@ -46,8 +46,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Files of encoded bytes: one picture or clip, or the frames of a clip in order."""
     is_frame_list: bool
     """Whether `contents` are pictures that make up one clip."""
-    output: str
-    """File to write the patches to; it exists."""
+    output: str | None
+    """File to write the patches to; it exists. None: only read the headers and tell what it would become."""
     budget: ImageBudget | ClipBudget
     timeout_s: float
     """After this time and a little more the worker ends itself, in case nobody is left to kill it."""
@@ -68,11 +68,13 @@ class FramesDone(msgspec.Struct, frozen=True, tag="frames_done"):
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True, tag="prepared"):
-    """The patches are written."""
+    """What a medium became; where its headers only were read: what it becomes if it holds what they say."""
 
     grid: tuple[int, int, int]
     source_size: tuple[int, int]
     """(height, width), upright."""
+    num_source_frames: int = 1
+    """Frames from the first one sampled to the last, those between included; 1 for a picture."""
     size: tuple[int, int]
     """(height, width) the model sees."""
     frame_times_s: list[float] = []

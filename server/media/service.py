@@ -3,8 +3,10 @@
 1. Every part's wishes are checked and joined with the limits (`budget.py`), before anything is fetched.
 2. The bytes behind its URL stream into shared memory and are hashed on the way (`contents.py`, `fetch.py`,
    `shared.py`).
-3. Where the same content was prepared the same way for the same tenant, that is taken (`cache.py`).
-4. Otherwise a worker decodes, resizes and patchifies it (`pool.py`, `worker.py`).
+3. Where the same content was prepared the same way for the same tenant, that is taken (`cache.py`); otherwise a worker
+   reads the headers (`decoder.py`, `pool.py`, `worker.py`).
+4. Once all parts are known, and are within what a request may bring together (`allowance.py`), workers decode, resize
+   and patchify what was not in the cache.
 
 Whatever goes wrong with one part, everything the request holds is given back.
 """
@@ -12,41 +14,29 @@ Whatever goes wrong with one part, everything the request holds is given back.
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
-import blake3
-import msgspec
-
-from model_executor.geometry import (
-    TEMPORAL_PATCH_FRAMES,
-    TOKEN_PX,
-    VIDEO_FRAME_MAX_PIXELS,
-    VIDEO_FRAME_MIN_PIXELS,
-    Grid,
-    Size,
-)
+from model_executor.geometry import VIDEO_FRAME_MAX_PIXELS, VIDEO_FRAME_MIN_PIXELS, Grid, Size
 from server.errors import BadRequestError, DeadlineError
 from server.media.allowance import Allowance
 from server.media.budget import CheckpointLimits, clip_budget, image_budget
 from server.media.cache import CachedMedium, CacheLoad, Hold, MediaCache
 from server.media.contents import Contents, together
+from server.media.decoder import Decoder, Encoded
 from server.media.fetch import Fetcher
-from server.media.job import PATCH_BYTES_PER_PIXEL, ClipBudget, ImageBudget, Job, Prepared
+from server.media.job import ClipBudget, ImageBudget, Prepared
 from server.media.part import MediaPart, PreparedMedia
-from server.media.pool import LARGE_JOB_S, MediaPool
-from server.media.progress import FrameCount, Progress
-from server.media.shared import Lease, SharedFolder, SharedMemoryFullError
+from server.media.pool import MediaPool
+from server.media.progress import Progress
+from server.media.shared import SharedFolder
 from server.settings import MediaSettings
 
 SHARED_MEMORY = Path("/dev/shm")
 
 _PARALLEL_PARTS = 4
 """Parts of one request in work at the same time."""
-_PICTURE_BYTES_PER_S = 10e6
-_CLIP_BYTES_PER_S = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +61,23 @@ class _Request:
     tenant: str
     allowance: Allowance
     progress: Progress
+    held: contextlib.ExitStack
+    """Gives back what the parts hold."""
     places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PARALLEL_PARTS))
-    done: list[PreparedMedia] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A part that has come, and is within what the request may bring."""
+
+    medium: Encoded
+    key: str
+    inputs: contextlib.ExitStack
+    """Gives the encoded bytes back."""
+    announced: Prepared
+    """What it becomes, if it holds what its headers say."""
+    hold: Hold | None
+    """Where it was in the cache."""
 
 
 class MediaService:
@@ -107,6 +112,7 @@ class MediaService:
         self._folder: SharedFolder
         self._contents: Contents
         self._pool: MediaPool
+        self._decoder: Decoder
 
     async def start(self) -> None:
         """Start the workers and take the shared memory; must be awaited before anything else.
@@ -125,6 +131,7 @@ class MediaService:
             self._pool = MediaPool(self._settings)
             await self._pool.start()
             stack.push_async_callback(self._pool.close)
+            self._decoder = Decoder(self._pool, self._folder, timeout_s=self._settings.timeout_s)
             self._stack = stack.pop_all()
 
     async def close(self) -> None:
@@ -162,104 +169,65 @@ class MediaService:
                 "(media.max_parts).",
                 param=parts[self._settings.max_parts].param,
             )
-        budgets = [self._budget(part) for part in parts]
-        request = _Request(tenant, Allowance(self._settings), progress or Progress())
-        request.progress.begin(len(parts))
+        asked = [(part, self._budget(part)) for part in parts]
+        progress = progress or Progress()
+        progress.begin(len(parts))
         try:
-            return await together(
-                self._prepare_part(index, part, budget, request)
-                for index, (part, budget) in enumerate(zip(parts, budgets, strict=True))
-            )
-        except BaseException:
-            for prepared in request.done:
-                prepared.release()
-            raise
+            with contextlib.ExitStack() as until_failed:
+                request = _Request(tenant, Allowance(self._settings), progress, until_failed)
+                known = await together(self._know(index, part, request) for index, part in enumerate(asked))
+                prepared = await together(self._prepare_part(index, part, request) for index, part in enumerate(known))
+                until_failed.pop_all()
+                return prepared
         finally:
-            request.progress.end()
+            progress.end()
 
     def _budget(self, part: MediaPart) -> ImageBudget | ClipBudget:
         if part.modality == "video":
             return clip_budget(part, self._settings, self._checkpoint)
         return image_budget(part, self._settings, self._checkpoint)
 
-    async def _prepare_part(
-        self, index: int, part: MediaPart, budget: ImageBudget | ClipBudget, request: _Request
-    ) -> PreparedMedia:
+    async def _know(self, index: int, asked: tuple[MediaPart, ImageBudget | ClipBudget], request: _Request) -> _Known:
+        """Fetch a part and learn what it becomes, from the cache or its headers."""
+        part, budget = asked
         async with request.places:
-            hold = await self._hold(part, budget, request)
+            inputs = request.held.enter_context(contextlib.ExitStack())
+            medium = Encoded(part, budget, await self._contents.fetch(part, inputs, request.allowance))
+            key = medium.key(request.tenant)
+            hold = self._cache.find(key)
+            if hold is None:
+                announced = await self._decoder.look(medium)
+            else:
+                request.held.callback(hold.release)
+                inputs.close()
+                announced = (await hold.ready()).prepared
+            request.allowance.take(index, announced, part.param)
+            return _Known(medium, key, inputs, announced, hold)
+
+    async def _prepare_part(self, index: int, known: _Known, request: _Request) -> PreparedMedia:
+        """Decode a part where it is not in the cache."""
+        async with request.places:
+            hold = known.hold or self._cache.hold(
+                known.key,
+                lambda frames: self._decoder.decode(known.medium, known.announced, frames),
+                inputs=known.inputs.pop_all(),
+            )
+            request.held.callback(hold.release)
             request.progress.follow(index, hold.frames)
-            try:
+            param = known.medium.part.param
+            with _about(param):
                 medium = await hold.ready()
-            except (BadRequestError, DeadlineError) as error:
-                # Shared by all who waited, and about the part of whoever came first.
-                raise type(error)(error.message, param=part.param, code=error.code) from error
-            prepared = _prepared_media(part, medium, hold)
-            request.done.append(prepared)
-            request.allowance.take(prepared, part.param)
-            return prepared
-
-    async def _hold(self, part: MediaPart, budget: ImageBudget | ClipBudget, request: _Request) -> Hold:
-        """A claim on the part's entry in the cache, which is being prepared where it is not there."""
-        with contextlib.ExitStack() as stack:
-            contents = await self._contents.fetch(part, stack, request.allowance)
-            key = _key(part, budget, contents, request.tenant)
-            return self._cache.hold(
-                key, lambda frames: self._decode(part, budget, contents, frames), inputs=stack.pop_all()
-            )
-
-    async def _decode(
-        self, part: MediaPart, budget: ImageBudget | ClipBudget, contents: Sequence[Lease], frames: FrameCount
-    ) -> CachedMedium:
-        with contextlib.ExitStack() as until_failed:
-            output = self._folder.lease(_max_patch_bytes(part, budget))
-            until_failed.callback(output.release)
-            job = Job(
-                contents=[str(content.path) for content in contents],
-                is_frame_list=isinstance(part.source, tuple),
-                output=str(output.path),
-                budget=budget,
-                timeout_s=self._settings.timeout_s,
-            )
-            estimate_s = _estimate_s(part, sum(content.num_bytes for content in contents))
-            run = partial(self._pool.run, job, estimate_s=estimate_s, param=part.param, frames=frames)
-            try:
-                prepared = await run()
-            except SharedMemoryFullError:  # the machine has less than the ledger allows
-                if not self._folder.reclaim(self._folder.used_bytes):
-                    raise
-                prepared = await run()
-            output.shrink(_patch_bytes(part, prepared))
-            until_failed.pop_all()
-            return CachedMedium(prepared, output)
+            request.allowance.take(index, medium.prepared, param)
+            return _prepared_media(known.medium.part, medium, hold)
 
 
-def _max_patch_bytes(part: MediaPart, budget: ImageBudget | ClipBudget) -> int:
-    """The most patches a medium within `budget` can have, in bytes."""
-    if isinstance(budget, ImageBudget):
-        return PATCH_BYTES_PER_PIXEL * max(budget.max_pixels, TOKEN_PX)
-    num_frames = len(part.source) + 1 if isinstance(part.source, tuple) else budget.max_frames
-    num_slices = max(1, num_frames // TEMPORAL_PATCH_FRAMES)
-    return PATCH_BYTES_PER_PIXEL * TEMPORAL_PATCH_FRAMES * max(budget.total_pixels, num_slices * TOKEN_PX)
-
-
-def _estimate_s(part: MediaPart, num_bytes: int) -> float:
-    """Roughly what preparing a part costs; only the order matters, and that clips count as large."""
-    if part.modality == "video":
-        return LARGE_JOB_S + num_bytes / _CLIP_BYTES_PER_S
-    return min(num_bytes / _PICTURE_BYTES_PER_S, LARGE_JOB_S / 2)
-
-
-def _key(part: MediaPart, budget: ImageBudget | ClipBudget, contents: Sequence[Lease], tenant: str) -> str:
-    """Hex digest over everything the patches depend on, and the tenant. JSON keeps the fields apart."""
-    digests = [content.digest for content in contents]
-    facts = [part.modality, isinstance(part.source, tuple), digests, budget, tenant]
-    return blake3.blake3(msgspec.json.encode(facts)).hexdigest()
-
-
-def _patch_bytes(part: MediaPart, prepared: Prepared) -> int:
-    num_frames = TEMPORAL_PATCH_FRAMES if part.modality == "video" else 1
-    height, width = prepared.size
-    return PATCH_BYTES_PER_PIXEL * num_frames * prepared.grid[0] * height * width
+@contextlib.contextmanager
+def _about(param: str) -> Iterator[None]:
+    """Errors of work that several requests wait for are about the part of whoever came first; here, of this one."""
+    try:
+        yield
+    except (BadRequestError, DeadlineError) as error:
+        raise type(error)(error.message, param=param, code=error.code) from error
 
 
 def _prepared_media(part: MediaPart, medium: CachedMedium, hold: Hold) -> PreparedMedia:

@@ -81,9 +81,13 @@ class Lease:
             file.seek(self._appended_bytes)
             file.write(data)
 
-    def shrink(self, num_bytes: int) -> None:
-        """Keep only `num_bytes` of what was set aside."""
-        self._folder.unreserve(self.num_bytes - num_bytes)
+    def resize(self, num_bytes: int) -> None:
+        """Set `num_bytes` aside instead.
+
+        Raises:
+            SharedMemoryFullError: see the class.
+        """
+        self._folder.reserve(num_bytes - self.num_bytes)
         self.num_bytes = num_bytes
 
     def release(self) -> None:

@@ -1,6 +1,6 @@
 """A clip's bytes to the frames the model sees, each resized as it is decoded. Pure; runs in a media worker.
 
-1. `demux.scan` reads the packets' timestamps; `timeline.sample` chooses frames; `geometry.video_size` their size.
+1. `demux.scan` reads the packets' timestamps; `timeline.sample` chooses frames; `clip.clip_size` their size.
 2. The clip is decoded in order, leaving out what no chosen frame needs: groups of pictures without one, and frames
    that nothing refers to. A frame that is chosen is converted, turned upright, resized and handed over at once.
 3. Where a chosen frame does not come (a corrupt tail, wrong timestamps), the whole clip is decoded once to learn what
@@ -10,167 +10,94 @@ Conversion to RGB and bicubic resizing are one step (`server/media/scaling.py`);
 absolute difference of resizing exactly converted frames. Animated WebPs are read by `server/media/animation.py`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from av.video.frame import VideoFrame
 
-from model_executor.geometry import GeometryError, Grid, Size, video_grid, video_size
 from server.errors import BadRequestError
-from server.media import animation, demux
+from server.media import demux
+from server.media.animation import Animation, is_webp
+from server.media.clip import Clip, ClipSource, MissingFrameError, OpenWriter, lost, planned, write_frames
 from server.media.display import display_size, pixels, turn_upright
 from server.media.job import ClipBudget
-from server.media.patches import Pixels
-from server.media.scaling import resize
 from server.media.timeline import Sampling, sample, timeline
 
-FrameWriter = Callable[[int, Pixels], None]
-"""Takes each frame's number and its pixels, uint8 [height, width, 3]; numbers rise."""
 
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """What a clip became."""
-
-    grid: Grid
-    source_size: Size
-    """Upright, with square pixels, before resizing."""
-    size: Size
-    frame_times_s: tuple[float, ...]
-    effective_fps: float | None
-    notes: tuple[str, ...]
-
-
-class _MissingFrameError(Exception):
-    """A chosen frame did not come out of the decoder."""
-
-
-def sample_clip(file: BinaryIO, budget: ClipBudget, open_writer: Callable[[Grid], FrameWriter]) -> Clip:
-    """Sample a clip.
+def open_clip(file: BinaryIO, budget: ClipBudget) -> ClipSource:
+    """Read a clip's headers.
 
     Args:
         file: the encoded clip.
         budget: what it may become.
-        open_writer: called with the grid before the first frame, and once more should the clip turn out damaged.
 
     Raises:
         BadRequestError: not a clip, damaged throughout, or over a limit.
     """
     if not file.read(1):
         raise BadRequestError("The clip is empty (0 bytes).")
-    if animation.is_webp(file):
-        return _sample_animation(file, budget, open_writer)
-    scan = demux.scan(file, max_s=budget.max_s, max_source_pixels=budget.max_source_pixels)
-    turn = turn_upright(scan.first_frame)
-    source_size = display_size(scan.first_frame, scan.aspect, turn)
-    notes = scan.notes
-
-    def resample(sampling: Sampling, frames: Iterator[tuple[int, VideoFrame]]) -> Clip:
-        def draw(size: Size) -> Iterator[tuple[int, Pixels]]:
-            return ((index, pixels(frame, turn, size, budget.max_source_pixels)) for index, frame in frames)
-
-        return _written(sampling, source_size, draw, budget, open_writer, notes)
-
-    if scan.is_trusted:
-        line = timeline(scan.ticks, scan.tick_s, rates=scan.rates, last_frame_ticks=scan.last_frame_ticks)
-        sampling = sample(line, budget)
-        try:
-            return resample(sampling, _chosen(file, scan, sorted(set(sampling.indices))))
-        except _MissingFrameError:
-            pass  # not every packet decodes; found out below
-    ticks = _decodable_ticks(file, scan)
-    notes = (*notes, *_lost(len(scan.ticks), len(ticks)))
-    sampling = sample(timeline(ticks, scan.tick_s, rates=scan.rates), budget)
-    wanted = set(sampling.indices)
-    try:
-        return resample(sampling, ((i, frame) for i, frame in enumerate(_all(file)) if i in wanted))
-    except _MissingFrameError as error:
-        raise BadRequestError("The clip is corrupt: it does not decode the same way twice.") from error
+    return Animation(file, budget) if is_webp(file) else Recording(file, budget)
 
 
-def _sample_animation(file: BinaryIO, budget: ClipBudget, open_writer: Callable[[Grid], FrameWriter]) -> Clip:
-    """Sample an animated WebP; of a damaged one, what comes before the damage."""
-    scan = animation.scan(file, max_source_pixels=budget.max_source_pixels)
-
-    def resample(num_frames: int, last_frame_ticks: int) -> Clip:
-        ticks = scan.ticks[:num_frames]
-        sampling = sample(timeline(ticks, animation.TICK_S, rates=(), last_frame_ticks=last_frame_ticks), budget)
-
-        def draw(size: Size) -> Iterator[tuple[int, Pixels]]:
-            return ((index, resize(image, size)) for index, image in animation.frames(file, set(sampling.indices)))
-
-        notes = (*scan.notes, *_lost(len(scan.ticks), num_frames))
-        return _written(sampling, scan.size, draw, budget, open_writer, notes)
-
-    try:
-        return resample(len(scan.ticks), scan.last_frame_ticks)
-    except _MissingFrameError:
-        num_frames = animation.num_decodable(file)
-        if num_frames in (0, len(scan.ticks)):
-            raise BadRequestError("The clip is truncated or corrupt: no frame of it decodes.") from None
-        return resample(num_frames, scan.ticks[num_frames] - scan.ticks[num_frames - 1])
-
-
-def _written(
-    sampling: Sampling,
-    source_size: Size,
-    draw: Callable[[Size], Iterator[tuple[int, Pixels]]],
-    budget: ClipBudget,
-    open_writer: Callable[[Grid], FrameWriter],
-    notes: tuple[str, ...],
-) -> Clip:
-    """Hand a clip's chosen frames over.
+class Recording:
+    """A clip that FFmpeg decodes; a `ClipSource`.
 
     Args:
-        sampling: which frames.
-        source_size: the clip's.
-        draw: gives each chosen frame's number and its pixels at a size, once, in order.
-        budget: what the clip may become.
-        open_writer: as in `sample_clip`.
-        notes: what a person should know, besides what the sampling says.
+        file: the encoded clip.
+        budget: what it may become.
 
     Raises:
-        _MissingFrameError: `draw` gave too few.
+        BadRequestError: as `open_clip`.
     """
-    size = clip_size(source_size, len(sampling.indices), budget)
-    grid = video_grid(size, len(sampling.indices))
-    write = open_writer(grid)
-    positions = iter(range(len(sampling.indices)))
-    for index, shown in draw(size):
-        for _ in range(sampling.indices.count(index)):
-            write(next(positions), shown)
-    if next(positions, None) is not None:
-        raise _MissingFrameError
-    return Clip(grid, source_size, size, sampling.times_s, sampling.effective_fps, (*notes, *sampling.notes))
 
+    def __init__(self, file: BinaryIO, budget: ClipBudget) -> None:
+        """See the class."""
+        self._file = file
+        self._budget = budget
+        self._scan = scan = demux.scan(file, max_s=budget.max_s, max_source_pixels=budget.max_source_pixels)
+        self._turn = turn_upright(scan.first_frame)
+        self._source_size = display_size(scan.first_frame, scan.aspect, self._turn)
+        ticks = scan.ticks or _counted_ticks(len(scan.packet_ticks), scan)
+        self._sampling = self._sample(ticks, scan.last_frame_ticks)
+        self.announced = planned(self._sampling, self._source_size, budget, scan.notes)
 
-def _lost(num_announced: int, num_decodable: int) -> tuple[str, ...]:
-    """What to say where frames do not decode."""
-    if num_decodable >= num_announced:
-        return ()
-    return (f"{num_announced - num_decodable} of {num_announced} frames do not decode and were left out.",)
+    def write(self, open_writer: OpenWriter) -> Clip:
+        """See `ClipSource`."""
+        if self._scan.is_trusted:
+            try:
+                chosen = _chosen(self._file, self._scan, sorted(set(self._sampling.indices)))
+                return self._written(self.announced, self._sampling, chosen, open_writer)
+            except MissingFrameError:
+                pass  # not every packet decodes; found out below
+        ticks = _decodable_ticks(self._file, self._scan)
+        sampling = self._sample(ticks)
+        notes = (*self._scan.notes, *lost(len(self._scan.ticks), len(ticks)))
+        clip = planned(sampling, self._source_size, self._budget, notes)
+        wanted = set(sampling.indices)
+        frames = ((i, frame) for i, frame in enumerate(_all(self._file)) if i in wanted)
+        try:
+            return self._written(clip, sampling, frames, open_writer)
+        except MissingFrameError as error:
+            raise BadRequestError("The clip is corrupt: it does not decode the same way twice.") from error
 
+    def _sample(self, ticks: Sequence[int], last_frame_ticks: int = 0) -> Sampling:
+        rates = self._scan.rates
+        return sample(timeline(ticks, self._scan.tick_s, rates=rates, last_frame_ticks=last_frame_ticks), self._budget)
 
-def clip_size(source: Size, num_frames: int, budget: ClipBudget) -> Size:
-    """The size all frames of a clip become.
-
-    Raises:
-        BadRequestError: the aspect ratio is above 200.
-    """
-    limits = {"min_pixels": budget.min_pixels, "max_pixels": budget.max_pixels, "total_pixels": budget.total_pixels}
-    try:
-        size = video_size(source.height, source.width, num_frames, **limits)
-        return size if budget.resized is None else video_size(*budget.resized, num_frames, **limits)
-    except GeometryError as error:
-        raise BadRequestError(f"The clip cannot be used: {error}.") from error
+    def _written(
+        self, clip: Clip, sampling: Sampling, frames: Iterator[tuple[int, VideoFrame]], open_writer: OpenWriter
+    ) -> Clip:
+        limit = self._budget.max_source_pixels
+        shown = ((index, pixels(frame, self._turn, clip.size, limit)) for index, frame in frames)
+        write_frames(sampling, shown, open_writer(clip.grid))
+        return clip
 
 
 def _chosen(file: BinaryIO, scan: demux.Scan, indices: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
     """The frames `indices` (rising), found by their timestamps, without decoding more than they need.
 
     Raises:
-        _MissingFrameError: one of them does not come.
+        MissingFrameError: one of them does not come.
     """
     wanted = [scan.ticks[index] for index in indices]
     needed = _needed_packets(scan, set(wanted))
@@ -178,16 +105,16 @@ def _chosen(file: BinaryIO, scan: demux.Scan, indices: Sequence[int]) -> Iterato
     previous = None
     for frame in _decoded_packets(file, scan, needed, set(wanted)):
         if frame.pts is None or frame.pts > wanted[position] or (previous is not None and frame.pts <= previous):
-            raise _MissingFrameError
+            raise MissingFrameError
         previous = frame.pts
         if frame.pts == wanted[position]:
             if frame.is_corrupt:
-                raise _MissingFrameError
+                raise MissingFrameError
             yield indices[position], frame
             position += 1
             if position == len(wanted):
                 return
-    raise _MissingFrameError
+    raise MissingFrameError
 
 
 def _needed_packets(scan: demux.Scan, wanted: set[int]) -> list[bool]:
@@ -248,7 +175,12 @@ def _decodable_ticks(file: BinaryIO, scan: demux.Scan) -> list[int]:
     rising = [tick for tick in ticks if tick is not None]
     if len(rising) == len(ticks) and all(a < b for a, b in zip(rising, rising[1:], strict=False)):
         return rising
+    return _counted_ticks(len(ticks), scan)
+
+
+def _counted_ticks(num_frames: int, scan: demux.Scan) -> list[int]:
+    """Presentation times by the claimed rate, for frames that have none of their own."""
     if not scan.rates:
         raise BadRequestError("The clip has neither timestamps nor a frame rate.")
     step = 1 / (scan.rates[0] * scan.tick_s)
-    return [round(number * step) for number in range(len(ticks))]
+    return [round(number * step) for number in range(num_frames)]

@@ -22,7 +22,8 @@ import numpy as np
 
 from model_executor.geometry import TEMPORAL_PATCH_FRAMES, Grid, Size, image_grid
 from server.errors import ClientError
-from server.media import images, stills, video
+from server.media import images
+from server.media.clip import ClipSource, FrameWriter, OpenWriter
 from server.media.confinement import ConfinementError, confine
 from server.media.job import (
     ClipBudget,
@@ -37,6 +38,8 @@ from server.media.job import (
     Refused,
 )
 from server.media.patches import Pixels, Rows, row_bytes, write_clip_frame, write_picture
+from server.media.stills import Stills
+from server.media.video import open_clip
 
 _GRACE_S = 5
 _REPORT_INTERVAL_S = 0.5
@@ -50,7 +53,7 @@ class _NoSpaceError(Exception):
 
 
 def prepare(job: Job, report: Report) -> Prepared:
-    """Decode, resize and patchify one medium into `job.output`.
+    """Decode, resize and patchify one medium into `job.output`; without one, read its headers only.
 
     Args:
         job: what to do.
@@ -128,12 +131,13 @@ def _open_network() -> str | None:
     return None
 
 
-def _prepare_picture(file: BinaryIO, budget: ImageBudget, output: str) -> Prepared:
+def _prepare_picture(file: BinaryIO, budget: ImageBudget, output: str | None) -> Prepared:
     picture = images.Picture(file, max_source_pixels=budget.max_source_pixels)
     size = images.picture_size(picture.size, budget)
     grid = image_grid(size)
-    pixels = picture.render(size)
-    write_picture(_rows(output, grid, 1), grid, pixels)
+    if output is not None:
+        pixels = picture.render(size)
+        write_picture(_rows(output, grid, 1), grid, pixels)
     return Prepared(
         grid=(grid.t, grid.h, grid.w),
         source_size=_pair(picture.size),
@@ -143,8 +147,22 @@ def _prepare_picture(file: BinaryIO, budget: ImageBudget, output: str) -> Prepar
 
 
 def _prepare_clip(files: list[BinaryIO], job: Job, budget: ClipBudget, report: Report) -> Prepared:
-    def open_writer(grid: Grid) -> video.FrameWriter:
-        rows = _rows(job.output, grid, TEMPORAL_PATCH_FRAMES)
+    source: ClipSource = Stills(files, budget) if job.is_frame_list else open_clip(files[0], budget)
+    clip = source.announced if job.output is None else source.write(_clip_writer(job.output, report))
+    return Prepared(
+        grid=(clip.grid.t, clip.grid.h, clip.grid.w),
+        source_size=_pair(clip.source_size),
+        num_source_frames=clip.num_source_frames,
+        size=_pair(clip.size),
+        frame_times_s=list(clip.frame_times_s),
+        effective_fps=clip.effective_fps,
+        notes=list(clip.notes),
+    )
+
+
+def _clip_writer(output: str, report: Report) -> OpenWriter:
+    def open_writer(grid: Grid) -> FrameWriter:
+        rows = _rows(output, grid, TEMPORAL_PATCH_FRAMES)
 
         def write(index: int, pixels: Pixels) -> None:
             write_clip_frame(rows, grid, index, pixels)
@@ -152,18 +170,7 @@ def _prepare_clip(files: list[BinaryIO], job: Job, budget: ClipBudget, report: R
 
         return write
 
-    if job.is_frame_list:
-        clip = stills.sample_frames(files, budget, open_writer)
-    else:
-        clip = video.sample_clip(files[0], budget, open_writer)
-    return Prepared(
-        grid=(clip.grid.t, clip.grid.h, clip.grid.w),
-        source_size=_pair(clip.source_size),
-        size=_pair(clip.size),
-        frame_times_s=list(clip.frame_times_s),
-        effective_fps=clip.effective_fps,
-        notes=list(clip.notes),
-    )
+    return open_writer
 
 
 def _rows(path: str, grid: Grid, num_depth_frames: int) -> Rows:

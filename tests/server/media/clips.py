@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model_executor.geometry import Grid
+from server.media.clip import Clip, FrameWriter
 from server.media.job import ClipBudget
-from server.media.video import Clip, FrameWriter, sample_clip
+from server.media.video import open_clip
 
 Pixels = NDArray[np.uint8]
 
@@ -173,7 +174,14 @@ def sampled(data: bytes, budget: ClipBudget = TINY) -> tuple[Clip, list[Pixels]]
 
         return write
 
-    return sample_clip(io.BytesIO(data), budget, open_writer), frames
+    source = open_clip(io.BytesIO(data), budget)
+    assert not frames
+    return source.write(open_writer), frames
+
+
+def announced(data: bytes, budget: ClipBudget = TINY) -> Clip:
+    """What a clip's headers say the model would see."""
+    return open_clip(io.BytesIO(data), budget).announced
 
 
 def real_clip(name: str) -> bytes:

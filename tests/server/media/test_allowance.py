@@ -4,24 +4,19 @@ from typing import Any
 
 import pytest
 
-from model_executor.geometry import Grid, Size
 from server.errors import BadRequestError
 from server.media.allowance import Allowance
-from server.media.part import PreparedMedia
+from server.media.job import Prepared
 from server.settings import MediaSettings
 
 
-def medium(frames: int = 0) -> PreparedMedia:
+def medium(frames: int = 0) -> Prepared:
     """A picture of 600 pixels and 4 tokens, or a clip at two frames a second."""
-    return PreparedMedia(
-        modality="video" if frames else "image",
-        grid=Grid(max(1, frames // 2), 4, 4),
-        digest="0" * 64,
-        path="/nowhere",
-        source_size=Size(20, 30),
-        size=Size(56, 56),
-        release=lambda: None,
-        frame_times_s=tuple(number / 2 for number in range(frames)),
+    return Prepared(
+        grid=(max(1, frames // 2), 4, 4),
+        source_size=(20, 30),
+        size=(56, 56),
+        frame_times_s=[number / 2 for number in range(frames)],
         effective_fps=2.0 if frames else None,
     )
 
@@ -39,13 +34,22 @@ def test_the_part_that_passes_a_limit_is_refused_with_the_numbers(
     settings: dict[str, Any], frames: int, message: str
 ) -> None:
     allowance = Allowance(MediaSettings(**settings))
-    allowance.take(medium(frames), "a")
-    allowance.take(medium(frames), "b")
+    allowance.take(0, medium(frames), "a")
+    allowance.take(1, medium(frames), "b")
     with pytest.raises(BadRequestError) as caught:
-        allowance.take(medium(frames), "c")
+        allowance.take(2, medium(frames), "c")
     [name] = settings
     assert message in caught.value.message and f"(media.{name})" in caught.value.message
     assert caught.value.param == "c"
+
+
+def test_what_a_part_became_counts_in_place_of_what_its_headers_said() -> None:
+    allowance = Allowance(MediaSettings(max_request_frames=8))
+    allowance.take(0, medium(8), "a")
+    allowance.take(0, medium(4), "a")
+    allowance.take(1, medium(4), "b")
+    with pytest.raises(BadRequestError, match="10 sampled frames together; at most 8"):
+        allowance.take(1, medium(6), "b")
 
 
 def test_bytes_are_counted_as_they_come() -> None:

@@ -20,7 +20,8 @@ from PIL import Image
 from server.errors import ApiError, BadRequestError, DeadlineError, RateLimitError, UnavailableError
 from server.media import pool
 from server.media.job import ImageBudget, Job, Prepared
-from server.media.pool import LARGE_JOB_S, MediaPool
+from server.media.pool import MediaPool
+from server.media.queue import LARGE_JOB_S
 from server.settings import MediaSettings
 
 SMALL, LARGE = 0.0, LARGE_JOB_S

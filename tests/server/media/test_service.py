@@ -23,7 +23,7 @@ from server.media.part import MediaPart, PixelLimits
 from server.media.patches import row_bytes, write_clip_frame, write_picture
 from server.media.service import MediaService
 from server.settings import MediaSettings
-from tests.server.media.clips import BUDGET, encode, numbered, real_clip, sampled
+from tests.server.media.clips import BUDGET, encode, numbered, real_clip, remux, sampled
 from tests.server.media.test_fetch import open_site
 from tests.server.media.test_images import encoded, png_header
 from tests.server.media.test_video import silent_audio
@@ -261,11 +261,10 @@ async def test_limits_in_bytes_and_memory_hold(tmp_path: Path) -> None:
         for part, message in cases:
             with pytest.raises(BadRequestError, match=message):
                 await service.prepare([part], "t")
-        with pytest.raises(RateLimitError, match="max_shared_bytes"):
-            await service.prepare([image_part(small)], "t")
-        held = await service.prepare([image_part(small, max_pixels=100_000)] * 2, "t")
-        with pytest.raises(RateLimitError, match="max_shared_bytes"):
-            await service.prepare([image_part(small, max_pixels=350_000)], "t")
+        held = await service.prepare([image_part(small, min_pixels=pixels) for pixels in (100_000, 110_000)], "t")
+        for pixels in (350_000, 150_000):
+            with pytest.raises(RateLimitError, match="max_shared_bytes"):
+                await service.prepare([image_part(small, min_pixels=pixels)], "t")
         for media in held:
             media.release()
 
@@ -284,7 +283,52 @@ async def test_sums_of_a_request_are_limited_and_everything_given_back(tmp_path:
         with pytest.raises(BadRequestError, match="max_request_bytes"):
             await service.prepare([image_part(small, f"p{n}") for n in range(3)], "t")
         assert service.load.shared_bytes == 0
-    async with running(tmp_path, num_workers=1, max_request_tokens=9, max_cache_bytes=0) as service:
-        with pytest.raises(BadRequestError, match="12 tokens together; at most 9"):
-            await service.prepare([image_part(small, f"p{n}") for n in range(3)], "t")
-        assert service.load.shared_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ({"max_request_tokens": 9}, r"12 tokens together; at most 9 are taken \(media\.max_request_tokens\)"),
+        ({"max_request_pixels": 9000}, r"9408 pixels .* at most 9000"),
+    ],
+)
+async def test_sums_are_checked_from_headers_before_anything_is_decoded(
+    tmp_path: Path, limit: dict[str, int], message: str
+) -> None:
+    small = encoded(Image.new("RGB", (56, 56)), "PNG")
+    async with running(tmp_path, num_workers=1, max_cache_bytes=1 << 20, **limit) as service:
+        with pytest.raises(BadRequestError, match=message):
+            await service.prepare([image_part(small, f"p{n}", max_pixels=10**6 - n) for n in range(3)], "t")
+        assert service.load.cache.num_misses == 0
+        for medium in await service.prepare([image_part(small, f"p{n}", max_pixels=10**6 - n) for n in range(2)], "t"):
+            medium.release()
+        assert service.load.cache.num_misses == 2
+        with pytest.raises(BadRequestError, match=message):  # what is in the cache counts as well
+            await service.prepare([image_part(small, f"p{n}", max_pixels=10**6 - n) for n in range(3)], "t")
+        assert service.load.cache.num_misses == 2
+
+
+async def test_sums_of_clips_are_checked_before_anything_is_decoded(tmp_path: Path) -> None:
+    limits: list[tuple[dict[str, Any], str]] = [
+        ({"max_request_frames": 7}, "8 sampled frames together; at most 7"),
+        ({"max_request_s": 3.5}, "4 seconds of clips together; at most 3.5"),
+    ]
+    for limit, message in limits:
+        async with running(tmp_path, num_workers=1, **limit) as service:
+            with pytest.raises(BadRequestError, match=message):
+                await service.prepare([clip_part(CLIP, "a"), clip_part(CLIP, "b")], "t")
+            assert service.load.cache.num_misses == 0
+            [medium] = await service.prepare([clip_part(CLIP)], "t")
+            medium.release()
+
+
+async def test_damaged_clip_holds_the_memory_of_what_it_became(tmp_path: Path) -> None:
+    data = bytearray(remux(real_clip("bikes"), tmp_path / "clip.mp4", options={"movflags": "faststart"}))
+    data[len(data) // 2 :] = np.random.default_rng(0).bytes(len(data) - len(data) // 2)
+    root = tmp_path / "shared"
+    root.mkdir()
+    async with running(root) as service:
+        [medium] = await service.prepare([clip_part(bytes(data))], "t")
+        assert "do not decode" in medium.notes[0]
+        assert os.path.getsize(medium.path) == service.load.shared_bytes == medium.grid.num_patches * row_bytes(2)
+        medium.release()

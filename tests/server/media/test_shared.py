@@ -27,8 +27,13 @@ def test_ledger_counts_what_is_set_aside(tmp_path: Path) -> None:
             content.append(b"z")
     with pytest.raises(RateLimitError):
         folder.lease(401)
-    output.shrink(10)
+    output.resize(10)
     assert folder.used_bytes == 10
+    output.resize(20)
+    assert folder.used_bytes == 20
+    with pytest.raises(RateLimitError):
+        output.resize(1001)
+    assert folder.used_bytes == 20
     output.release()
     output.release()
     assert folder.used_bytes == 0

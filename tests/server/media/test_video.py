@@ -16,13 +16,14 @@ from PIL import Image
 
 from model_executor.geometry import Grid, Size
 from server.errors import BadRequestError
-from server.media.stills import sample_frames
-from server.media.video import FrameWriter
+from server.media.clip import FrameWriter
+from server.media.stills import Stills
 from tests.server.media.clips import (
     BUDGET,
     TINY,
     Pixels,
     animated_webp,
+    announced,
     encode,
     exact_rgb,
     is_close,
@@ -105,6 +106,7 @@ def test_containers_and_codecs_give_the_right_frames(
         assert [number_of(frame) for frame in frames] == indices
     assert clip.frame_times_s == pytest.approx([index / rate for index in indices])
     assert clip.source_size == Size(48, 64)
+    assert announced(data) == clip
 
 
 HEVC = ("libx265", {"x265-params": "log-level=none:bframes=3"})
@@ -124,8 +126,9 @@ def test_hevc_and_av1_give_the_right_frames(
 ) -> None:
     codec, options = encoder
     data = encode(numbered(30, height=64, width=64), container, codec, options=options, pixel_format=pixel_format)
-    _, frames = sampled(data)
+    clip, frames = sampled(data)
     assert [number_of(frame) for frame in frames] == [0, 10, 19, 29]
+    assert announced(data) == clip
 
 
 @pytest.mark.parametrize(
@@ -457,19 +460,18 @@ def test_pictures_make_a_clip() -> None:
         assert grid.t == 3
         return lambda index, pixels: frames.append(pixels)
 
-    for file in files:
-        file.seek(0)
-    clip = sample_frames(files, msgspec.structs.replace(TINY, fps=4.0), open_writer)
+    source = Stills(files, msgspec.structs.replace(TINY, fps=4.0))
+    assert not frames
+    clip = source.write(open_writer)
+    assert clip == source.announced
     assert [number_of(frame) for frame in frames] == [0, 1, 2, 3, 4, 4]
     assert clip.frame_times_s == (0.0, 0.25, 0.5, 0.75, 1.0, 1.0)
     assert clip.effective_fps == 4.0
 
     other = io.BytesIO()
     Image.new("RGB", (60, 60)).save(other, "PNG")
-    for file in (*files, other):
-        file.seek(0)
     with pytest.raises(BadRequestError, match="Frame 5 of the list cannot be used. It is 60x60 px, the first is 64x48"):
-        sample_frames([*files, other], TINY, open_writer)
+        Stills([*files, other], TINY)
 
 
 _SEEDS = [
