@@ -22,12 +22,25 @@ from server.files.store import FileStore
 from server.keys import KeyRing
 from server.limits import Limits
 from server.metrics import Metrics
-from server.routes import chat, completions, files, health, metrics, models, openapi, preview, responses, tokenize
+from server.playground import read_page
+from server.routes import (
+    chat,
+    completions,
+    files,
+    health,
+    metrics,
+    models,
+    openapi,
+    playground,
+    preview,
+    responses,
+    tokenize,
+)
 from server.service import OpenModel, Service
 from server.settings import Settings, split_list
 
 OPEN_PATHS = ("/health",)
-"""Paths that need no key."""
+"""Paths that need no key, besides those of the page."""
 
 
 def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
@@ -46,6 +59,7 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
     )
     service = Service(settings, open_model, measurements)
     store = FileStore(settings.files, settings.data_folder)
+    page = read_page()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -65,7 +79,7 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
             Middleware(Access, metrics=measurements, log=settings.access_log),
             *([Middleware(Cors, origins=origins)] if (origins := split_list(settings.cors_origins)) else []),
             Middleware(Boundary),
-            Middleware(Auth, keys=keys, open_paths=OPEN_PATHS),
+            Middleware(Auth, keys=keys, open_paths=(*OPEN_PATHS, *page)),
             Middleware(Limits, metrics=measurements),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_upload_bytes=settings.files.max_file_bytes),
             Middleware(Disconnect),
@@ -74,7 +88,9 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
     )
     app.state.service = service
     app.state.files = store
+    app.state.page = page
     app.state.needs_key = bool(keys)
-    for family in (chat, preview, responses, files, completions, tokenize, models, health, metrics, openapi):
+    families = (chat, preview, responses, files, completions, tokenize, models, health, metrics, openapi, playground)
+    for family in families:
         app.include_router(family.router)
     return app

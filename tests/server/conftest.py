@@ -82,7 +82,7 @@ def open_world(tokenizer: Tokenizer, tmp_path: Path) -> OpenWorld:
         engine, media = engine or FakeEngine(), media or FakeMedia()
         configured = Settings(**{"served_model_name": MODEL, "data_folder": data_folder, **settings})
         app = create_app(configured, opener(engine, media, tokenizer))
-        running = _live(app, configured) if live else _direct(app)
+        running = serve_live(app, configured) if live else _direct(app)
         async with running as (client, stop), client:
             if engine.state is EngineState.READY:
                 while app.state.service.state is not EngineState.READY:
@@ -106,7 +106,7 @@ async def _direct(app: FastAPI) -> AsyncIterator[tuple[httpx.AsyncClient, Callab
 
 
 @asynccontextmanager
-async def _live(app: FastAPI, settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Callable[[], None]]]:
+async def serve_live(app: FastAPI, settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Callable[[], None]]]:
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     server = Server(server_config(app, settings), app.state.service, url)

@@ -80,8 +80,11 @@ async def test_logs_our_faults_with_the_id_and_tells_nothing(
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/nowhere",
+        "/playground",
+        "/playground/",
+        "/playground/index.html",
+        "/playground/vendor/marked/LICENSE",
         "/v1",
         "/v1/",
         "/v1/models/",

@@ -1,4 +1,4 @@
-"""Keys are asked for first, everywhere but at /health."""
+"""Keys are asked for first, everywhere but at /health and the page's files."""
 
 from collections.abc import AsyncIterator
 
@@ -7,7 +7,7 @@ import pytest
 from tests.error_body import check_error
 from tests.server.conftest import OpenWorld, Unread, World
 
-PATHS = ["/v1/models", "/v1/models/x", "/metrics", "/openapi.json", "/nowhere", "/"]
+PATHS = ["/v1/models", "/v1/models/x", "/metrics", "/openapi.json", "/nowhere", "/playground/nowhere.js"]
 
 
 @pytest.fixture

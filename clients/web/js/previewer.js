@@ -1,0 +1,38 @@
+/** Previews of the prompt while it is written: one at a time, the newest counts, and not for every letter. */
+
+import { preview } from "./api.js";
+
+const TYPING_MS = 600;
+
+export class Previewer {
+  #timer = 0;
+  #running = null;
+
+  /**
+   * @param body makes the request to preview, or null where there is nothing to show yet.
+   * @param show gets the request's answer, or null.
+   * @param fail gets the ApiError.
+   */
+  constructor(body, show, fail) {
+    Object.assign(this, { body, show, fail });
+  }
+
+  /** The prompt has changed; `typing` waits for a pause. */
+  refresh({ typing = false } = {}) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#run(), typing ? TYPING_MS : 0);
+  }
+
+  async #run() {
+    this.#running?.abort();
+    const body = this.body();
+    if (!body) return this.show(null);
+    const running = (this.#running = new AbortController());
+    try {
+      const told = await preview(body, running.signal);
+      if (!running.signal.aborted) this.show(told);
+    } catch (error) {
+      if (!running.signal.aborted) this.fail(error);
+    }
+  }
+}
