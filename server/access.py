@@ -66,6 +66,8 @@ class Access:
             finally:
                 duration_s = time.perf_counter() - started_s
                 self._metrics.count_request(_route(scope), scope["method"], status, duration_s)
+                if (error := scope["state"].get("error")) is not None:
+                    self._metrics.count_error(error)
                 if (account := _account(scope)) is not None:
                     self._metrics.count_key_request(account.name, status)
                 if self._logs:

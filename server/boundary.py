@@ -47,7 +47,7 @@ class Boundary:
             # Only a server that stops cancels requests out here; it goes on once this answer is out.
             if begun:
                 raise
-            answer: ApiError = UnavailableError("The server is stopping.")
+            answer = reported(UnavailableError("The server is stopping."), scope)
         except Exception as error:
             answer = reported(error, scope)
             if begun:
@@ -58,8 +58,9 @@ class Boundary:
 
 
 def reported(error: Exception, scope: Scope) -> ApiError:
-    """The API's form of `error`; faults of our own are logged under the request's id."""
+    """The API's form of `error`, left for the metrics; faults of our own are logged under the request's id."""
     answer = as_api_error(error)
+    scope["state"]["error"] = answer
     if answer.status == 500:
         _log.error("request failed", exc_info=error, extra={"fields": {"request_id": scope["state"].get("request_id")}})
     return answer

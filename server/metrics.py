@@ -1,15 +1,17 @@
 """What the server counts and measures, in Prometheus' terms, on a registry of its own.
 
-Labels come from fixed sets only: route templates, HTTP methods, status classes, stages, engine states, and
-the names the operator gave to keys. Whatever a client can make up (model names, paths) is never a label, nor is a key.
+Labels come from fixed sets only: route templates, HTTP methods, status classes, kinds of errors, stages, engine states,
+and the names the operator gave to keys. Whatever a client can make up (model names, paths) is never a label, nor is
+a key.
 """
 
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 
 from model_executor.engine import EngineState, EngineStats
+from server.errors import ApiError
 from server.media.service import MediaLoad
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -35,6 +37,9 @@ class Metrics:
         )
         self._request_s = Histogram(
             "tessera_http_request_seconds", "Request to last byte.", ["route"], buckets=_LONG_S, registry=registry
+        )
+        self._errors = Counter(
+            "tessera_errors", "Errors answered, as a response or in a stream.", ["status", "kind"], registry=registry
         )
         self.stage_s = Histogram(
             "tessera_stage_seconds",
@@ -79,6 +84,10 @@ class Metrics:
         self._requests.labels(route, known_method, f"{status // 100}xx").inc()
         self._request_s.labels(route).observe(duration_s)
 
+    def count_error(self, error: ApiError) -> None:
+        """Count one error by its status and its code, or its type where it has none."""
+        self._errors.labels(error.status, error.code or error.type).inc()
+
     def count_key_request(self, name: str, status: int) -> None:
         """Count one answered request of the key of that name."""
         self._key_requests.labels(name, f"{status // 100}xx").inc()
@@ -119,6 +128,10 @@ def _media_metrics(now: MediaLoad) -> Iterator[Metric]:
     yield GaugeMetricFamily("tessera_media_jobs_waiting", "Media waiting for a worker.", now.num_waiting)
     yield GaugeMetricFamily("tessera_media_shared_bytes", "Shared memory held by requests.", now.shared_bytes)
     yield CounterMetricFamily("tessera_media_worker_restarts", "Media workers replaced.", now.num_restarts)
+    stages = SummaryMetricFamily("tessera_media_stage_seconds", "Preparing one medium, by stage.", labels=["stage"])
+    for stage, load in now.stages.items():
+        stages.add_metric([stage], load.num, load.total_s)
+    yield stages
     cache = now.cache
     yield GaugeMetricFamily("tessera_media_cache_bytes", "Shared memory kept for later requests.", cache.idle_bytes)
     yield CounterMetricFamily("tessera_media_cache_hits", "Media that cost no decoding.", cache.num_hits)

@@ -16,6 +16,7 @@ from server.media.process import WorkerLostError, WorkerProcess
 from server.media.progress import FrameCount
 from server.media.queue import JobQueue, Ticket, busy_error
 from server.media.shared import SharedMemoryFullError
+from server.media.stages import StageTimes
 from server.settings import MediaSettings
 
 MAX_JOBS_PER_WORKER = 500
@@ -33,11 +34,13 @@ class MediaPool:
 
     Args:
         settings: `num_workers`, `max_queue`, `timeout_s` and `max_worker_bytes` are read.
+        times: told how long jobs wait and run.
     """
 
-    def __init__(self, settings: MediaSettings) -> None:
+    def __init__(self, settings: MediaSettings, times: StageTimes) -> None:
         """See the class."""
         self._settings = settings
+        self._times = times
         self._queue = JobQueue(
             num_workers=settings.num_workers, max_waiting=settings.max_queue, timeout_s=settings.timeout_s
         )
@@ -119,6 +122,7 @@ class MediaPool:
         while True:
             ticket = await self._queue.next(takes_large=takes_large)
             self.num_running += 1
+            self._times.add("queue", asyncio.get_running_loop().time() - ticket.arrival_s)
             keep = False
             try:
                 if worker is not None and worker.has_ended:
@@ -126,7 +130,8 @@ class MediaPool:
                     worker = None
                 if worker is None:
                     worker = await self._start_worker()
-                keep = await self._do(worker, ticket)
+                with self._times.timed("header" if ticket.job.output is None else "decode"):
+                    keep = await self._do(worker, ticket)
             except asyncio.CancelledError:
                 _fail(ticket, UnavailableError("The server is shutting down."))
                 raise

@@ -25,6 +25,7 @@ class Ticket:
 
     due_s: float
     number: int
+    arrival_s: float = field(compare=False)
     job: Job = field(compare=False)
     estimate_s: float = field(compare=False)
     frames: FrameCount = field(compare=False)
@@ -74,8 +75,9 @@ class JobQueue:
         """
         loop = asyncio.get_running_loop()
         estimate_s = min(estimate_s, self._timeout_s)
-        due_s = loop.time() + min(estimate_s, MAX_LEAD_S)
-        ticket = Ticket(due_s, next(self._numbers), job, estimate_s, frames, param, loop.create_future())
+        now_s = loop.time()
+        due_s = now_s + min(estimate_s, MAX_LEAD_S)
+        ticket = Ticket(due_s, next(self._numbers), now_s, job, estimate_s, frames, param, loop.create_future())
         if len(self._waiting) >= self._max_waiting + self._num_idle[ticket.is_large]:
             raise busy_error()
         ahead_s = sum(other.estimate_s for other in self._waiting if other < ticket)

@@ -14,7 +14,7 @@ Whatever goes wrong with one part, everything the request holds is given back.
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from server.media.part import MediaPart, PreparedMedia
 from server.media.pool import MediaPool
 from server.media.progress import Progress
 from server.media.shared import SharedFolder
+from server.media.stages import Stage, StageLoad, StageTimes
 from server.settings import MediaSettings
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -52,6 +53,7 @@ class MediaLoad:
     shared_bytes: int
     """Shared memory in use: encoded media, and patches of requests that have not ended."""
     cache: CacheLoad = CacheLoad()
+    stages: Mapping[Stage, StageLoad] = field(default_factory=lambda: StageTimes().load)
 
 
 @dataclass(slots=True)
@@ -107,6 +109,7 @@ class MediaService:
         self._checkpoint = CheckpointLimits(image_min_pixels, image_max_pixels, video_min_pixels, video_max_pixels)
         self._shared_memory = shared_memory
         self._stack = contextlib.AsyncExitStack()
+        self._times = StageTimes()
         # Idle media must not fill a small file system that others need, too (64 MiB is usual in containers).
         self._cache = MediaCache(min(settings.max_cache_bytes, shutil.disk_usage(shared_memory).total // 2))
         self._folder: SharedFolder
@@ -128,7 +131,7 @@ class MediaService:
             fetcher = Fetcher(self._settings)
             stack.callback(fetcher.close)
             self._contents = Contents(self._settings, fetcher, self._folder)
-            self._pool = MediaPool(self._settings)
+            self._pool = MediaPool(self._settings, self._times)
             await self._pool.start()
             stack.push_async_callback(self._pool.close)
             self._decoder = Decoder(self._pool, self._folder, timeout_s=self._settings.timeout_s)
@@ -143,7 +146,9 @@ class MediaService:
         """A reading, for metrics."""
         pool, cache = self._pool, self._cache.load
         used_bytes = self._folder.used_bytes - cache.idle_bytes
-        return MediaLoad(pool.num_waiting, pool.num_running, pool.num_restarts, used_bytes, cache)
+        return MediaLoad(
+            pool.num_waiting, pool.num_running, pool.num_restarts, used_bytes, cache, dict(self._times.load)
+        )
 
     async def prepare(
         self, parts: Sequence[MediaPart], tenant: str, progress: Progress | None = None
@@ -192,7 +197,9 @@ class MediaService:
         part, budget = asked
         async with request.places:
             inputs = request.held.enter_context(contextlib.ExitStack())
-            medium = Encoded(part, budget, await self._contents.fetch(part, inputs, request.allowance))
+            with self._times.timed("fetch"):
+                contents = await self._contents.fetch(part, inputs, request.allowance)
+            medium = Encoded(part, budget, contents)
             key = medium.key(request.tenant)
             hold = self._cache.find(key)
             if hold is None:

@@ -70,12 +70,13 @@ def test_where_the_kernel_refuses_workers_run_and_the_log_says_so() -> None:
     code = (
         "import asyncio, dataclasses, logging, platform, sys\n"
         "from server.media.confinement import MACHINES, install\n"
-        "from server.media.pool import MediaPool\nfrom server.settings import MediaSettings\n"
+        "from server.media.pool import MediaPool\nfrom server.media.stages import StageTimes\n"
+        "from server.settings import MediaSettings\n"
         "machine = MACHINES[platform.machine()]\n"
         "install(dataclasses.replace(machine, refused=(machine.seccomp,)))\n"
         "logging.basicConfig(stream=sys.stdout, format='%(message)s')\n"
         "async def main():\n"
-        "    pool = MediaPool(MediaSettings())\n    await pool.start()\n    await pool.close()\n"
+        "    pool = MediaPool(MediaSettings(), StageTimes())\n    await pool.start()\n    await pool.close()\n"
         "asyncio.run(main())"
     )
     [line] = run(code)

@@ -22,6 +22,7 @@ from server.media import pool
 from server.media.job import ImageBudget, Job, Prepared
 from server.media.pool import MediaPool
 from server.media.queue import LARGE_JOB_S
+from server.media.stages import StageTimes
 from server.settings import MediaSettings
 
 SMALL, LARGE = 0.0, LARGE_JOB_S
@@ -29,10 +30,11 @@ BUDGET = ImageBudget(min_pixels=784, max_pixels=10**6, resized=None, max_source_
 
 
 class Bench:
-    """A running pool and a folder to work in."""
+    """A running pool, its measurements, and a folder to work in."""
 
-    def __init__(self, pool: MediaPool, folder: Path) -> None:
+    def __init__(self, pool: MediaPool, times: StageTimes, folder: Path) -> None:
         self.pool = pool
+        self.times = times
         self.folder = folder
         os.mkfifo(folder / "hang")
         Image.fromarray(np.zeros((56, 56, 3), np.uint8)).save(folder / "good.png")
@@ -77,10 +79,11 @@ def is_alive(pid: int) -> bool:
 
 @asynccontextmanager
 async def bench(folder: Path, **settings: float) -> AsyncIterator[Bench]:
-    workers = MediaPool(MediaSettings.model_validate({"num_workers": 1, **settings}))
+    times = StageTimes()
+    workers = MediaPool(MediaSettings.model_validate({"num_workers": 1, **settings}), times)
     await workers.start()
     try:
-        yield Bench(workers, folder)
+        yield Bench(workers, times, folder)
     finally:
         last = pids(workers)
         await workers.close()
@@ -119,6 +122,22 @@ async def test_single_worker_takes_the_cheaper_job_first(tmp_path: Path) -> None
         blocking.cancel()
         await asyncio.gather(dear, cheap)
         assert done == ["cheap", "dear"]
+
+
+async def test_time_in_the_queue_and_with_a_worker_is_told_apart(tmp_path: Path) -> None:
+    async with bench(tmp_path) as work:
+        blocking = work.begin("hang")
+        await work.until(running=1)
+        waiting = work.begin("good.png")
+        await work.until(running=1, waiting=1)
+        await asyncio.sleep(0.2)
+        blocking.cancel()
+        await waiting
+        await work.until(running=0)
+        queue, decode = work.times.load["queue"], work.times.load["decode"]
+    assert (queue.num, decode.num) == (2, 2)
+    assert queue.total_s >= 0.2  # the second one alone; the first did not wait
+    assert decode.total_s >= 0.2  # the first one alone, until it was given up
 
 
 async def test_full_queue_refuses(tmp_path: Path) -> None:
@@ -281,9 +300,10 @@ def test_workers_load_nothing_heavy() -> None:
 
 def test_workers_end_with_their_server() -> None:
     code = (
-        "import asyncio\nfrom server.media.pool import MediaPool\nfrom server.settings import MediaSettings\n"
+        "import asyncio\nfrom server.media.pool import MediaPool\nfrom server.media.stages import StageTimes\n"
+        "from server.settings import MediaSettings\n"
         "async def main():\n"
-        "    pool = MediaPool(MediaSettings())\n    await pool.start()\n"
+        "    pool = MediaPool(MediaSettings(), StageTimes())\n    await pool.start()\n"
         "    print(*(worker.pid for worker in pool._workers), flush=True)\n    await asyncio.sleep(60)\n"
         "asyncio.run(main())"
     )

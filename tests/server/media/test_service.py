@@ -248,6 +248,16 @@ async def _never(writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(30)
 
 
+async def test_stages_are_timed_and_what_the_cache_has_is_only_fetched(tmp_path: Path) -> None:
+    async with running(tmp_path, num_workers=1, max_cache_bytes=1 << 30) as service:
+        for _ in range(3):
+            (prepared,) = await service.prepare([image_part(PHOTO)], "t")
+            prepared.release()
+        stages = service.load.stages
+    assert {stage: load.num for stage, load in stages.items()} == {"fetch": 3, "queue": 2, "header": 1, "decode": 1}
+    assert all(load.total_s > 0 for load in stages.values())
+
+
 async def test_limits_in_bytes_and_memory_hold(tmp_path: Path) -> None:
     limits = {"max_image_bytes": 3000, "max_video_bytes": 5000, "max_shared_bytes": 1 << 20, "num_workers": 1}
     async with running(tmp_path, **limits) as service:

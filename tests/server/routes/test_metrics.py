@@ -2,10 +2,11 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from model_executor.engine import EngineState, EngineStats
+from model_executor.engine import Delta, EngineState, EngineStats, Prompt, RequestFailedError, SamplingLimits
 from server.media.cache import CacheLoad
 from server.media.service import MediaLoad
-from tests.fakes import FakeEngine, FakeMedia
+from server.media.stages import Stage, StageLoad
+from tests.fakes import FakeEngine, FakeMedia, Step
 from tests.server.conftest import OpenWorld, World
 
 
@@ -35,7 +36,13 @@ async def test_shows_the_engines_reading_of_this_moment(open_world: OpenWorld) -
 
 async def test_shows_how_busy_the_media_side_is(open_world: OpenWorld) -> None:
     cache = CacheLoad(num_hits=5, num_misses=6, num_evictions=7, idle_bytes=8192)
-    media = FakeMedia(load=MediaLoad(num_waiting=3, num_running=2, num_restarts=1, shared_bytes=4096, cache=cache))
+    stages: dict[Stage, StageLoad] = {
+        "fetch": StageLoad(9, 1.5),
+        "queue": StageLoad(4, 0.25),
+        "decode": StageLoad(4, 8.0),
+    }
+    load = MediaLoad(num_waiting=3, num_running=2, num_restarts=1, shared_bytes=4096, cache=cache, stages=stages)
+    media = FakeMedia(load=load)
     async with open_world(media=media) as world:
         read = await samples(world)
     assert read["tessera_media_jobs_waiting", ()] == 3
@@ -46,6 +53,9 @@ async def test_shows_how_busy_the_media_side_is(open_world: OpenWorld) -> None:
     assert read["tessera_media_cache_misses_total", ()] == 6
     assert read["tessera_media_cache_evictions_total", ()] == 7
     assert read["tessera_media_cache_bytes", ()] == 8192
+    assert read["tessera_media_stage_seconds_count", (("stage", "fetch"),)] == 9
+    assert read["tessera_media_stage_seconds_sum", (("stage", "queue"),)] == 0.25
+    assert read["tessera_media_stage_seconds_sum", (("stage", "decode"),)] == 8
 
 
 async def test_works_while_the_engine_is_away(open_world: OpenWorld) -> None:
@@ -69,6 +79,27 @@ async def test_counts_requests_and_times_answers(world: World) -> None:
     assert read["tessera_answer_seconds_count", ()] == 2
     assert read["tessera_request_generation_tokens_sum", ()] == 6
     assert read["tessera_http_requests_in_flight", ()] == 1  # this scrape
+
+
+async def test_counts_errors_by_kind_in_responses_and_in_streams(open_world: OpenWorld) -> None:
+    def script(_: Prompt, __: SamplingLimits) -> list[Step]:
+        return [Delta(0, "Hello", [100]), RequestFailedError("it broke")]
+
+    async with open_world(engine=FakeEngine(script=script)) as world:
+        await world.ask(temperature=9)
+        await world.ask(temperature="hot")
+        await world.ask(model="another")
+        assert (await world.ask(stream=True)).status_code == 200  # the error is an event
+        await world.client.get("/nowhere")
+        read = await samples(world)
+    kinds = {labels: value for (name, labels), value in read.items() if name == "tessera_errors_total"}
+    assert kinds == {
+        (("kind", "invalid_value"), ("status", "400")): 1,
+        (("kind", "invalid_type"), ("status", "400")): 1,
+        (("kind", "model_not_found"), ("status", "404")): 1,
+        (("kind", "server_error"), ("status", "500")): 1,
+        (("kind", "unknown_url"), ("status", "404")): 1,
+    }
 
 
 async def test_nothing_a_client_makes_up_becomes_a_label(world: World) -> None:
