@@ -96,10 +96,11 @@ class Prompt(msgspec.Struct, frozen=True):
 class Grammar(msgspec.Struct, frozen=True, kw_only=True):
     """What every answer must follow; the API layer lets nothing through that would be ignored."""
 
-    kind: Literal["json", "json_object", "regex", "choice", "grammar"]
-    """json: a JSON Schema. json_object: any object. choice: one of several texts. grammar: in the GBNF notation."""
+    kind: Literal["json", "json_object", "regex", "choice", "grammar", "structural_tag"]
+    """json: a JSON Schema. json_object: any object. choice: one of several texts. grammar: in the GBNF notation.
+    structural_tag: text with tags in it that have a form, as xgrammar describes it."""
     value: str = ""
-    """The schema or the JSON list of choices as text, the expression or the grammar itself."""
+    """The schema, the JSON list of choices or the structural tag as text, the expression or the grammar itself."""
     param: str | None = None
     """The request field it comes from, for refusals."""
 

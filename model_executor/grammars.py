@@ -43,6 +43,9 @@ DEADLINE_S = 90
 """After this the process is stuck rather than busy."""
 MEMORY_BYTES = 2 << 30
 _NUM_STEPS = 48
+_NUM_WALKS = 4
+"""More walks than these, one for each tag, are made shorter."""
+_LEAST_STEPS = 4
 _NICENESS = 5
 _MAX_ANSWER_BYTES = 4096  # a pipe takes that much at once
 _SOURCE_PLACE = re.compile(r"\[[\d:]+\] \S+:\d+: |/\S+")
@@ -117,6 +120,8 @@ def structured_outputs(grammar: Grammar) -> StructuredOutputsParams:
             return StructuredOutputsParams(choice=json.loads(grammar.value))
         case "grammar":
             return StructuredOutputsParams(grammar=grammar.value)
+        case "structural_tag":
+            return StructuredOutputsParams(structural_tag=grammar.value)
 
 
 def _run(end: socket.socket, folder: Path) -> NoReturn:
@@ -170,10 +175,30 @@ def _fault(grammar: Grammar, info: xgrammar.TokenizerInfo) -> str | None:
         validate_xgrammar_grammar(params)
         if time.process_time() - began_s > CONVERT_CPU_S:
             return _TOO_EXPENSIVE
-        matcher = xgrammar.GrammarMatcher(_compiled(params.structured_outputs, info))
+        compiled = _compiled(params.structured_outputs, info)
     except Exception as error:
         return f"cannot be compiled: {_reason(error)}"
-    return _walk(matcher, info, may_be_empty=grammar.kind in ("regex", "grammar"))
+    starts = _starts(grammar)
+    num_steps = max(_NUM_STEPS * _NUM_WALKS // max(len(starts), _NUM_WALKS), _LEAST_STEPS)
+    for start in starts:
+        matcher = xgrammar.GrammarMatcher(compiled)
+        matcher.accept_string(start)
+        may_be_empty = grammar.kind in ("regex", "grammar", "structural_tag")
+        if fault := _walk(matcher, info, num_steps, may_be_empty=may_be_empty):
+            return fault
+    return None
+
+
+def _starts(grammar: Grammar) -> list[str]:
+    """How answers may begin that differ in what follows: with nothing yet, or with a tag."""
+    begins: list[str] = []
+    waiting = [json.loads(grammar.value)] if grammar.kind == "structural_tag" else []
+    while waiting:
+        form = waiting.pop()
+        if form["type"] == "tag":
+            begins.append(form["begin"])
+        waiting += [form["format"]] if "format" in form else [*form.get("elements", []), *form.get("tags", [])]
+    return ["", *begins]
 
 
 def _compiled(wanted: StructuredOutputsParams | None, info: xgrammar.TokenizerInfo) -> xgrammar.CompiledGrammar:
@@ -184,17 +209,21 @@ def _compiled(wanted: StructuredOutputsParams | None, info: xgrammar.TokenizerIn
         return compiler.compile_regex(wanted.regex)
     if wanted.grammar is not None:
         return compiler.compile_grammar(wanted.grammar)
+    if wanted.structural_tag is not None:
+        return compiler.compile_structural_tag(wanted.structural_tag)
     schema = wanted.json if wanted.json is not None else '{"type": "object"}'
     return compiler.compile_json_schema(schema, any_whitespace=False, separators=(",", ":"))
 
 
-def _walk(matcher: xgrammar.GrammarMatcher, info: xgrammar.TokenizerInfo, *, may_be_empty: bool) -> str | None:
+def _walk(
+    matcher: xgrammar.GrammarMatcher, info: xgrammar.TokenizerInfo, num_steps: int, *, may_be_empty: bool
+) -> str | None:
     """Write the beginning of an answer, to see that there is one and that each step is quick."""
     mask = xgrammar.allocate_token_bitmask(1, info.vocab_size)
     choose = random.Random(0)
     stops = set(info.stop_token_ids)
     began_s = time.process_time()
-    for step in range(_NUM_STEPS):
+    for step in range(num_steps):
         matcher.fill_next_token_bitmask(mask)
         bits = np.unpackbits(mask.numpy().view(np.uint8), bitorder="little")[: info.vocab_size]
         allowed = np.flatnonzero(bits)

@@ -1,15 +1,17 @@
 """The engine's deltas as the API's answer: folded into one object, or one by one as chunks. Pure.
 
 A stop string or the model's end token may leave a delta without text; such a delta makes no chunk of its own unless it
-ends its choice or brings log-probabilities.
+ends its choice or brings log-probabilities. What each choice is, and which functions
+it calls, `server/choice.py` keeps.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from typing import Any
 
-from model_executor.engine import Delta, FinishReason, PositionLogprobs, TokenLogprob
+from model_executor.engine import Delta, PositionLogprobs, TokenLogprob
 from model_executor.tokens import Tokenizer
+from server.calls import CallReader
+from server.choice import Choice
 from server.protocol import chat_response as wire
 
 LOWEST_LOGPROB = -9999.0
@@ -18,14 +20,6 @@ LOWEST_LOGPROB = -9999.0
 
 class UnfinishedAnswerError(Exception):
     """The engine ended its stream before every choice had a finish reason: a fault of ours."""
-
-
-@dataclass(slots=True)
-class _ChoiceState:
-    text: list[str] = field(default_factory=list)
-    logprobs: list[wire.TokenLogprob] = field(default_factory=list)
-    finish_reason: FinishReason | None = None
-    started: bool = False
 
 
 class Answer:
@@ -40,6 +34,7 @@ class Answer:
         num_image_tokens: of these, of pictures.
         num_video_tokens: of these, of clips.
         num_top_logprobs: alternatives to tell per token; None where no log-probabilities were asked for.
+        may_call: whether calls of functions are looked for in the text.
         include_usage: put `usage` into the chunks.
         report: what was done to media, where it was asked for.
         tokenizer: turns token ids into bytes.
@@ -57,6 +52,7 @@ class Answer:
         num_image_tokens: int,
         num_video_tokens: int,
         num_top_logprobs: int | None,
+        may_call: bool = False,
         include_usage: bool,
         report: wire.Report | None,
         tokenizer: Tokenizer,
@@ -65,7 +61,7 @@ class Answer:
         """See the class."""
         self.num_answer_tokens = 0
         self._head: dict[str, Any] = {"id": id_, "created": created, "model": model}
-        self._choices = [_ChoiceState() for _ in range(num_choices)]
+        self._choices = [Choice(CallReader() if may_call else None) for _ in range(num_choices)]
         self._num_prompt_tokens = num_prompt_tokens
         self._num_media_tokens = (num_image_tokens, num_video_tokens)
         self._num_cached_tokens = 0
@@ -78,7 +74,7 @@ class Answer:
     def add(self, delta: Delta) -> None:
         """Fold one delta in, for `completion`."""
         choice = self._count(delta)
-        choice.text.append(delta.text)
+        choice.read(delta)
         choice.logprobs += self._logprobs(delta)
 
     def completion(self) -> wire.ChatCompletion:
@@ -93,7 +89,7 @@ class Answer:
             choices=[
                 wire.Choice(
                     index=index,
-                    message=wire.Message(role="assistant", content="".join(choice.text), refusal=None),
+                    message=choice.message(),
                     logprobs=self._wrapped(choice.logprobs),
                     finish_reason=choice.finish_reason,
                 )
@@ -111,14 +107,17 @@ class Answer:
         chunks = []
         if not choice.started:
             choice.started = True
-            opening = wire.ChoiceDelta(role="assistant", content="", refusal=None)
-            chunks.append(self._chunk(delta.index, opening))
+            chunks.append(self._chunk(delta.index, choice.opening()))
         logprobs = self._logprobs(delta)
-        if delta.text or logprobs:
-            chunks.append(self._chunk(delta.index, wire.ChoiceDelta(content=delta.text), logprobs))
+        additions = choice.read(delta)
+        if logprobs and not additions:
+            additions.append(wire.ChoiceDelta(content=""))
+        for addition in additions:
+            chunks.append(self._chunk(delta.index, addition, logprobs))
+            logprobs = []
         if delta.finish_reason is not None:
             last = not self._include_usage and self._finished
-            chunks.append(self._chunk(delta.index, wire.ChoiceDelta(), finish_reason=delta.finish_reason, report=last))
+            chunks.append(self._chunk(delta.index, wire.ChoiceDelta(), finish_reason=choice.finish_reason, report=last))
         return chunks
 
     def last_chunk(self) -> wire.ChatCompletionChunk | None:
@@ -157,11 +156,10 @@ class Answer:
 
     @property
     def _finished(self) -> bool:
-        return all(choice.finish_reason is not None for choice in self._choices)
+        return all(choice.ended is not None for choice in self._choices)
 
-    def _count(self, delta: Delta) -> _ChoiceState:
+    def _count(self, delta: Delta) -> Choice:
         choice = self._choices[delta.index]
-        choice.finish_reason = delta.finish_reason or choice.finish_reason
         self.num_answer_tokens += len(delta.token_ids)
         self._num_cached_tokens = max(self._num_cached_tokens, delta.num_cached_tokens)
         return choice
@@ -172,7 +170,7 @@ class Answer:
         delta: wire.ChoiceDelta,
         logprobs: list[wire.TokenLogprob] | None = None,
         *,
-        finish_reason: FinishReason | None = None,
+        finish_reason: wire.ChatFinishReason | None = None,
         report: bool = False,
     ) -> wire.ChatCompletionChunk:
         extras: dict[str, Any] = {"usage": None} if self._include_usage else {}

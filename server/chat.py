@@ -31,6 +31,7 @@ from server.report import media_report
 from server.sampling import sampling_limits
 from server.structured import grammar_of
 from server.timing import timed
+from server.tools import described
 
 
 class MediaPreparer(Protocol):
@@ -172,6 +173,7 @@ class Chat:
             media,
             self._model.tokenizer,
             template=self._model.chat_template,
+            tools=described(request),
             add_generation_prompt=request.opens_turn,
             continue_final_message=request.continue_final_message,
             add_vision_id=request.add_vision_id,
@@ -189,6 +191,7 @@ class Chat:
             num_image_tokens=sum(item.num_tokens for item in prompt.media if item.modality == "image"),
             num_video_tokens=sum(item.num_tokens for item in prompt.media if item.modality == "video"),
             num_top_logprobs=request.num_top_logprobs,
+            may_call=request.may_call,
             include_usage=request.include_usage,
             report=report,
             tokenizer=self._model.tokenizer,

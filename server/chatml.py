@@ -1,28 +1,22 @@
 """Messages to prompt segments: ChatML, by the checkpoint's own chat template or by ours. Pure.
 
-Client text stays apart from control text: a template is rendered with an unguessable sentinel in place of every piece
-of client text, and the result is split at the sentinels. Whatever a client types can therefore never become a control
-token, and a template's own logic still decides everything around it.
+Client text stays apart from control text, so whatever a client types can never become a control token
+(`server/template.py` says how a template is kept to that).
 
 Twin: `model_executor/tokens.py` turns the segments into ids.
 """
 
 import re
-import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Literal, NoReturn
-
-from jinja2 import Template, TemplateError
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from typing import Any, Literal
 
 from model_executor.engine import Modality
 from model_executor.tokens import ClientText, ControlText, MediaSlot, Segment
+from server.template import Marks, TemplateFaultError, Text, render_template
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 _LABEL: dict[Modality, str] = {"image": "Picture", "video": "Video"}
 PLACEHOLDERS: dict[Modality, str] = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
@@ -31,22 +25,42 @@ _MODALITY = {name: modality for modality, name in PLACEHOLDERS.items()}
 _PLACEHOLDER_PATTERN = re.compile("(" + "|".join(map(re.escape, _MODALITY)) + ")")
 
 
-class TemplateFaultError(Exception):
-    """The chat template refuses the conversation, or loses or repeats parts of it."""
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function the assistant called."""
+
+    name: str
+    arguments: Mapping[str, Any] | str
+    """The text as it was written where that is no JSON object."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn: its parts in order, text as strings and media as slots."""
+    """One turn: its parts in order, text as strings and media as slots, and what it calls."""
 
     role: Role
     parts: tuple[str | MediaSlot, ...]
+    calls: tuple[Call, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One turn with everything that is not said by itself, such as calls, written out."""
+
+    role: Role
+    parts: tuple[Segment, ...]
+
+
+def segments_of(turn: Message | Written) -> list[Segment]:
+    """The parts of a turn, client text apart."""
+    return [ClientText(part) if isinstance(part, str) else part for part in turn.parts]
 
 
 def render(
-    messages: Sequence[Message],
+    messages: Sequence[Message | Written],
     *,
     template: str | None = None,
+    tools: Sequence[Mapping[str, Any]] = (),
     add_generation_prompt: bool = True,
     continue_final_message: bool = False,
     add_vision_id: bool = False,
@@ -55,13 +69,15 @@ def render(
 
     Args:
         messages: the turns; media slots are numbered from 0 in the order they stand.
-        template: the checkpoint's Jinja chat template; None for the built-in ChatML.
+        template: the checkpoint's Jinja chat template; None for the built-in ChatML, which knows neither tools nor
+            calls nor results (`server/hermes.py` makes text of them).
+        tools: what may be called, as the API describes it.
         add_generation_prompt: end with the opening of an assistant turn.
         continue_final_message: leave the last turn open, for the model to go on with it; excludes the former.
         add_vision_id: name each medium (`Picture 1: `) before it.
 
     Raises:
-        TemplateFaultError: see the class.
+        TemplateFaultError: the template refuses the conversation, or loses or repeats parts of it.
 
     Source: Qwen2-VL report (arXiv 2409.12191) section 2.3 and the release's chat template.
     """
@@ -70,21 +86,23 @@ def render(
     if template is None:
         segments = _chatml(messages, add_generation_prompt=add_generation_prompt, add_vision_id=add_vision_id)
     else:
-        segments = _templated(messages, template, add_generation_prompt, add_vision_id)
+        segments = _templated(messages, template, tools, add_generation_prompt, add_vision_id)
     merged = _merged(segments)
     return _reopened(merged) if continue_final_message else merged
 
 
-def _chatml(messages: Sequence[Message], *, add_generation_prompt: bool, add_vision_id: bool) -> list[Segment]:
+def _chatml(
+    messages: Sequence[Message | Written], *, add_generation_prompt: bool, add_vision_id: bool
+) -> list[Segment]:
     segments: list[Segment] = []
     counts: dict[Modality, int] = {"image": 0, "video": 0}
     if not messages or messages[0].role != "system":
         segments.append(ControlText(f"<|im_start|>system\n{DEFAULT_SYSTEM}<|im_end|>\n"))
     for message in messages:
         segments.append(ControlText(f"<|im_start|>{message.role}\n"))
-        for part in message.parts:
-            if isinstance(part, str):
-                segments.append(ClientText(part))
+        for part in segments_of(message):
+            if not isinstance(part, MediaSlot):
+                segments.append(part)
                 continue
             counts[part.modality] += 1
             label = f"{_LABEL[part.modality]} {counts[part.modality]}: " if add_vision_id else ""
@@ -96,50 +114,62 @@ def _chatml(messages: Sequence[Message], *, add_generation_prompt: bool, add_vis
 
 
 def _templated(
-    messages: Sequence[Message], template: str, add_generation_prompt: bool, add_vision_id: bool
+    messages: Sequence[Message | Written],
+    template: str,
+    tools: Sequence[Mapping[str, Any]],
+    add_generation_prompt: bool,
+    add_vision_id: bool,
 ) -> list[Segment]:
-    mark = f"\ue000{secrets.token_hex(8)}:"  # private-use character and 64 random bits: no client text holds it
-    texts: list[str] = []
-    slots: list[MediaSlot] = []
-
-    def sentinel(text: str) -> str:
-        texts.append(text)
-        return f"{mark}{len(texts) - 1};"
-
-    turns: list[dict[str, Any]] = []
-    for message in messages:
-        if all(isinstance(part, str) for part in message.parts):
-            turns.append({"role": message.role, "content": sentinel("".join(map(str, message.parts)))})
-            continue
-        content: list[dict[str, str]] = []
-        for part in message.parts:
-            if isinstance(part, str):
-                content.append({"type": "text", "text": sentinel(part)})
-            else:
-                slots.append(part)
-                content.append({"type": part.modality, part.modality: ""})
-        turns.append({"role": message.role, "content": content})
-    try:
-        text = _compiled(template).render(
-            messages=turns, add_generation_prompt=add_generation_prompt, add_vision_id=add_vision_id
-        )
-    except TemplateError as error:
-        raise TemplateFaultError(f"the model's chat template refuses this conversation: {error}") from error
-    return _split(text, re.compile(re.escape(mark) + r"(\d+);"), texts, slots)
+    marks = Marks()
+    rendered = render_template(
+        template,
+        marks,
+        messages=[_turn(message, marks) for message in messages],
+        tools=[_named(tool, marks) for tool in tools] or None,
+        add_generation_prompt=add_generation_prompt,
+        add_vision_id=add_vision_id,
+    )
+    slots = [part for message in messages for part in message.parts if isinstance(part, MediaSlot)]
+    return _placed(rendered, slots)
 
 
-def _split(text: str, pattern: re.Pattern[str], texts: list[str], slots: list[MediaSlot]) -> list[Segment]:
+def _turn(message: Message | Written, marks: Marks) -> dict[str, Any]:
+    """A message as templates take it."""
+    parts = segments_of(message)
+    texts = [part for part in parts if not isinstance(part, MediaSlot)]
+    content: str | list[dict[str, str]] = ""
+    if len(texts) < len(parts):
+        content = [
+            {"type": part.modality, part.modality: ""}
+            if isinstance(part, MediaSlot)
+            else {"type": "text", "text": marks.content([part])}
+            for part in parts
+        ]
+    elif texts:
+        content = marks.content(texts)
+    turn: dict[str, Any] = {"role": message.role, "content": content}
+    if isinstance(message, Message) and message.calls:
+        turn["tool_calls"] = [
+            _named({"type": "function", "function": {"name": call.name, "arguments": call.arguments}}, marks)
+            for call in message.calls
+        ]
+    return turn
+
+
+def _named(tool: Mapping[str, Any], marks: Marks) -> dict[str, Any]:
+    """A function, or a call of one, of which at least the name must come out."""
+    function = {**marks.value(tool["function"]), "name": marks.name(tool["function"]["name"])}
+    return {"type": "function", "function": function}
+
+
+def _placed(texts: Sequence[Text], slots: Sequence[MediaSlot]) -> list[Segment]:
+    """Texts with the media in the places the template has for them."""
     segments: list[Segment] = []
-    seen: list[int] = []
-    for number, piece in enumerate(pattern.split(text)):
-        if number % 2:
-            seen.append(int(piece))
-            segments.append(ClientText(texts[seen[-1]]))
-        else:
-            segments.extend(_control(piece))
+    for text in texts:
+        segments.extend(_control(text.text) if isinstance(text, ControlText) else [text])
     placed = [segment for segment in segments if isinstance(segment, MediaSlot)]
-    if seen != list(range(len(texts))) or [slot.modality for slot in placed] != [slot.modality for slot in slots]:
-        raise TemplateFaultError("the model's chat template leaves out, repeats or reorders parts of this conversation")
+    if [slot.modality for slot in placed] != [slot.modality for slot in slots]:
+        raise TemplateFaultError("the model's chat template leaves out, repeats or reorders media of this conversation")
     in_order = iter(slots)
     return [next(in_order) if isinstance(segment, MediaSlot) else segment for segment in segments]
 
@@ -172,17 +202,3 @@ def _merged(segments: list[Segment]) -> list[Segment]:
         else:
             merged.append(segment)
     return merged
-
-
-@lru_cache(maxsize=8)
-def _compiled(template: str) -> Template:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.globals["raise_exception"] = _raise_exception
-    try:
-        return environment.from_string(template)
-    except TemplateError as error:
-        raise TemplateFaultError(f"the model's chat template cannot be read: {error}") from error
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise TemplateError(message)

@@ -66,7 +66,7 @@ class Completions:
                 index=choice.index,
                 text=choice.message.content or "",
                 logprobs=self._positions(request).rewritten(choice.logprobs),
-                finish_reason=choice.finish_reason,
+                finish_reason=_finish(choice.finish_reason),
             )
             for choice in whole.choices
         ]
@@ -96,7 +96,7 @@ class Completions:
                         index=choice.index,
                         text=text,
                         logprobs=known.rewritten(choice.logprobs),
-                        finish_reason=choice.finish_reason,
+                        finish_reason=_finish(choice.finish_reason),
                     )
                     yield _completion(chunk, [new], **({"usage": None} if request.include_usage else {}))
             if (last := answer.last_chunk()) is not None:
@@ -220,6 +220,11 @@ def _name(token: chat_response.TopLogprob) -> str:
         return data.decode()
     except UnicodeDecodeError:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
+
+
+def _finish(reason: chat_response.ChatFinishReason | None) -> chat_response.FinishReason | None:
+    assert reason != "tool_calls"  # no functions here
+    return reason
 
 
 def _completion(

@@ -7,15 +7,18 @@ import binascii
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic_core import from_json
+
 from model_executor.geometry import TOKEN_PX
 from model_executor.tokens import MediaSlot
-from server.chatml import Message, Role
+from server.chatml import Call, Message, Role
 from server.errors import BadRequestError
 from server.media.kind import HEAD_BYTES, modality_of
 from server.media.part import LocalFile, MediaPart, PixelLimits
 from server.protocol.content import (
     AnyMessage,
     AnyPart,
+    AssistantMessage,
     FilePart,
     ImageLimits,
     ImagePart,
@@ -25,11 +28,18 @@ from server.protocol.content import (
     VideoPart,
     VideoUrlPart,
 )
+from server.protocol.tools import CalledFunction
 
 LOW_DETAIL_TOKENS = 64
 """Most tokens of a picture sent with `detail: low`."""
 
-_ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
 _RENAMED = {"video_start": "video_start_s", "video_end": "video_end_s"}
 
 
@@ -52,7 +62,7 @@ def read_conversation(messages: list[AnyMessage]) -> Conversation:
     media: list[MediaPart] = []
     turns: list[Message] = []
     for number, message in enumerate(messages):
-        contents = [message.content] if isinstance(message.content, str) else message.content
+        contents = [message.content] if isinstance(message.content, str) else message.content or []
         parts: list[str | MediaSlot] = []
         for index, content in enumerate(contents):
             if isinstance(content, str):
@@ -63,8 +73,18 @@ def read_conversation(messages: list[AnyMessage]) -> Conversation:
                 medium = _medium(content, f"messages[{number}].content[{index}]")
                 parts.append(MediaSlot(len(media), medium.modality))
                 media.append(medium)
-        turns.append(Message(_ROLES[message.role], tuple(parts)))
+        made = (message.tool_calls if isinstance(message, AssistantMessage) else None) or []
+        calls = tuple(_call(call.function) for call in made)
+        turns.append(Message(_ROLES[message.role], tuple(parts), calls))
     return Conversation(tuple(turns), tuple(media))
+
+
+def _call(called: CalledFunction) -> Call:
+    try:
+        arguments = from_json(called.arguments, allow_inf_nan=False)
+    except ValueError:
+        arguments = None  # a model wrote it; what it wrote is shown to it as it is
+    return Call(called.name, arguments if isinstance(arguments, dict) else called.arguments)
 
 
 def _medium(part: AnyPart, param: str) -> MediaPart:

@@ -18,6 +18,8 @@ from server.prompt import prompt_segments
 from server.protocol.chat_request import ChatCompletionRequest
 from server.protocol.preview import ChatPreview, PreviewPart, TokenCounts
 from server.report import media_report
+from server.structured import grammar_of
+from server.tools import described
 
 
 async def preview(request: ChatCompletionRequest, model: ServedModel, tenant: str) -> ChatPreview:
@@ -31,6 +33,7 @@ async def preview(request: ChatCompletionRequest, model: ServedModel, tenant: st
     Raises:
         ApiError: the request cannot be rendered or is far too long, or one of its media cannot be used.
     """
+    grammar_of(request)  # for what it refuses
     conversation = read_conversation(request.messages)
     media = await model.media.prepare(conversation.media, tenant)
     try:
@@ -47,6 +50,7 @@ def _preview(
     segments = prompt_segments(
         conversation.turns,
         template=model.chat_template,
+        tools=described(request),
         add_generation_prompt=request.opens_turn,
         continue_final_message=request.continue_final_message,
         add_vision_id=request.add_vision_id,

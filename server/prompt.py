@@ -1,13 +1,16 @@
 """Turns and prepared media as the engine's prompt: rendered, encoded, counted. Pure, and slow for long texts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from model_executor.engine import MediaItem, Prompt
 from model_executor.tokens import Encoded, Segment, Tokenizer
-from server.chatml import PLACEHOLDERS, Message, TemplateFaultError, render
+from server.chatml import PLACEHOLDERS, Message, render
 from server.context import refuse_hopeless
 from server.errors import BadRequestError
+from server.hermes import plain_turns
 from server.media.part import PreparedMedia
+from server.template import TemplateFaultError, knows_tools
 
 """Names of the special tokens that stand for media."""
 
@@ -22,6 +25,7 @@ def build_prompt(
     tokenizer: Tokenizer,
     *,
     template: str | None,
+    tools: Sequence[Mapping[str, Any]] = (),
     continue_final_message: bool,
     add_generation_prompt: bool,
     add_vision_id: bool,
@@ -35,6 +39,7 @@ def build_prompt(
         media: what stands in the slots.
         tokenizer: the model's.
         template: the checkpoint's chat template, or None for ChatML.
+        tools: what may be called, as the API describes it.
         continue_final_message: as `chatml.render`.
         add_generation_prompt: as `chatml.render`.
         add_vision_id: as `chatml.render`.
@@ -48,6 +53,7 @@ def build_prompt(
     segments = prompt_segments(
         turns,
         template=template,
+        tools=tools,
         add_generation_prompt=add_generation_prompt,
         continue_final_message=continue_final_message,
         add_vision_id=add_vision_id,
@@ -74,19 +80,24 @@ def prompt_segments(
     turns: Sequence[Message],
     *,
     template: str | None,
+    tools: Sequence[Mapping[str, Any]] = (),
     continue_final_message: bool,
     add_generation_prompt: bool,
     add_vision_id: bool,
 ) -> list[Segment]:
     """The conversation as `chatml.render` renders it, which has the meaning of the arguments.
 
+    Tools, calls and results are the template's business where it knows of tools, and text where it does not.
+
     Raises:
         BadRequestError: the template refuses the conversation.
     """
     try:
+        native = template is not None and knows_tools(template)
         return render(
-            turns,
+            turns if native else plain_turns(turns, tools),
             template=template,
+            tools=tools if native else (),
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
             add_vision_id=add_vision_id,

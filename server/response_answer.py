@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from server.errors import ApiError, ClientError
 from server.protocol import responses as wire
-from server.protocol.chat_response import ChatCompletionChunk, FinishReason, TokenLogprob, Usage
+from server.protocol.chat_response import ChatCompletionChunk, ChatFinishReason, TokenLogprob, Usage
 from server.protocol.responses_request import ResponseRequest
 
 Event = TypeVar("Event", bound=wire.ResponseEvent)
@@ -38,7 +38,7 @@ class ResponseAnswer:
         self._num_events = 0
         self._text: list[str] = []
         self._logprobs: list[TokenLogprob] = []
-        self._finish_reason: FinishReason | None = None
+        self._finish_reason: ChatFinishReason | None = None
         self._usage: Usage | None = None
 
     def add(self, chunk: ChatCompletionChunk) -> list[wire.ResponseEvent]:

@@ -14,6 +14,7 @@ from server.pattern import require_pattern
 from server.protocol.chat_request import ChatCompletionRequest
 from server.protocol.response_format import StructuredOutputs
 from server.schema import MAX_CHARS, enforceable
+from server.tools import calls_grammar
 
 _GRAMMAR_MARK = "::="
 
@@ -24,6 +25,8 @@ def grammar_of(request: ChatCompletionRequest) -> Grammar | None:
     Raises:
         BadRequestError: the form is not supported; `param` names the place.
     """
+    if request.may_call:
+        return calls_grammar(request, _content_schema(request))
     if request.structured_outputs is not None:
         return _of_structured_outputs(request.structured_outputs)
     wanted = request.response_format
@@ -33,6 +36,19 @@ def grammar_of(request: ChatCompletionRequest) -> Grammar | None:
         case "json_schema":
             assert wanted is not None and wanted.json_schema is not None
             return _of_schema(wanted.json_schema.schema_, "response_format.json_schema.schema")
+        case _:
+            return None
+
+
+def _content_schema(request: ChatCompletionRequest) -> dict[str, Any] | None:
+    """The schema of an answer that calls no function, or None where it may be any text."""
+    form = request.response_format
+    match form.type if form else "text":
+        case "json_object":
+            return {"type": "object"}
+        case "json_schema":
+            assert form is not None and form.json_schema is not None
+            return enforceable(form.json_schema.schema_, "response_format.json_schema.schema")
         case _:
             return None
 

@@ -5,13 +5,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from server.protocol.content import AnyMessage
+from server.protocol.history import require_answered_calls
 from server.protocol.rendering import Rendering
 from server.protocol.response_format import ResponseFormat, StructuredOutputs
 from server.protocol.sampling import SamplingRequest
+from server.protocol.tools import ToolUse
 from server.protocol.wire import Unsupported, conflict
 
 
-class ChatCompletionRequest(SamplingRequest, Rendering):
+class ChatCompletionRequest(SamplingRequest, Rendering, ToolUse):
     """A conversation to answer, and how."""
 
     model: Annotated[str, Field(min_length=1)]
@@ -51,9 +53,6 @@ class ChatCompletionRequest(SamplingRequest, Rendering):
     verbosity: Literal["low", "medium", "high"] | None = None
     reasoning_effort: str | None = None
 
-    tools: Unsupported = None
-    tool_choice: Unsupported = None
-    parallel_tool_calls: Unsupported = None
     functions: Unsupported = None
     function_call: Unsupported = None
     audio: Unsupported = None
@@ -82,10 +81,13 @@ class ChatCompletionRequest(SamplingRequest, Rendering):
             raise conflict("top_logprobs", "is only allowed with 'logprobs'")
         if self.structured_outputs is not None and self.response_format is not None:
             raise conflict("structured_outputs", "does not go with 'response_format'")
-        if self.has_form:
-            # A form has an end of its own, and nothing else may follow it or come before it.
+        if self.structured_outputs is not None and self.may_call:
+            raise conflict("structured_outputs", "does not go with tools the model may call")
+        if self.has_form or self.may_call:
+            # A form has an end of its own, and nothing else may follow it or come before it; so has a call.
             for name in ("ignore_eos", "min_tokens", "stop_token_ids", "include_stop_str_in_output"):
                 if getattr(self, name):
-                    raise conflict(name, "does not go with a form of the answer that is enforced")
+                    raise conflict(name, "does not go with tools or a form of the answer that is enforced")
         self._require_one_end(self.messages)
+        require_answered_calls(self.messages)
         return self

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 FinishReason = Literal["stop", "length"]
+ChatFinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class Outgoing(BaseModel):
@@ -101,12 +102,32 @@ class Report(Outgoing):
     media: list[MediaReport]
 
 
+class CalledFunction(Outgoing):
+    """A function and what to call it with."""
+
+    name: str
+    arguments: str
+    """JSON text; not whole where the answer ends with `length`."""
+
+
+class ToolCall(Outgoing):
+    """A call the client is to make."""
+
+    id: str
+    """What the message with the result refers to."""
+    type: Literal["function"]
+    function: CalledFunction
+
+
 class Message(Outgoing):
     """An answer."""
 
     role: Literal["assistant"]
-    content: str
+    content: str | None
+    """Null where there are calls and nothing else."""
     refusal: None
+    tool_calls: list[ToolCall] | None = None
+    """Only where there are some."""
 
 
 class Choice(Outgoing):
@@ -115,7 +136,7 @@ class Choice(Outgoing):
     index: int
     message: Message
     logprobs: Logprobs | None
-    finish_reason: FinishReason
+    finish_reason: ChatFinishReason
 
 
 class ChatCompletion(Outgoing):
@@ -131,12 +152,30 @@ class ChatCompletion(Outgoing):
     tessera: Report | None = None
 
 
+class FunctionDelta(Outgoing):
+    """What a chunk adds to a call."""
+
+    name: str | None = None
+    arguments: str
+
+
+class ToolCallDelta(Outgoing):
+    """The beginning of a call, with its id, or more of its arguments."""
+
+    index: int
+    """Which of the answer's calls."""
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionDelta
+
+
 class ChoiceDelta(Outgoing):
     """What a chunk adds to an answer; the first of a choice has the role."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
     refusal: None = None
+    tool_calls: list[ToolCallDelta] | None = None
 
 
 class ChunkChoice(Outgoing):
@@ -145,7 +184,7 @@ class ChunkChoice(Outgoing):
     index: int
     delta: ChoiceDelta
     logprobs: Logprobs | None
-    finish_reason: FinishReason | None
+    finish_reason: ChatFinishReason | None
 
 
 class ChatCompletionChunk(Outgoing):

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypedDict
 from pydantic import ConfigDict, Discriminator, Field, PlainValidator, Tag, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
+from server.protocol.tools import ToolCall
 from server.protocol.wire import Unsupported, WireModel, conflict
 
 _Url = Annotated[str, Field(min_length=1)]
@@ -226,20 +227,42 @@ class UserMessage(WireModel):
 class AssistantMessage(WireModel):
     """An earlier answer, or the beginning of one to continue."""
 
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["content"]}, {"required": ["tool_calls"]}]})
+
     role: Literal["assistant"]
-    content: Content
+    content: Content | None = None
+    """May be absent beside `tool_calls`."""
     name: str | None = None
     annotations: list[Any] = Field(default=[], max_length=0)
+    tool_calls: Annotated[list[ToolCall], Field(min_length=1)] | None = None
+    """Functions it called; a message of the role `tool` for each follows."""
     refusal: Unsupported = None
     audio: Unsupported = None
-    tool_calls: Unsupported = None
     function_call: Unsupported = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "AssistantMessage":
+        if self.content is None and self.tool_calls is None:
+            raise PydanticCustomError("missing", "is missing", {"param": "content"})
+        return self
+
+
+class ToolMessage(WireModel):
+    """What a function returned."""
+
+    role: Literal["tool"]
+    content: TextContent
+    tool_call_id: Annotated[str, Field(min_length=1)]
+    """Id of the call, in the last message of the assistant."""
+    name: str | None = None
+    """Accepted; the call says which function it was."""
 
 
 AnyMessage = Annotated[
     Annotated[SystemMessage, Tag("<system>")]
     | Annotated[SystemMessage, Tag("<developer>")]
     | Annotated[UserMessage, Tag("<user>")]
-    | Annotated[AssistantMessage, Tag("<assistant>")],
-    told_by("role", "system, developer, user, assistant"),
+    | Annotated[AssistantMessage, Tag("<assistant>")]
+    | Annotated[ToolMessage, Tag("<tool>")],
+    told_by("role", "system, developer, user, assistant, tool"),
 ]

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from server.protocol.chat_response import Outgoing
 from server.protocol.content import AnyMessage
+from server.protocol.history import require_answered_calls
 from server.protocol.rendering import Rendering
 from server.protocol.wire import Unsupported, WireModel, conflict
 
@@ -39,6 +40,7 @@ class TokenizeRequest(Rendering):
         if self.prompt is not None:
             raise conflict("prompt", "does not go with 'messages'")
         self._require_one_end(self.messages)
+        require_answered_calls(self.messages)
         return self
 
 

@@ -4,7 +4,8 @@ import jinja2
 import pytest
 
 from model_executor.tokens import ClientText, ControlText, MediaSlot, Segment
-from server.chatml import Message, TemplateFaultError, render
+from server.chatml import Message, render
+from server.template import TemplateFaultError
 
 IMAGE = MediaSlot(0, "image")
 VIDEO = MediaSlot(1, "video")

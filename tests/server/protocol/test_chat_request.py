@@ -90,9 +90,6 @@ REFUSED: dict[str, list[Any]] = {
     "logit_bias": [[], {"a": 1}, {"-1": 1}, {"01": 1}],
 }
 UNSUPPORTED = (
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
     "functions",
     "function_call",
     "audio",
@@ -106,7 +103,10 @@ def test_takes_values_in_range(name: str, value: Any) -> None:
     assert getattr(parse(**{name: value}), name) is not None
 
 
-@pytest.mark.parametrize("name", [*ACCEPTED, *UNSUPPORTED, "stream", "stream_options", "top_logprobs"])
+OTHERS = ("stream", "stream_options", "top_logprobs", "tools", "tool_choice", "parallel_tool_calls")
+
+
+@pytest.mark.parametrize("name", [*ACCEPTED, *UNSUPPORTED, *OTHERS])
 def test_null_is_the_same_as_absent(name: str) -> None:
     assert parse(**{name: None}) == parse()
 
@@ -177,14 +177,19 @@ def test_refuses_what_is_not_served_by_name(name: str, value: Any) -> None:
         ("hi", "messages[0]", "invalid_type"),
         ({"content": "x"}, "messages[0].role", "missing_required_parameter"),
         ({"role": "robot", "content": "x"}, "messages[0].role", "unsupported_value"),
-        ({"role": "tool", "content": "x", "tool_call_id": "1"}, "messages[0].role", "unsupported_value"),
+        ({"role": "function", "content": "x", "name": "f"}, "messages[0].role", "unsupported_value"),
         ({"role": ["user"], "content": "x"}, "messages[0].role", "unsupported_value"),
         ({"role": "user"}, "messages[0].content", "missing_required_parameter"),
         ({"role": "user", "content": None}, "messages[0].content", "missing_required_parameter"),
         ({"role": "user", "content": []}, "messages[0].content", "invalid_value"),
         ({"role": "user", "content": 5}, "messages[0].content", "invalid_type"),
         ({"role": "user", "content": "x", "mood": 1}, "messages[0].mood", "unknown_parameter"),
-        ({"role": "assistant", "content": "x", "tool_calls": []}, "messages[0].tool_calls", "unsupported_parameter"),
+        ({"role": "assistant", "content": None}, "messages[0].content", "missing_required_parameter"),
+        (
+            {"role": "assistant", "content": "x", "function_call": {}},
+            "messages[0].function_call",
+            "unsupported_parameter",
+        ),
         ({"role": "assistant", "content": "x", "refusal": "no"}, "messages[0].refusal", "unsupported_parameter"),
     ],
 )

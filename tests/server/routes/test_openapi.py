@@ -133,6 +133,11 @@ async def test_says_that_a_key_is_needed(open_world: OpenWorld) -> None:
     assert described["paths"]["/health"]["get"]["security"] == []
 
 
+NAMED = {"type": "function", "function": {"name": "f"}}
+TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {}, "strict": True}}
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+USER = {"role": "user", "content": "x"}
+RESULT = {"role": "tool", "tool_call_id": "c", "content": [{"type": "text", "text": "y"}]}
 BODIES: list[dict[str, Any]] = [
     {},
     {"temperature": None, "stop": ["a"], "logit_bias": {"1": 1}, "include": ["media"]},
@@ -140,6 +145,17 @@ BODIES: list[dict[str, Any]] = [
     {"temperature": "1"},
     {"unknown": 1},
     {"tools": []},
+    {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False},
+    {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}},
+    {"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [NAMED]}}},
+    {"tools": [TOOL], "tool_choice": "sometimes"},
+    {"tools": [TOOL], "tool_choice": {"type": "function"}},
+    {"tools": [{"type": "function", "function": {"name": "a b"}}]},
+    {"tools": [{"type": "function", "function": {"name": "f", "parameters": []}}]},
+    {"tools": [{"type": "custom", "custom": {"name": "f"}}]},
+    {"messages": [USER, {"role": "assistant", "tool_calls": [CALL]}, RESULT]},
+    {"messages": [USER, {"role": "assistant", "content": "x", "tool_calls": []}]},
+    {"messages": [USER, {"role": "assistant"}]},
     {"n": 17},
     {"stop": ["a"] * 5},
     {"messages": [{"role": "user", "content": [{"type": "video", "video": ["a", "b"], "fps": 1}]}]},
