@@ -1,8 +1,11 @@
 """The command `tessera`.
 
     tessera serve [--port 8000] [--model FOLDER_OR_HUB_ID] [...]
+    tessera doctor
+    tessera ask "What is this?" photo.jpg        and what else `tessera_cli` lists
 
-`tessera serve --help` lists every setting; each is also an environment variable (`TESSERA_PORT`).
+`tessera serve --help` lists every setting; each is also an environment variable (`TESSERA_PORT`). Serving loads nothing
+of the client, and the client's commands load nothing of the server.
 """
 
 import argparse
@@ -10,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from server.settings import SettingsError, load_settings
+from tessera_cli import COMMANDS as CLIENT_COMMANDS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,11 +22,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the command line after the program's name; the process's own where None.
     """
-    parser = argparse.ArgumentParser(prog="tessera", description="Serve Qwen2-VL behind the OpenAI API.")
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    parser = argparse.ArgumentParser(prog="tessera", description="Serve Qwen2-VL behind the OpenAI API, and ask it.")
     parser.add_argument("--version", action="version", version=f"tessera {version('tessera-serve')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("serve", help="serve a model over HTTP", add_help=False)
-    _, flags = parser.parse_known_args(arguments)
+    commands.add_parser("doctor", help="check this machine and ask a test question", add_help=False)
+    for name, summary in CLIENT_COMMANDS.items():
+        commands.add_parser(name, help=summary, add_help=False)
+    command = parser.parse_known_args(arguments)[0].command
+    rest = arguments[arguments.index(command) + 1 :]  # as they were written
+    match command:
+        case "serve":
+            return _serve(rest)
+        case "doctor":
+            from server.doctor import main as doctor
+
+            return doctor(rest)
+    from tessera_cli.__main__ import main as client
+
+    return client(arguments)
+
+
+def _serve(flags: Sequence[str]) -> int:
+    from server.settings import SettingsError, load_settings
+
     try:
         settings = load_settings(flags)
     except SettingsError as error:

@@ -13,6 +13,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("server", "model_executor", "clients", "training")
 SOURCES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+DOCUMENTS = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
+]
 MAX_LINES = 500
 
 SEAM = {f"model_executor.{name}" for name in ("engine", "geometry", "tokens", "checkpoint", "client")}
@@ -64,6 +70,10 @@ def test_imports_point_one_way(path: Path) -> None:
         assert MAY_IMPORT_VLLM.fullmatch(path.as_posix()), f"{path} imports vllm"
     if package in ("server", "clients"):
         assert not roots & HEAVY, f"{path} imports {roots & HEAVY}"
+    if package == "clients":  # HTTP only, and installed without the server
+        assert not roots & set(PACKAGES), f"{path} imports {roots & set(PACKAGES)}"
+    elif path.as_posix() != "server/__main__.py":
+        assert not roots & {"tessera_client", "tessera_cli"}, f"{path} imports the client"
     if path.parts[:2] == ("server", "media") or path.as_posix() in ("server/chat.py", "server/chatml.py"):
         assert "fastapi" not in roots
     if path.parts[:2] == ("server", "protocol"):
@@ -95,9 +105,21 @@ def test_generated_documentation_is_current() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_files_named_in_documents_exist(document: str) -> None:
     text = (ROOT / document).read_text("utf-8")
     named = set(re.findall(r"`((?:[\w.-]+/)+[\w.-]+\.\w+|[\w-]+\.(?:py|toml|md|yaml|sh))`", text))
     missing = sorted(name for name in named if not (ROOT / name).exists() and not name.startswith("models/"))
     assert not missing
+
+
+def test_every_route_is_in_its_document() -> None:
+    code = (
+        "from server.app import create_app\nfrom server.settings import Settings\n"
+        "paths = create_app(Settings(), lambda: None).openapi()['paths']\n"
+        "print('\\n'.join(f'{method.upper()} {path}' for path, methods in paths.items() for method in methods))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    served = set(done.stdout.splitlines())
+    told = set(re.findall(r"^\| `([A-Z]+ /\S*)`", (ROOT / "docs" / "routes.md").read_text("utf-8"), re.MULTILINE))
+    assert served and told == served, done.stderr

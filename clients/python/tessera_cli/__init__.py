@@ -1,0 +1,10 @@
+"""The sub-commands of `tessera` that ask a server. Each module named here has `main(arguments) -> exit status`.
+
+Loads nothing, so that whoever lists the commands does not load what they need.
+"""
+
+COMMANDS = {
+    "ask": "ask about pictures and clips, once or in a conversation",
+    "preview": "show what the model would see of pictures and clips",
+    "bench": "measure a server: latencies, throughput, counts",
+}

@@ -1,0 +1,75 @@
+"""A live server over fakes, an official client of it, and the command line as people type it."""
+
+import asyncio
+import contextlib
+import io
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+import openai
+import pytest
+from PIL import Image
+
+from server.__main__ import main
+from tests.pictures import encoded
+from tests.server.conftest import OpenWorld, World, open_world, tokenizer
+
+__all__ = ["open_world", "tokenizer"]  # fixtures of the server's tests
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+async def live(open_world: OpenWorld) -> AsyncIterator[World]:
+    """A real socket over the fakes."""
+    async with open_world(live=True) as world:
+        yield world
+
+
+@pytest.fixture
+def sdk(live: World) -> Iterator[openai.OpenAI]:
+    """The official client, which blocks: call it in a thread."""
+    with openai.OpenAI(base_url=f"{live.url}/v1", api_key="unused", max_retries=0, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+def photo_path(tmp_path: Path) -> Path:
+    """A small picture as a file."""
+    path = tmp_path / "photo.png"
+    path.write_bytes(encoded(Image.new("RGB", (40, 30), "teal")))
+    return path
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+async def tessera(*arguments: str, stdin: bytes = b"", **variables: str) -> Done:
+    """Run the command `tessera` with streams of its own, in a thread: a process of its own would take a second each."""
+    return await asyncio.wait_for(asyncio.to_thread(_run, arguments, stdin, variables), 120)
+
+
+def _run(arguments: tuple[str, ...], stdin: bytes, variables: Mapping[str, str]) -> Done:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TESSERA_", "OPENAI_"))}
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        patch.dict(os.environ, {**kept, "COLUMNS": "200", **variables}, clear=True),
+        patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin))),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            code = main(arguments)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+    return Done(code, out.getvalue(), err.getvalue())

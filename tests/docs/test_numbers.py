@@ -1,0 +1,79 @@
+"""What the documents say in numbers and names, held to the code it is about."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model_executor.checkpoint import DEFAULT_IMAGE_MAX_PIXELS, DEFAULT_IMAGE_MIN_PIXELS
+from model_executor.geometry import Grid, Size, fit, image_grid, num_video_frames, video_grid, video_size
+from model_executor.positions import MediaSpan, mrope_positions
+from server.settings import declarations
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+CLIP_RATE = 30
+CHANNELS = 3
+
+
+def table(page: str, name: str) -> list[list[str]]:
+    """The cells of the table that follows a mark."""
+    text = (ROOT / "docs" / page).read_text("utf-8").partition(f"<!-- {name} -->\n")[2]
+    lines = text.partition("\n\n")[0].splitlines()[2:]
+    assert lines, f"{page} has no table {name}"
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def size(cell: str) -> Size:
+    width, height = map(int, cell.split(" x "))
+    return Size(height, width)
+
+
+def mib(frames: int, seen: Size) -> str:
+    return f"{frames * seen.height * seen.width * CHANNELS / (1 << 20):.1f}"
+
+
+@pytest.mark.parametrize("row", table("sizing.md", "pictures"), ids=lambda row: row[0])
+def test_what_a_picture_takes(row: list[str]) -> None:
+    sent = size(row[0])
+    seen = fit(sent.height, sent.width, min_pixels=DEFAULT_IMAGE_MIN_PIXELS, max_pixels=DEFAULT_IMAGE_MAX_PIXELS)
+    assert row[1:] == [f"{seen.width} x {seen.height}", str(image_grid(seen).num_tokens), mib(1, seen)]
+
+
+@pytest.mark.parametrize("row", table("sizing.md", "clips"), ids=lambda row: row[0])
+def test_what_a_clip_takes(row: list[str]) -> None:
+    sent, duration_s = row[0].removesuffix(" s").split(", ")
+    frames = num_video_frames(int(duration_s) * CLIP_RATE, float(duration_s))
+    seen = video_size(size(sent).height, size(sent).width, frames)
+    tokens = video_grid(seen, frames).num_tokens
+    assert row[1:] == [str(frames), f"{seen.width} x {seen.height}", str(tokens), mib(frames, seen)]
+
+
+@pytest.mark.parametrize("row", table("sizing.md", "models"), ids=lambda row: row[0])
+def test_what_a_model_keeps_for_a_token(row: list[str]) -> None:
+    layers, heads, head_size, num_bytes, clip_mib = map(int, row[1:6])
+    assert num_bytes == 2 * layers * heads * head_size * 2
+    assert clip_mib == num_bytes * 16_384 / (1 << 20)
+
+
+def test_the_drawn_positions_are_the_computed_ones() -> None:
+    drawing = (ROOT / "docs" / "how-it-works.md").read_text("utf-8").partition("<!-- positions -->")[2]
+    rows = {line.split()[0]: line.split()[1:] for line in drawing.split("```")[1].splitlines() if line.strip()}
+    tokens = rows["token"]
+    spans = [MediaSpan(tokens.index("P"), Grid(1, 4, 6)), MediaSpan(tokens.index("C"), Grid(2, 2, 4))]
+    positions, _ = mrope_positions(len(tokens), spans)
+    drawn = np.array([[int(number) for number in rows[axis]] for axis in ("time", "row", "column")])
+    assert np.array_equal(drawn, positions)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_named_in_documents_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    variables = {declared.variable for declared in declarations()}
+    flags = {declared.flag for declared in declarations()}
+    named = set(re.findall(r"TESSERA_[A-Z_]+[A-Z]", text))
+    begun = {name for name in named if f"{name}_…" in text}  # a family of settings
+    assert not {name for name in named - begun if name not in variables} - {"TESSERA"}
+    assert all(any(variable.startswith(name) for variable in variables) for name in begun)
+    assert not set(re.findall(r"--(?:engine|media|files)\.[a-z-]+", text)) - flags
