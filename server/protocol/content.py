@@ -236,6 +236,8 @@ class AssistantMessage(WireModel):
     annotations: list[Any] = Field(default=[], max_length=0)
     tool_calls: Annotated[list[ToolCall], Field(min_length=1)] | None = None
     """Functions it called; a message of the role `tool` for each follows."""
+    parsed: Any = None
+    """Accepted; the official client sends it along with what it parsed."""
     refusal: Unsupported = None
     audio: Unsupported = None
     function_call: Unsupported = None

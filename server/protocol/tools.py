@@ -79,6 +79,8 @@ class CalledFunction(WireModel):
     name: FunctionName
     arguments: str
     """As the model wrote them; JSON, if all went well."""
+    parsed_arguments: Any = None
+    """Accepted; the official client sends them along with what it parsed."""
 
 
 class ToolCall(WireModel):

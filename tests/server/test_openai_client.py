@@ -4,15 +4,16 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from enum import StrEnum
+from typing import Any
 
 import openai
 import pytest
 from openai import AsyncOpenAI
 from pydantic import BaseModel, Field
 
-from model_executor.engine import EngineBusyError, EngineState, EngineUnavailableError
+from model_executor.engine import EngineBusyError, EngineState, EngineUnavailableError, Prompt, SamplingLimits
 from server.errors import BadRequestError, DeadlineError
-from tests.fakes import MODEL, FakeEngine, FakeMedia, say
+from tests.fakes import MODEL, FakeEngine, FakeMedia, Step, say
 from tests.server.conftest import OpenWorld, World
 from tests.server.files.test_store import png
 
@@ -68,14 +69,20 @@ async def test_chat(live: World) -> None:
     assert live.engine.limits[0].top_k == 1
 
 
+@pytest.mark.filterwarnings("ignore:Pydantic serializer:UserWarning")  # the client, of what it parsed itself
 async def test_an_answer_is_parsed_to_the_model_it_was_asked_for(open_world: OpenWorld) -> None:
     engine = FakeEngine(script=lambda _, limits: say('{"name":"Ada","tags":', '["x"],"age":null}'))
     async with open_world(live=True, engine=engine) as world, sdk(world) as client:
         answer = await client.chat.completions.parse(
             model=MODEL, messages=[{"role": "user", "content": "Who?"}], response_format=Person
         )
-    assert answer.choices[0].message.parsed == Person(name="Ada", tags=[Tag.X], age=None)
-    (limits,) = engine.limits
+        message = answer.choices[0].message
+        await client.chat.completions.create(
+            model=MODEL,
+            messages=[message, {"role": "user", "content": "And?"}],  # type: ignore[list-item]
+        )
+    assert message.parsed == Person(name="Ada", tags=[Tag.X], age=None)
+    limits, _ = engine.limits
     assert limits.grammar is not None and '"enum": ["x", "y"]' in limits.grammar.value
 
 
@@ -114,6 +121,60 @@ async def test_the_stream_helper_builds_the_same_answer(live: World) -> None:
         async with client.chat.completions.stream(model=MODEL, messages=[{"role": "user", "content": "Hi."}]) as stream:
             answer = await stream.get_final_completion()
     assert answer.choices[0].message.content == "Hello, world!"
+
+
+class GetWeather(BaseModel):
+    city: str
+
+
+TOOL = openai.pydantic_function_tool(GetWeather, name="get_weather")
+CALL = ["Let me look.\n<tool", '_call>\n{"name": "get_weather", "arg', 'uments": {"city": "Pa', 'ris"}}\n</tool_call>']
+
+
+def calling(prompt: Prompt, limits: SamplingLimits) -> list[Step]:
+    """A call, and once its result is there, an answer."""
+    texts = ["18 degrees."] if limits.grammar is None else CALL
+    return [delta for index in range(limits.n) for delta in say(*texts, index=index)]
+
+
+async def test_a_function_is_called_and_its_result_sent_back(open_world: OpenWorld) -> None:
+    messages: list[Any] = [{"role": "user", "content": "Weather in Paris?"}]
+    async with open_world(live=True, engine=FakeEngine(calling)) as world, sdk(world) as client:
+        answer = await client.chat.completions.parse(
+            model=MODEL, messages=messages, tools=[TOOL], parallel_tool_calls=False, tool_choice="auto"
+        )
+        (choice,) = answer.choices
+        assert choice.finish_reason == "tool_calls" and choice.message.content == "Let me look."
+        (call,) = choice.message.tool_calls or []
+        assert call.function.parsed_arguments == GetWeather(city="Paris")
+        messages += [choice.message, {"role": "tool", "tool_call_id": call.id, "content": "18"}]
+        last = await client.chat.completions.create(model=MODEL, messages=messages, tools=[TOOL], tool_choice="none")
+    assert last.choices[0].message.content == "18 degrees." and last.choices[0].message.tool_calls is None
+    assert world.engine.limits[0].grammar is not None
+
+
+async def test_a_call_is_streamed(open_world: OpenWorld) -> None:
+    async with open_world(live=True, engine=FakeEngine(calling)) as world, sdk(world) as client:
+        async with client.chat.completions.stream(
+            model=MODEL, messages=[{"role": "user", "content": "Weather in Paris?"}], tools=[TOOL], n=2
+        ) as stream:
+            events = [event async for event in stream]
+            answer = await stream.get_final_completion()
+    for choice in answer.choices:
+        assert (choice.message.content, choice.finish_reason) == ("Let me look.", "tool_calls")
+        (call,) = choice.message.tool_calls or []
+        assert call.function.parsed_arguments == GetWeather(city="Paris")
+    pieces = [event.arguments_delta for event in events if event.type == "tool_calls.function.arguments.delta"]
+    assert "".join(pieces) == 2 * '{"city": "Paris"}' and len([piece for piece in pieces if piece]) == 4
+
+
+async def test_an_unanswered_call_is_a_bad_request_error(live: World) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages: list[Any] = [{"role": "user", "content": "Hi."}, {"role": "assistant", "tool_calls": [call]}]
+    async with sdk(live) as client:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.chat.completions.create(model=MODEL, messages=messages)
+    assert caught.value.param == "messages[1].tool_calls"
 
 
 async def test_completions(live: World) -> None:
