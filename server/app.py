@@ -60,6 +60,7 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
     service = Service(settings, open_model, measurements)
     store = FileStore(settings.files, settings.data_folder)
     page = read_page()
+    measurements.follow_files(store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -6,6 +6,7 @@ a key.
 """
 
 from collections.abc import Iterator
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
@@ -20,6 +21,18 @@ _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"
 _SHORT_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 _LONG_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16_384, 65_536, 262_144)
+
+
+class Files(Protocol):
+    """What is uploaded."""
+
+    @property
+    def num_files(self) -> int:
+        """Files of all tenants."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Their size."""
 
 
 class Metrics:
@@ -77,6 +90,14 @@ class Metrics:
         )
         self._readings = _Readings()
         registry.register(self._readings)
+
+    def follow_files(self, files: Files) -> None:
+        """Show how much is uploaded, read anew for every scrape."""
+        for name, text, read in (
+            ("tessera_files", "Uploaded files.", lambda: files.num_files),
+            ("tessera_files_bytes", "Size of all uploaded files.", lambda: files.num_bytes),
+        ):
+            Gauge(name, text, registry=self.registry).set_function(read)
 
     def count_request(self, route: str, method: str, status: int, duration_s: float) -> None:
         """Count one answered request; `route` is a template, `status` is counted by its class."""

@@ -19,6 +19,16 @@ class Ledger:
         self._num_files: Counter[str] = Counter()
         self._num_bytes: Counter[str] = Counter()
 
+    @property
+    def num_files(self) -> int:
+        """Files of all tenants, those that are arriving included."""
+        return self._num_files.total()
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all tenants' files, those that are arriving included."""
+        return self._num_bytes.total()
+
     def load(self, owner: str, num_bytes: int) -> None:
         """Count a file that is there already, whatever the bounds."""
         self._num_files[owner] += 1
@@ -56,7 +66,7 @@ class Ledger:
                 code="file_quota_exceeded",
             )
         limit = self._settings.max_total_bytes
-        if self._num_bytes.total() > limit:
+        if self.num_bytes > limit:
             raise StorageError(
                 f"The files of all keys would be larger than {limit} bytes together (files.max_total_bytes).",
                 param="file",

@@ -58,6 +58,16 @@ class FileStore:
         self._opening = asyncio.Lock()
         self._records: dict[str, dict[str, Record]] = {}
 
+    @property
+    def num_files(self) -> int:
+        """Files of all tenants, for metrics."""
+        return self._ledger.num_files
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all tenants' files, for metrics."""
+        return self._ledger.num_bytes
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Read what is there, delete what expires; on leaving, let go of the folder."""

@@ -1,8 +1,8 @@
 """What preparing media costs, side by side with transformers and with FFmpeg itself, in one run. Never an assertion.
 
-Run: `make bench`, or `python -m tests.bench.media [--seconds 600] [--cache FOLDER] [--model FOLDER]`. Times are CPU
-seconds of one process with all its threads (the machine's load hardly shows in them), besides the wall clock where that
-is what a person feels. Every comparison alternates between the sides. Ratios are what to quote.
+Run: `make bench`, or `python -m tests.bench.media [--seconds 600] [--cache FOLDER] [--model FOLDER] [ROWS …]`. Times
+are CPU seconds of one process with all its threads (the machine's load hardly shows in them), besides the wall clock
+where that is what a person feels. Every comparison alternates between the sides. Ratios are what to quote.
 """
 
 import argparse
@@ -32,10 +32,13 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from model_executor.geometry import MAX_VIDEO_TOKENS, TOKEN_PX, Size, image_grid
+from server.errors import BadRequestError
 from server.media.demux import DECODER_THREADS
 from server.media.images import Picture, picture_size
 from server.media.job import ClipBudget, FramesDone, ImageBudget, Job, Outcome, Prepared, Ready
+from server.media.part import MediaPart
 from server.media.patches import row_bytes, write_picture
+from server.media.service import MediaService
 from server.settings import MediaSettings
 from tests.pictures import asked, encoded, text_part
 from tests.server.media.clips import BUDGET, REAL_CLIPS, remux
@@ -47,6 +50,9 @@ PIECE_S = 10
 """The long clip is this much of a moving picture, again and again."""
 STREAM_S = 8.0
 NUM_CLIPS = 8
+MINUTE_S = 60
+REFUSALS = 20
+ROWS = ("pictures", "clips", "refusals", "long", "interference")
 _ANSWER: msgspec.json.Decoder[Outcome | FramesDone] = msgspec.json.Decoder(Outcome | FramesDone)
 
 
@@ -81,7 +87,7 @@ def long_clip(folder: Path, seconds: int) -> Path:
 
 
 def prepared_by_worker(clip: Path, budget: ClipBudget) -> tuple[Usage, Prepared]:
-    """One clip through one fresh worker process."""
+    """One clip through one fresh worker process: its headers, then its frames, as every request has it."""
     worker = subprocess.Popen(
         [sys.executable, "-m", "server.media.worker", str(MediaSettings().max_worker_bytes)],
         stdin=subprocess.PIPE,
@@ -93,17 +99,12 @@ def prepared_by_worker(clip: Path, budget: ClipBudget) -> tuple[Usage, Prepared]
             assert msgspec.json.decode(worker.stdout.readline(), type=Ready).open_network is None
             before_s = _cpu_s(worker.pid)
             started = time.monotonic()
-            job = Job(
-                contents=[str(clip)],
-                is_frame_list=False,
-                output=output.name,
-                budget=budget,
-                timeout_s=3600,
-            )
-            worker.stdin.write(msgspec.json.encode(job) + b"\n")
-            worker.stdin.flush()
-            while isinstance(outcome := _ANSWER.decode(worker.stdout.readline()), FramesDone):
-                pass
+            for path in (None, output.name):
+                job = Job(contents=[str(clip)], is_frame_list=False, output=path, budget=budget, timeout_s=3600)
+                worker.stdin.write(msgspec.json.encode(job) + b"\n")
+                worker.stdin.flush()
+                while isinstance(outcome := _ANSWER.decode(worker.stdout.readline()), FramesDone):
+                    pass
             wall_s = time.monotonic() - started
             assert isinstance(outcome, Prepared), outcome
             peak = _peak_bytes(worker.pid) - os.path.getsize(output.name)
@@ -290,19 +291,51 @@ def _peak_bytes(pid: int) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
+def measure_refusals(clip: Path) -> None:
+    """Print how long it takes to refuse what is over a budget."""
+    times_s = []
+
+    async def refuse() -> None:
+        settings = MediaSettings(max_video_s=30, file_folder=clip.parent)
+        service = MediaService(settings, image_min_pixels=4 * TOKEN_PX, image_max_pixels=MAX_VIDEO_TOKENS * TOKEN_PX)
+        await service.start()
+        try:
+            for _ in range(REFUSALS):
+                started = time.monotonic()
+                try:
+                    await service.prepare([MediaPart("video", clip.as_uri(), "clip")], "bench")
+                except BadRequestError as error:
+                    times_s.append(time.monotonic() - started)
+                    fact = error.message
+        finally:
+            await service.close()
+        median_ms, worst_ms = statistics.median(times_s) * 1000, max(times_s) * 1000
+        size_mb = clip.stat().st_size / 1e6
+        print(f"over-budget clip, {size_mb:.0f} MB: refused in {median_ms:.0f} ms, at most {worst_ms:.0f}: {fact}")
+
+    asyncio.run(refuse())
+
+
 def main() -> None:
-    """Print all rows."""
+    """Print all rows, or those asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="*", choices=[[], *ROWS], default=list(ROWS), help="which ones; all by default")
     parser.add_argument("--seconds", type=int, default=600, help="length of the long clip")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "tessera-bench", help="for clips")
     parser.add_argument("--model", type=Path, help="checkpoint folder; with it, a server is measured, too")
     arguments = parser.parse_args()
-    measure_pictures()
-    for name in ("bigbuckbunny", "bikes"):
-        measure_clip(REAL_CLIPS / f"{name}.mp4", f"{name}, a real clip")
-    measure_clip(long_clip(arguments.cache, arguments.seconds), f"{arguments.seconds} s of 1080p H.264")
-    if arguments.model is not None:
-        clip = long_clip(arguments.cache.absolute(), 60)
+    cache = arguments.cache.absolute()
+    if "pictures" in arguments.rows:
+        measure_pictures()
+    if "clips" in arguments.rows:
+        for name in ("bigbuckbunny", "bikes"):
+            measure_clip(REAL_CLIPS / f"{name}.mp4", f"{name}, a real clip")
+    if "refusals" in arguments.rows:
+        measure_refusals(long_clip(cache, MINUTE_S))
+    if "long" in arguments.rows:
+        measure_clip(long_clip(cache, arguments.seconds), f"{arguments.seconds} s of 1080p H.264")
+    if "interference" in arguments.rows and arguments.model is not None:
+        clip = long_clip(cache, MINUTE_S)
         with RunningServer(arguments.model, {"TESSERA_MEDIA__FILE_FOLDER": str(clip.parent)}) as server:
             asyncio.run(measure_interference(server, clip))
 

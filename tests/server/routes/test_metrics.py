@@ -1,5 +1,6 @@
 """What Prometheus reads, checked with Prometheus' own parser."""
 
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from model_executor.engine import Delta, EngineState, EngineStats, Prompt, RequestFailedError, SamplingLimits
@@ -7,6 +8,7 @@ from server.media.cache import CacheLoad
 from server.media.service import MediaLoad
 from server.media.stages import Stage, StageLoad
 from tests.fakes import FakeEngine, FakeMedia, Step
+from tests.pictures import encoded
 from tests.server.conftest import OpenWorld, World
 
 
@@ -56,6 +58,22 @@ async def test_shows_how_busy_the_media_side_is(open_world: OpenWorld) -> None:
     assert read["tessera_media_stage_seconds_count", (("stage", "fetch"),)] == 9
     assert read["tessera_media_stage_seconds_sum", (("stage", "queue"),)] == 0.25
     assert read["tessera_media_stage_seconds_sum", (("stage", "decode"),)] == 8
+
+
+async def test_shows_how_much_is_uploaded(open_world: OpenWorld) -> None:
+    picture = encoded(Image.new("RGB", (30, 20)), "PNG")
+    async with open_world() as world:
+        assert (await samples(world))["tessera_files", ()] == 0
+        ids = []
+        for _ in range(2):
+            upload = {"file": ("a.png", picture)}
+            response = await world.client.post("/v1/files", files=upload, data={"purpose": "vision"})
+            ids.append(response.json()["id"])
+        read = await samples(world)
+        assert (read["tessera_files", ()], read["tessera_files_bytes", ()]) == (2, 2 * len(picture))
+        await world.client.delete(f"/v1/files/{ids[0]}")
+        read = await samples(world)
+        assert (read["tessera_files", ()], read["tessera_files_bytes", ()]) == (1, len(picture))
 
 
 async def test_works_while_the_engine_is_away(open_world: OpenWorld) -> None:
