@@ -17,8 +17,8 @@ from server.media.progress import FrameCount
 from server.media.shared import Lease, SharedFolder, SharedMemoryFullError
 
 _READ_BYTES_PER_S = 200e6
-_PICTURE_PIXELS_PER_S = 40e6
-_CLIP_PIXELS_PER_S = 250e6
+_PICTURE_PIXELS_PER_S = 60e6
+_CLIP_PIXELS_PER_S = 500e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Decoder:
 
 
 def _decoding_s(part: MediaPart, announced: Prepared) -> float:
-    """Roughly what decoding costs one core, rather too much; it decides who waits for whom."""
+    """Roughly what decoding costs one core; rather too little, so that nobody is refused whose turn would come."""
     height, width = announced.source_size
     is_video_stream = part.modality == "video" and not isinstance(part.source, tuple)
     pixels_per_s = _CLIP_PIXELS_PER_S if is_video_stream else _PICTURE_PIXELS_PER_S
