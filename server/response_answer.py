@@ -1,22 +1,19 @@
 """A chat answer's chunks as the Responses API tells them: events in order, and the response they add up to. Pure.
 
-Order: created, in_progress; the item and its part are added; deltas; text, part and item are done; completed,
-incomplete or failed.
+Order: created, in_progress; each item of the output in turn (`server/response_items.py`); completed, incomplete or
+failed.
 """
 
 import time
 import uuid
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from server.errors import ApiError, ClientError
 from server.protocol import responses as wire
-from server.protocol.chat_response import ChatCompletionChunk, ChatFinishReason, TokenLogprob, Usage
+from server.protocol.chat_response import ChatCompletionChunk, ChunkChoice, Usage
 from server.protocol.responses_request import ResponseRequest
-
-Event = TypeVar("Event", bound=wire.ResponseEvent)
-
-_PLACE: dict[str, Any] = {"output_index": 0, "content_index": 0}
+from server.response_items import EventParts, GrowingMessage
 
 
 class ResponseAnswer:
@@ -32,38 +29,33 @@ class ResponseAnswer:
         self._request = request
         self._clock = clock
         self._id = f"resp_{uuid.uuid4().hex}"
-        self._item_id = f"msg_{uuid.uuid4().hex}"
         self._created_at = int(clock())
-        self._model = request.model
         self._num_events = 0
-        self._text: list[str] = []
-        self._logprobs: list[TokenLogprob] = []
-        self._finish_reason: ChatFinishReason | None = None
+        self._items: list[GrowingMessage] = []
+        self._cut = False
         self._usage: Usage | None = None
 
     def add(self, chunk: ChatCompletionChunk) -> list[wire.ResponseEvent]:
         """The events one chunk brings; the last chunk is the one with the token counts."""
         self._usage = chunk.usage or self._usage
-        events = [] if self._num_events else self._opening()
+        events: list[wire.ResponseEvent] = []
+        if not self._num_events:
+            started = self._response("in_progress")
+            events += [self._lifecycle(kind, started) for kind in ("response.created", "response.in_progress")]
         for choice in chunk.choices:
-            text = choice.delta.content or ""
-            logprobs = choice.logprobs.content if choice.logprobs else []
-            self._finish_reason = choice.finish_reason or self._finish_reason
-            if text or logprobs:
-                self._text.append(text)
-                self._logprobs += logprobs
-                place = {"item_id": self._item_id, **_PLACE}
-                kind = "response.output_text.delta"
-                events.append(self._event(wire.TextDeltaEvent, kind, delta=text, logprobs=logprobs, **place))
+            self._cut = self._cut or choice.finish_reason == "length"
+            events += self._numbered(self._grown(choice))
         if chunk.usage is not None:
-            events += self._closing()
+            events += self._numbered(self._ended())
+            response = self.response()
+            events.append(self._lifecycle(f"response.{response.status}", response))
         return events
 
     def failed(self, error: ApiError) -> wire.ResponseEvent:
         """The last event where the request failed: an error, or the end of a response that had begun."""
         if not self._num_events:
-            error_fields = {"message": error.message, "code": error.code, "param": error.param}
-            return self._event(wire.ErrorEvent, "error", **error_fields)
+            fields = {"message": error.message, "code": error.code, "param": error.param}
+            return self._event(wire.ErrorEvent, "error", fields)
         code = "server_error"
         if isinstance(error, ClientError):
             code = "rate_limit_exceeded" if error.status == 429 else "invalid_prompt"
@@ -72,50 +64,43 @@ class ResponseAnswer:
 
     def response(self) -> wire.ResponseObject:
         """The whole response, once every chunk was added."""
-        return self._response("incomplete" if self._finish_reason == "length" else "completed")
+        return self._response("incomplete" if self._cut else "completed")
 
-    def _opening(self) -> list[wire.ResponseEvent]:
-        started = self._response("in_progress")
-        item = self._item("in_progress", [])
-        part = wire.OutputTextPart(type="output_text", text="", annotations=[], logprobs=[])
-        place = {"item_id": self._item_id, **_PLACE}
-        return [
-            self._lifecycle("response.created", started),
-            self._lifecycle("response.in_progress", started),
-            self._event(wire.ItemEvent, "response.output_item.added", output_index=0, item=item),
-            self._event(wire.PartEvent, "response.content_part.added", part=part, **place),
-        ]
+    def _grown(self, choice: ChunkChoice) -> list[EventParts]:
+        text = choice.delta.content or ""
+        logprobs = choice.logprobs.content if choice.logprobs else []
+        if not text and not logprobs:
+            return []
+        parts: list[EventParts] = []
+        if not self._items:
+            self._items.append(GrowingMessage(0))
+            parts += self._items[-1].opening()
+        return [*parts, self._items[-1].grow(text, logprobs)]
 
-    def _closing(self) -> list[wire.ResponseEvent]:
-        response = self.response()
-        item = response.output[0]
-        part = item.content[0]
-        place = {"item_id": self._item_id, **_PLACE}
-        done = "response.output_text.done"
-        return [
-            self._event(wire.TextDoneEvent, done, text=part.text, logprobs=part.logprobs, **place),
-            self._event(wire.PartEvent, "response.content_part.done", part=part, **place),
-            self._event(wire.ItemEvent, "response.output_item.done", output_index=0, item=item),
-            self._lifecycle(f"response.{response.status}", response),
-        ]
+    def _ended(self) -> list[EventParts]:
+        parts: list[EventParts] = []
+        if not self._items:  # nothing was said, which is an answer, too
+            self._items.append(GrowingMessage(0))
+            parts += self._items[-1].opening()
+        return [*parts, *self._items[-1].closing("incomplete" if self._cut else "completed")]
+
+    def _numbered(self, parts: Iterable[EventParts]) -> list[wire.ResponseEvent]:
+        return [self._event(model, kind, fields) for model, kind, fields in parts]
 
     def _lifecycle(self, kind: str, response: wire.ResponseObject) -> wire.ResponseEvent:
-        return self._event(wire.LifecycleEvent, kind, response=response)
+        return self._event(wire.LifecycleEvent, kind, {"response": response})
 
-    def _event(self, model: type[Event], kind: str, **fields: Any) -> Event:
+    def _event(self, model: type[wire.ResponseEvent], kind: str, fields: dict[str, Any]) -> wire.ResponseEvent:
         event = model(type=kind, sequence_number=self._num_events, **fields)
         self._num_events += 1
         return event
 
-    def _item(self, status: wire.ItemStatus, content: list[wire.OutputTextPart]) -> wire.OutputMessage:
-        return wire.OutputMessage(id=self._item_id, type="message", status=status, role="assistant", content=content)
-
     def _output(self, status: wire.ResponseStatus) -> list[wire.OutputMessage]:
-        if status == "in_progress":
+        if status == "in_progress" or not self._items:
             return []
-        text = "".join(self._text)
-        part = wire.OutputTextPart(type="output_text", text=text, annotations=[], logprobs=self._logprobs)
-        return [self._item("completed" if status == "completed" else "incomplete", [part])]
+        *whole, last = self._items
+        ended = last.item("completed" if status == "completed" else "incomplete")
+        return [*(item.item("completed") for item in whole), ended]
 
     def _response(self, status: wire.ResponseStatus, error: wire.ResponseFailure | None = None) -> wire.ResponseObject:
         asked = self._request
@@ -127,7 +112,7 @@ class ResponseAnswer:
             status=status,
             error=error,
             incomplete_details=wire.IncompleteDetails(reason="max_output_tokens") if status == "incomplete" else None,
-            model=self._model,
+            model=asked.model,
             output=self._output(status),
             usage=None if self._usage is None else _usage(self._usage),
             instructions=asked.instructions,

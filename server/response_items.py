@@ -1,0 +1,62 @@
+"""What a response's output is made of while it grows: messages, with the events that tell of them. Pure."""
+
+import uuid
+from typing import Any
+
+from server.protocol import responses as wire
+from server.protocol.chat_response import TokenLogprob
+
+EventParts = tuple[type[wire.ResponseEvent], str, dict[str, Any]]
+"""An event without its number: model, type, other fields."""
+
+
+class GrowingMessage:
+    """Text the assistant says.
+
+    Args:
+        index: of the item in the output.
+    """
+
+    def __init__(self, index: int) -> None:
+        """See the class."""
+        self._index = index
+        self._id = f"msg_{uuid.uuid4().hex}"
+        self._place = {"item_id": self._id, "output_index": index, "content_index": 0}
+        self._text: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
+
+    def opening(self) -> list[EventParts]:
+        """The item and its one part begin."""
+        item = self._item("in_progress", [])
+        part = wire.OutputTextPart(type="output_text", text="", annotations=[], logprobs=[])
+        return [
+            (wire.ItemEvent, "response.output_item.added", {"output_index": self._index, "item": item}),
+            (wire.PartEvent, "response.content_part.added", {"part": part, **self._place}),
+        ]
+
+    def grow(self, text: str, logprobs: list[TokenLogprob]) -> EventParts:
+        """More text, with the log-probabilities of its tokens where they are asked for."""
+        self._text.append(text)
+        self._logprobs += logprobs
+        fields = {"delta": text, "logprobs": logprobs, **self._place}
+        return wire.TextDeltaEvent, "response.output_text.delta", fields
+
+    def closing(self, status: wire.ItemStatus) -> list[EventParts]:
+        """Text, part and item are done."""
+        item = self.item(status)
+        part = item.content[0]
+        done = {"text": part.text, "logprobs": part.logprobs, **self._place}
+        return [
+            (wire.TextDoneEvent, "response.output_text.done", done),
+            (wire.PartEvent, "response.content_part.done", {"part": part, **self._place}),
+            (wire.ItemEvent, "response.output_item.done", {"output_index": self._index, "item": item}),
+        ]
+
+    def item(self, status: wire.ItemStatus) -> wire.OutputMessage:
+        """The message as far as it has come."""
+        text = "".join(self._text)
+        part = wire.OutputTextPart(type="output_text", text=text, annotations=[], logprobs=self._logprobs)
+        return self._item(status, [part])
+
+    def _item(self, status: wire.ItemStatus, content: list[wire.OutputTextPart]) -> wire.OutputMessage:
+        return wire.OutputMessage(id=self._id, type="message", status=status, role="assistant", content=content)
