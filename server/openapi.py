@@ -18,6 +18,8 @@ from server.protocol.completions import Completion, CompletionRequest
 from server.protocol.errors import ErrorResponse
 from server.protocol.files import FileForm
 from server.protocol.responses import (
+    ArgumentsDeltaEvent,
+    ArgumentsDoneEvent,
     ErrorEvent,
     ItemEvent,
     LifecycleEvent,
@@ -38,6 +40,8 @@ _READ: tuple[type[BaseModel], ...] = (
 )
 """Bodies the routes read by themselves."""
 _NAMED: tuple[type[BaseModel], ...] = (
+    ArgumentsDeltaEvent,
+    ArgumentsDoneEvent,
     ErrorEvent,
     ItemEvent,
     LifecycleEvent,

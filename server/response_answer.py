@@ -11,9 +11,9 @@ from typing import Any
 
 from server.errors import ApiError, ClientError
 from server.protocol import responses as wire
-from server.protocol.chat_response import ChatCompletionChunk, ChunkChoice, Usage
+from server.protocol.chat_response import ChatCompletionChunk, ChunkChoice, TokenLogprob, Usage
 from server.protocol.responses_request import ResponseRequest
-from server.response_items import EventParts, GrowingMessage
+from server.response_items import EventParts, GrowingCall, GrowingItem, GrowingMessage
 
 
 class ResponseAnswer:
@@ -31,7 +31,9 @@ class ResponseAnswer:
         self._id = f"resp_{uuid.uuid4().hex}"
         self._created_at = int(clock())
         self._num_events = 0
-        self._items: list[GrowingMessage] = []
+        self._items: list[GrowingItem] = []
+        self._logprobs: list[TokenLogprob] = []
+        """Of tokens that are held back, until it is clear that they are text."""
         self._cut = False
         self._usage: Usage | None = None
 
@@ -67,22 +69,44 @@ class ResponseAnswer:
         return self._response("incomplete" if self._cut else "completed")
 
     def _grown(self, choice: ChunkChoice) -> list[EventParts]:
-        text = choice.delta.content or ""
-        logprobs = choice.logprobs.content if choice.logprobs else []
-        if not text and not logprobs:
-            return []
         parts: list[EventParts] = []
-        if not self._items:
-            self._items.append(GrowingMessage(0))
-            parts += self._items[-1].opening()
-        return [*parts, self._items[-1].grow(text, logprobs)]
+        self._logprobs += choice.logprobs.content if choice.logprobs else []
+        if choice.delta.content or (self._logprobs and isinstance(self._current, GrowingMessage)):
+            parts += self._said(choice.delta.content or "")
+        for call in choice.delta.tool_calls or []:
+            self._logprobs.clear()  # the tokens of calls have no place to be told in
+            if call.id is not None:
+                parts += self._begin(GrowingCall(len(self._items), call.id, call.function.name or ""))
+            if call.function.arguments:
+                assert isinstance(self._current, GrowingCall)
+                parts.append(self._current.grow(call.function.arguments))
+        return parts
+
+    def _said(self, text: str) -> list[EventParts]:
+        parts: list[EventParts] = []
+        message = self._current
+        if not isinstance(message, GrowingMessage):
+            message = GrowingMessage(len(self._items))
+            parts += self._begin(message)
+        parts.append(message.grow(text, self._logprobs))
+        self._logprobs = []
+        return parts
+
+    @property
+    def _current(self) -> GrowingItem | None:
+        return self._items[-1] if self._items else None
+
+    def _begin(self, item: GrowingItem) -> list[EventParts]:
+        """End the current item, if any, and begin another one."""
+        ended = [] if self._current is None else self._current.closing("completed")
+        self._items.append(item)
+        return [*ended, *item.opening()]
 
     def _ended(self) -> list[EventParts]:
-        parts: list[EventParts] = []
+        begun: list[EventParts] = []
         if not self._items:  # nothing was said, which is an answer, too
-            self._items.append(GrowingMessage(0))
-            parts += self._items[-1].opening()
-        return [*parts, *self._items[-1].closing("incomplete" if self._cut else "completed")]
+            begun = self._said("") if self._logprobs else self._begin(GrowingMessage(0))
+        return [*begun, *self._items[-1].closing("incomplete" if self._cut else "completed")]
 
     def _numbered(self, parts: Iterable[EventParts]) -> list[wire.ResponseEvent]:
         return [self._event(model, kind, fields) for model, kind, fields in parts]
@@ -95,7 +119,7 @@ class ResponseAnswer:
         self._num_events += 1
         return event
 
-    def _output(self, status: wire.ResponseStatus) -> list[wire.OutputMessage]:
+    def _output(self, status: wire.ResponseStatus) -> list[wire.OutputItem]:
         if status == "in_progress" or not self._items:
             return []
         *whole, last = self._items
@@ -126,14 +150,19 @@ class ResponseAnswer:
             safety_identifier=asked.safety_identifier,
             prompt_cache_key=asked.prompt_cache_key,
             reasoning=asked.reasoning or {"effort": None, "summary": None},
-            tools=[],
-            tool_choice="auto",
-            parallel_tool_calls=True,
+            tools=[tool.model_dump(exclude_unset=True) for tool in asked.tools],
+            tool_choice=_tool_choice(asked),
+            parallel_tool_calls=asked.parallel_tool_calls,
             truncation="disabled",
             previous_response_id=None,
             background=False,
             store=False,
         )
+
+
+def _tool_choice(asked: ResponseRequest) -> str | dict[str, Any]:
+    choice = asked.tool_choice or "auto"
+    return choice if isinstance(choice, str) else choice.model_dump()
 
 
 def _text(asked: ResponseRequest) -> dict[str, Any]:

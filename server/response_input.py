@@ -1,104 +1,200 @@
 """A request of the Responses API as a chat request, and the names of its fields there. Pure.
 
-The chat use case knows nothing of it: what it refuses, it refuses under the names of the chat request, and `Asked`
+The chat use case knows nothing of it: what it refuses, it refuses under the names of the chat request, and `Places`
 turns those into the ones the client wrote.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from pydantic import ValidationError
 
 from model_executor.geometry import TOKEN_PX
 from server.conversation import LOW_DETAIL_TOKENS
 from server.errors import ApiError
 from server.protocol import content as chat
+from server.protocol import tools
 from server.protocol.chat_request import ChatCompletionRequest
 from server.protocol.response_format import NamedSchema, ResponseFormat
 from server.protocol.responses_input import (
-    AnyInput,
     AssistantInput,
     InputFile,
     InputImage,
-    InputText,
+    InputMessage,
     InputVideo,
     OutputText,
     SystemInput,
+    UserInput,
 )
 from server.protocol.responses_request import ResponseRequest, TextFormat
+from server.protocol.responses_tools import (
+    AllowedFunctions,
+    ChosenFunction,
+    FunctionCall,
+    FunctionCallOutput,
+    FunctionChoice,
+    InputText,
+)
 from server.protocol.sampling import StreamOptions
+from server.refusal import refusal
 
 _FIELD = re.compile(r"'(\w[\w.$\[\]]*)'")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What was asked, in the chat use case's terms."""
+class Places:
+    """Which field of the client's request each field of the chat request comes from."""
 
-    request: ChatCompletionRequest
-    places: dict[str, str] = field(default_factory=dict)
-    """Of fields of `request`: the field of the client's request; a field inside one of them is inside that."""
+    known: dict[str, str] = field(default_factory=dict)
+    """By field of the chat request; what is inside of one is inside of the other."""
 
-    def place(self, name: str) -> str:
-        """The client's name of a field of `request`."""
-        for known in sorted(self.places, key=len, reverse=True):
+    def of(self, name: str) -> str:
+        """The client's name of a field of the chat request."""
+        for known in sorted(self.known, key=len, reverse=True):
             if name == known or (name.startswith(known) and name[len(known)] in ".["):
-                return self.places[known] + name[len(known) :]
+                return self.known[known] + name[len(known) :]
         return name
 
     def rename(self, error: ApiError) -> None:
-        """Make an error about `request` one about the client's request."""
+        """Make an error about the chat request one about the client's."""
         if error.param is not None:
-            error.param = self.place(error.param)
-        error.message = _FIELD.sub(lambda match: f"'{self.place(match[1])}'", error.message)
+            error.param = self.of(error.param)
+        error.message = _FIELD.sub(lambda match: f"'{self.of(match[1])}'", error.message)
 
 
-def read_request(request: ResponseRequest) -> Asked:
-    """The chat request that asks the same, as a stream with token counts."""
-    places = {
-        "messages": "input",
-        "response_format": "text.format",
-        "response_format.json_schema": "text.format",
-        "max_completion_tokens": "max_output_tokens",
-    }
+def read_request(request: ResponseRequest) -> tuple[ChatCompletionRequest, Places]:
+    """The chat request that asks the same, as a stream with token counts.
+
+    Raises:
+        ClientError: fields that are fine one by one do not go together.
+    """
+    places = Places(
+        {
+            "messages": "input",
+            "response_format": "text.format",
+            "response_format.json_schema": "text.format",
+            "max_completion_tokens": "max_output_tokens",
+            "tool_choice.function": "tool_choice",
+            "tool_choice.allowed_tools": "tool_choice",
+        }
+    )
+    try:
+        asked = ChatCompletionRequest(
+            model=request.model,
+            messages=_messages(request, places.known),
+            max_completion_tokens=request.max_output_tokens,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            logprobs=request.reports_logprobs,
+            top_logprobs=request.top_logprobs,
+            response_format=_response_format(request.text.format if request.text else None),
+            stream=True,
+            stream_options=StreamOptions(include_usage=True),
+            **_tool_use(request, places.known),
+        )
+    except ValidationError as error:
+        refused = refusal(error)
+        places.rename(refused)
+        raise refused from error
+    return asked, places
+
+
+def _messages(request: ResponseRequest, places: dict[str, str]) -> list[chat.AnyMessage]:
+    """Args: request: whose instructions and input. places: gets what is named otherwise."""
     messages: list[chat.AnyMessage] = []
     if request.instructions is not None:
         messages.append(chat.SystemMessage(role="system", content=request.instructions))
     if isinstance(request.input, str):
-        messages.append(chat.UserMessage(role="user", content=request.input))
+        return [*messages, chat.UserMessage(role="user", content=request.input)]
+    for index, item in enumerate(request.input):
+        there, here = f"messages[{len(messages)}]", f"input[{index}]"
+        match item:
+            case FunctionCall():
+                messages = _with_call(messages, item, here, places)
+            case FunctionCallOutput():
+                places[there] = here
+                output: Any = item.output
+                if not isinstance(output, str):
+                    output = [chat.TextPart(type="text", text=part.text) for part in output]
+                messages.append(chat.ToolMessage(role="tool", tool_call_id=item.call_id, content=output))
+            case _:
+                places[there] = here
+                messages.append(_message(item, f"{there}.content", f"{here}.content", places))
+    return messages
+
+
+def _with_call(
+    messages: list[chat.AnyMessage], call: FunctionCall, here: str, places: dict[str, str]
+) -> list[chat.AnyMessage]:
+    """The messages with a call, in the assistant's turn that is going on or in a new one."""
+    function = tools.CalledFunction(name=call.name, arguments=call.arguments)
+    calls = [tools.ToolCall(id=call.call_id, type="function", function=function)]
+    content = None
+    if messages and isinstance(last := messages[-1], chat.AssistantMessage):
+        messages, content = messages[:-1], last.content
+        calls = [*(last.tool_calls or []), *calls]
     else:
-        for index, item in enumerate(request.input):
-            there, here = f"messages[{len(messages)}]", f"input[{index}]"
-            places[there] = here
-            messages.append(_message(item, f"{there}.content", f"{here}.content", places))
-    asked = ChatCompletionRequest(
-        model=request.model,
-        messages=messages,
-        max_completion_tokens=request.max_output_tokens,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        logprobs=request.reports_logprobs,
-        top_logprobs=request.top_logprobs,
-        response_format=_response_format(request.text.format if request.text else None),
-        stream=True,
-        stream_options=StreamOptions(include_usage=True),
-    )
-    return Asked(asked, places)
+        places[f"messages[{len(messages)}]"] = here
+    places[f"messages[{len(messages)}].tool_calls[{len(calls) - 1}]"] = here
+    return [*messages, chat.AssistantMessage(role="assistant", content=content, tool_calls=calls)]
 
 
-def _message(item: AnyInput, there: str, here: str, places: dict[str, str]) -> chat.AnyMessage:
+def _tool_use(request: ResponseRequest, places: dict[str, str]) -> dict[str, Any]:
+    """The fields of tools; none where there are no tools, since chat takes them together only."""
+    if not request.tools:
+        return {}
+    listed = []
+    for index, tool in enumerate(request.tools):
+        places[f"tools[{index}].function"] = f"tools[{index}]"
+        function = tools.Function(
+            name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict
+        )
+        listed.append(tools.Tool(type="function", function=function))
+    return {
+        "tools": listed,
+        "tool_choice": _tool_choice(request.tool_choice, places),
+        "parallel_tool_calls": request.parallel_tool_calls,
+    }
+
+
+def _tool_choice(choice: FunctionChoice | None, places: dict[str, str]) -> tools.ToolChoice | None:
+    match choice:
+        case ChosenFunction():
+            return _named(choice)
+        case AllowedFunctions():
+            for index in range(len(choice.tools)):
+                places[f"tool_choice.allowed_tools.tools[{index}].function"] = f"tool_choice.tools[{index}]"
+            named = [_named(chosen) for chosen in choice.tools]
+            return tools.AllowedToolsChoice(
+                type="allowed_tools", allowed_tools=tools.AllowedTools(mode=choice.mode, tools=named)
+            )
+        case _:
+            return choice
+
+
+def _named(chosen: ChosenFunction) -> tools.NamedTool:
+    return tools.NamedTool(type="function", function=tools.FunctionReference(name=chosen.name))
+
+
+def _message(item: InputMessage, there: str, here: str, places: dict[str, str]) -> chat.AnyMessage:
     """Args: item: a message. there, here: names of its content. places: gets what is named otherwise inside."""
-    content: Any = item.content
-    if not isinstance(content, str):
-        content = [
-            _part(part, f"{there}[{index}]", f"{here}[{index}]", places) for index, part in enumerate(item.content)
-        ]
     match item:
         case SystemInput(role=role):
-            return chat.SystemMessage(role=role, content=content)
+            return chat.SystemMessage(role=role, content=_content(item.content, there, here, places))
         case AssistantInput():
-            return chat.AssistantMessage(role="assistant", content=content)
+            return chat.AssistantMessage(role="assistant", content=_content(item.content, there, here, places))
+        case UserInput():
+            return chat.UserMessage(role="user", content=_content(item.content, there, here, places))
         case _:
-            return chat.UserMessage(role="user", content=content)
+            raise AssertionError(f"{here} is of no known role")
+
+
+def _content(content: str | Sequence[Any], there: str, here: str, places: dict[str, str]) -> Any:
+    if isinstance(content, str):
+        return content
+    return [_part(part, f"{there}[{index}]", f"{here}[{index}]", places) for index, part in enumerate(content)]
 
 
 def _part(part: Any, there: str, here: str, places: dict[str, str]) -> chat.AnyPart:

@@ -1,4 +1,4 @@
-"""What a response's output is made of while it grows: messages, with the events that tell of them. Pure."""
+"""What a response's output is made of while it grows, and the events that tell of it: messages and calls. Pure."""
 
 import uuid
 from typing import Any
@@ -60,3 +60,60 @@ class GrowingMessage:
 
     def _item(self, status: wire.ItemStatus, content: list[wire.OutputTextPart]) -> wire.OutputMessage:
         return wire.OutputMessage(id=self._id, type="message", status=status, role="assistant", content=content)
+
+
+class GrowingCall:
+    """A function the client is to call.
+
+    Args:
+        index: of the item in the output.
+        call_id: what the item with the result refers to.
+        name: of the function.
+    """
+
+    def __init__(self, index: int, call_id: str, name: str) -> None:
+        """See the class."""
+        self._index = index
+        self._id = f"fc_{uuid.uuid4().hex}"
+        self._call_id = call_id
+        self._name = name
+        self._arguments: list[str] = []
+
+    def opening(self) -> list[EventParts]:
+        """The item begins."""
+        item = self.item("in_progress")
+        return [(wire.ItemEvent, "response.output_item.added", {"output_index": self._index, "item": item})]
+
+    def grow(self, arguments: str) -> EventParts:
+        """More of the arguments' text."""
+        self._arguments.append(arguments)
+        fields = {"item_id": self._id, "output_index": self._index, "delta": arguments}
+        return wire.ArgumentsDeltaEvent, "response.function_call_arguments.delta", fields
+
+    def closing(self, status: wire.ItemStatus) -> list[EventParts]:
+        """Arguments and item are done."""
+        item = self.item(status)
+        done = {
+            "item_id": self._id,
+            "output_index": self._index,
+            "name": item.name,
+            "arguments": item.arguments,
+        }
+        return [
+            (wire.ArgumentsDoneEvent, "response.function_call_arguments.done", done),
+            (wire.ItemEvent, "response.output_item.done", {"output_index": self._index, "item": item}),
+        ]
+
+    def item(self, status: wire.ItemStatus) -> wire.FunctionCallItem:
+        """The call as far as it has come."""
+        return wire.FunctionCallItem(
+            id=self._id,
+            type="function_call",
+            status=status,
+            call_id=self._call_id,
+            name=self._name,
+            arguments="".join(self._arguments),
+        )
+
+
+GrowingItem = GrowingMessage | GrowingCall

@@ -38,15 +38,15 @@ class ResponseStream:
         Raises:
             ApiError: the request, or one of its media, cannot be served, or the engine fails.
         """
-        asked = read_request(self._request)
+        asked, places = read_request(self._request)
         try:
-            async with aclosing(self._chat.stream(asked.request, self._tenant, self._progress)) as chunks:
+            async with aclosing(self._chat.stream(asked, self._tenant, self._progress)) as chunks:
                 async for chunk in chunks:
                     for event in self._answer.add(chunk):
                         yield event
         except Exception as error:
             failure = as_api_error(error)
-            asked.rename(failure)
+            places.rename(failure)
             raise failure from (None if failure is error else error)
 
     async def whole(self) -> ResponseObject:

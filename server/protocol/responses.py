@@ -45,6 +45,22 @@ class OutputMessage(Outgoing):
     content: list[OutputTextPart]
 
 
+class FunctionCallItem(Outgoing):
+    """A function the client is to call."""
+
+    id: str
+    type: Literal["function_call"]
+    status: ItemStatus
+    call_id: str
+    """What the item with the result refers to."""
+    name: str
+    arguments: str
+    """JSON text; not whole where the status is `incomplete`."""
+
+
+OutputItem = OutputMessage | FunctionCallItem
+
+
 class InputTokensDetails(Outgoing):
     """Of the prompt's tokens."""
 
@@ -88,7 +104,7 @@ class ResponseObject(Outgoing):
     error: ResponseFailure | None
     incomplete_details: IncompleteDetails | None
     model: str
-    output: list[OutputMessage]
+    output: list[OutputItem]
     usage: ResponseUsage | None
     """Null while the answer grows."""
     instructions: str | None
@@ -103,8 +119,10 @@ class ResponseObject(Outgoing):
     safety_identifier: str | None
     prompt_cache_key: str | None
     reasoning: dict[str, Any]
-    tools: list[Any]
-    tool_choice: Literal["auto"]
+    tools: list[dict[str, Any]]
+    """As asked."""
+    tool_choice: str | dict[str, Any]
+    """As asked."""
     parallel_tool_calls: bool
     truncation: Literal["disabled"]
     previous_response_id: None
@@ -134,7 +152,7 @@ class ItemEvent(ResponseEvent):
 
     type: Literal["response.output_item.added", "response.output_item.done"]
     output_index: int
-    item: OutputMessage
+    item: OutputItem
 
 
 class PartEvent(ResponseEvent):
@@ -167,6 +185,25 @@ class TextDoneEvent(ResponseEvent):
     content_index: int
     text: str
     logprobs: list[TokenLogprob]
+
+
+class ArgumentsDeltaEvent(ResponseEvent):
+    """The arguments of a call grow."""
+
+    type: Literal["response.function_call_arguments.delta"]
+    item_id: str
+    output_index: int
+    delta: str
+
+
+class ArgumentsDoneEvent(ResponseEvent):
+    """The arguments of a call are whole."""
+
+    type: Literal["response.function_call_arguments.done"]
+    item_id: str
+    output_index: int
+    name: str
+    arguments: str
 
 
 class ErrorEvent(ResponseEvent):

@@ -1,11 +1,13 @@
 """What the `input` of `POST /v1/responses` holds: OpenAI's items, with this server's clips and limits beside media."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from server.protocol.content import TEXT_OR_PARTS, FileId, ImageLimits, VideoLimits, told_by
+from server.protocol.responses_tools import FunctionCall, FunctionCallOutput, InputText, TextInput
 from server.protocol.wire import Unsupported, WireModel, conflict
 
 _Url = Annotated[str, Field(min_length=1)]
@@ -22,13 +24,6 @@ def _require_one(model: WireModel, first: str, second: str) -> None:
 
 def _one_of(*names: str) -> ConfigDict:
     return ConfigDict(json_schema_extra={"anyOf": [{"required": [name]} for name in names]})
-
-
-class InputText(WireModel):
-    """A piece of text."""
-
-    type: Literal["input_text"]
-    text: str
 
 
 class InputImage(ImageLimits):
@@ -115,7 +110,6 @@ _InputPart = Annotated[
     | Annotated[InputFile, Tag("<input_file>")],
     told_by("type", "input_text, input_image, input_video, input_file"),
 ]
-_TextPart = Annotated[Annotated[InputText, Tag("<input_text>")], told_by("type", "input_text")]
 _OutputPart = Annotated[Annotated[OutputText, Tag("<output_text>")], told_by("type", "output_text")]
 
 
@@ -134,7 +128,7 @@ class SystemInput(InputMessage):
 
     role: Literal["system", "developer"]
     content: Annotated[
-        Annotated[str, Tag("<string>")] | Annotated[list[_TextPart], Field(min_length=1), Tag("<parts>")], TEXT_OR_PARTS
+        Annotated[str, Tag("<string>")] | Annotated[list[TextInput], Field(min_length=1), Tag("<parts>")], TEXT_OR_PARTS
     ]
 
 
@@ -168,6 +162,33 @@ AnyInput = Annotated[
         | Annotated[AssistantInput, Tag("<assistant>")],
         told_by("role", "system, developer, user, assistant"),
         Tag("<message>"),
-    ],
-    told_by("type", "message", default="message"),
+    ]
+    | Annotated[FunctionCall, Tag("<function_call>")]
+    | Annotated[FunctionCallOutput, Tag("<function_call_output>")],
+    told_by("type", "message, function_call, function_call_output", default="message"),
 ]
+
+
+def require_answered_calls(items: Sequence[AnyInput]) -> None:
+    """Check that every call is answered before anything else is said, and every result belongs to a call.
+
+    Raises:
+        PydanticCustomError: one is not.
+    """
+    waiting: dict[str, str] = {}
+    answering = False
+    for number, item in enumerate(items):
+        place = f"input[{number}]"
+        if isinstance(item, FunctionCallOutput):
+            if waiting.pop(item.call_id, None) is None:
+                raise conflict(f"{place}.call_id", "names no 'function_call' before it that waits for its result")
+            answering = bool(waiting)
+            continue
+        if waiting and (answering or not isinstance(item, FunctionCall)):
+            break
+        if isinstance(item, FunctionCall):
+            if item.call_id in waiting:
+                raise conflict(f"{place}.call_id", "is the id of an earlier call")
+            waiting[item.call_id] = place
+    for place in waiting.values():
+        raise conflict(place, "must be followed by its 'function_call_output' before anything else is said")

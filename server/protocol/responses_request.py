@@ -6,7 +6,9 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from server.protocol.response_format import JsonSchema, SchemaName
-from server.protocol.responses_input import AnyInput
+from server.protocol.responses_input import AnyInput, require_answered_calls
+from server.protocol.responses_tools import AnyTool, FunctionChoice
+from server.protocol.tools import MAX_TOOLS
 from server.protocol.wire import Unsupported, WireModel, conflict
 
 _LOGPROBS = "message.output_text.logprobs"
@@ -94,6 +96,16 @@ class ResponseRequest(WireModel):
     truncation: Literal["disabled"] | None = None
     """disabled: what does not fit is refused."""
 
+    tools: Annotated[list[AnyTool], Field(max_length=MAX_TOOLS)] = []
+    """Functions the model may call."""
+    tool_choice: FunctionChoice | None = None
+    """auto, the default: call functions or answer. none: answer, and tell the model of no tools. required: call one or
+    more. A named function: call it once."""
+    parallel_tool_calls: bool = True
+    """false: at most one call."""
+    max_tool_calls: Annotated[int, Field(ge=1)] | None = None
+    """Accepted; it limits tools that the server would run, and there are none."""
+
     # Cannot apply to a model on one's own machine; accepted so that clients which always send them work.
     metadata: dict[str, str] | None = None
     user: str | None = None
@@ -111,10 +123,6 @@ class ResponseRequest(WireModel):
     prompt: Unsupported = None
     context_management: Unsupported = None
     moderation: Unsupported = None
-    tools: Unsupported = None
-    tool_choice: Unsupported = None
-    parallel_tool_calls: Unsupported = None
-    max_tool_calls: Unsupported = None
 
     @property
     def reports_logprobs(self) -> bool:
@@ -127,4 +135,8 @@ class ResponseRequest(WireModel):
             raise conflict("stream_options", "is only allowed with 'stream'")
         if self.top_logprobs is not None and not self.reports_logprobs:
             raise conflict("top_logprobs", f"is only allowed with '{_LOGPROBS}' in 'include'")
+        if self.tool_choice not in (None, "none", "auto") and not self.tools:
+            raise conflict("tool_choice", "is only allowed with 'tools'")
+        if not isinstance(self.input, str):
+            require_answered_calls(self.input)
         return self
