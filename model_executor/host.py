@@ -53,7 +53,11 @@ def main() -> int:
     _allow_many_files()
     cpu = on_cpu()
     _prepare_environment(arguments.settings, cpu=cpu)
+    package = sys.modules["model_executor"]
     from model_executor.grammars import GrammarCheck
+
+    # vLLM has put a module of its own under this name, in which nothing of this package would be found.
+    sys.modules["model_executor"] = package
     from model_executor.launch import SettingsError, launch  # torch and vllm read the environment when imported
     from model_executor.runner import Runner
 
