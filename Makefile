@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup serve test check fmt bench train train-quick lock model clean
+.PHONY: help setup serve test check fmt bench examples train train-quick lock model clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -39,6 +39,11 @@ bench: model  ## side-by-side measurements
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.mrope
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.media --model models/random
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.executor
+
+examples: setup  ## run the examples in clients/examples against a server (Node.js, LangChain, LlamaIndex)
+	@[ -x .venv-examples/bin/python ] || $(BIN)/python -m venv .venv-examples
+	@.venv-examples/bin/python -m pip install --quiet --requirement clients/examples/requirements.txt
+	@REQUIRE_NODE=1 REQUIRE_EXAMPLES=1 $(BIN)/python -m pytest tests/clients/test_examples.py $(ARGS)
 
 train: setup  ## train our own small model, or go on with it (hours; in runs/)
 	@$(BIN)/python -m training train
