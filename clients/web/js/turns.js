@@ -21,7 +21,7 @@ sizes.observe(byId("composer"));
 /** Show what was asked. */
 export function addQuestion({ text, attachments }) {
   list.append(el("li", { class: "question" },
-    el("h3", { class: "unseen" }, "You"),
+    el("h2", { class: "unseen" }, "You"),
     attachments.length > 0 && el("ul", { class: "media", "aria-label": "Sent along" }, ...attachments.map(sent)),
     text && el("p", {}, text)));
 }
@@ -42,7 +42,7 @@ export class Answer {
   #drawing = 0;
   #status = el("p", { class: "waiting", role: "status" }, el("span", { class: "tesserae", "aria-hidden": "true" }), el("span", {}, "Thinking…"));
   #text = el("div", { class: "prose" });
-  #item = el("li", { class: "answer", "aria-busy": "true" }, el("h3", { class: "unseen" }, "Answer"), this.#status, this.#text);
+  #item = el("li", { class: "answer", "aria-busy": "true" }, el("h2", { class: "unseen" }, "Answer"), this.#status, this.#text);
 
   constructor() {
     atEnd = true;

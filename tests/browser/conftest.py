@@ -1,0 +1,145 @@
+"""A real browser on the page, and a server whose media are real and whose engine follows a script.
+
+Chromium is looked for on the path. Where there is none, the tests are skipped; `REQUIRE_BROWSER=1` makes that a
+failure.
+"""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import BrowserContext, Page, async_playwright, expect
+
+from model_executor.checkpoint import DEFAULT_IMAGE_MAX_PIXELS, DEFAULT_IMAGE_MIN_PIXELS
+from model_executor.engine import EngineState
+from model_executor.tokens import Tokenizer
+from server.app import create_app
+from server.chat import ServedModel
+from server.media.service import MediaService
+from server.settings import MediaSettings, Settings
+from tests.fakes import MODEL, FakeEngine
+from tests.server.conftest import World, serve_live
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+)
+TIMEOUT_MS = 60_000
+"""Far more than anything takes on an idle machine."""
+SCREENSHOTS = Path(__file__).parent.parent.parent / "runs" / "screenshots"
+"""Where tests leave pictures of the page for people to look at."""
+expect.set_options(timeout=TIMEOUT_MS)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of this folder."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser's path."""
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        message = "no Chromium on the path: apt-get install chromium"
+        if os.environ.get("REQUIRE_BROWSER") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+@pytest.fixture(scope="session")
+async def context(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BrowserContext]:
+    """A browser nobody has used, which may use its camera (a drawn one) and the clipboard."""
+    async with async_playwright() as playwright:
+        opened = await playwright.chromium.launch_persistent_context(
+            tmp_path_factory.mktemp("browser"),
+            executable_path=chromium,
+            headless=True,
+            args=ARGUMENTS,
+            viewport={"width": 1280, "height": 800},
+            color_scheme="light",
+            reduced_motion="reduce",
+            permissions=["clipboard-read", "clipboard-write"],
+        )
+        opened.set_default_timeout(TIMEOUT_MS)
+        yield opened
+        await opened.close()
+
+
+@pytest.fixture
+async def page(context: BrowserContext) -> AsyncIterator[Page]:
+    """An empty tab. The test fails when its page breaks the policy it came with, or raises what nobody handles."""
+    opened = await context.new_page()
+    problems: list[str] = []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("console", lambda said: problems.append(said.text) if "Security Policy" in said.text else None)
+    opened.on("requestfailed", lambda asked: problems.append(asked.url) if "127.0.0.1" not in asked.url else None)
+    yield opened
+    await opened.close()
+    assert not problems
+
+
+@pytest.fixture(scope="session")
+async def media() -> AsyncIterator[MediaService]:
+    """Real workers, one pool for all tests: starting them takes seconds."""
+    service = MediaService(
+        MediaSettings(), image_min_pixels=DEFAULT_IMAGE_MIN_PIXELS, image_max_pixels=DEFAULT_IMAGE_MAX_PIXELS
+    )
+    await service.start()
+    yield service
+    await service.close()
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny_checkpoint: Path) -> Tokenizer:
+    """The true Qwen tokenizer."""
+    return Tokenizer(tiny_checkpoint)
+
+
+OpenPage = Callable[..., AbstractAsyncContextManager[World]]
+
+
+@pytest.fixture
+def serve(tokenizer: Tokenizer, media: MediaService, tmp_path: Path) -> OpenPage:
+    """Serves the page: real media, and an engine that follows a script; settings by name."""
+
+    @asynccontextmanager
+    async def served(engine: FakeEngine | None = None, **changes: Any) -> AsyncIterator[World]:
+        engine = engine or FakeEngine()
+        settings = Settings(**{"served_model_name": MODEL, "data_folder": tmp_path / "data", **changes})
+
+        @asynccontextmanager
+        async def open_model() -> AsyncIterator[ServedModel]:
+            end = tokenizer.special_id("<|im_end|>")
+            assert end is not None
+            yield ServedModel(MODEL, 0, engine, media, tokenizer, chat_template=None, end_token_ids=(end,))
+
+        app = create_app(settings, open_model)
+        async with serve_live(app, settings) as (client, stop), client:
+            while app.state.service.state is not EngineState.READY:
+                await asyncio.sleep(0.01)
+            yield World(client, app, engine, stop=stop)
+
+    return served
+
+
+async def open_ready(page: Page, world: World) -> None:
+    """Open the page of a server and wait until it knows the model."""
+    await page.goto(world.url)
+    await expect(page.locator("#model")).to_have_attribute("data-state", "ready")

@@ -1,0 +1,109 @@
+"""Everybody can use the page: by keyboard alone, with a screen reader, in the dark, on a telephone."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Page, expect
+
+from tests.browser.conftest import SCREENSHOTS, OpenPage, open_ready
+from tests.fakes import FakeEngine, say
+from tests.pictures import encoded, photo, real_clip
+
+GROUNDED = (
+    "<|object_ref_start|>",
+    "the rocket",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "(458,290),(540,960)",
+    "<|box_end|>",
+)
+NARROW = {"width": 360, "height": 740}
+WIDE = {"width": 1280, "height": 800}
+
+
+async def violations(page: Page) -> list[str]:
+    """What axe-core finds."""
+    found: Any = await Axe().run(page)
+    return [f"{rule['id']}: {[node['html'][:120] for node in rule['nodes']]}" for rule in found.response["violations"]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+async def test_axe_finds_nothing(
+    page: Page, serve: OpenPage, tmp_path: Path, scheme: Literal["light", "dark"], size: Any
+) -> None:
+    (tmp_path / "rocket.png").write_bytes(encoded(photo()))
+    await page.emulate_media(color_scheme=scheme)
+    await page.set_viewport_size(size)
+    name = f"{scheme}-{size['width']}"
+    async with serve(FakeEngine(script=lambda *_: list(say(*GROUNDED)), max_model_len=32_768)) as world:
+        await open_ready(page, world)
+        assert not await violations(page)
+        await page.screenshot(path=SCREENSHOTS / f"{name}-empty.png")
+        await page.locator("#files").set_input_files([tmp_path / "rocket.png", real_clip()])
+        await page.get_by_label("Question", exact=True).fill("Find the rocket.")
+        if size == NARROW:
+            await page.get_by_role("button", name="Details").click()
+        await expect(page.locator(".strip")).to_have_attribute("aria-busy", "false")
+        await page.get_by_text("Settings").click()
+        await page.get_by_text("Connection").click()
+        await page.get_by_text("The prompt, piece by piece").click()
+        assert not await violations(page)
+        await page.screenshot(path=SCREENSHOTS / f"{name}-seen.png")
+        if size == NARROW:
+            await page.keyboard.press("Escape")
+            await expect(page.locator("#panel")).to_be_hidden()
+        await page.get_by_role("button", name="Send").click()
+        await expect(page.locator(".boxes img")).to_be_visible()
+        assert not await violations(page)
+        await page.screenshot(path=SCREENSHOTS / f"{name}-answer.png")
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # nothing to scroll sideways
+        await page.get_by_role("button", name="As code").click()
+        assert not await violations(page)
+
+
+async def test_everything_can_be_done_with_the_keyboard(page: Page, serve: OpenPage) -> None:
+    async def focused() -> str:
+        name: str = await page.evaluate("document.activeElement.id || document.activeElement.textContent")
+        return name
+
+    async def tab_to(name: str) -> None:
+        for _ in range(30):
+            await page.keyboard.press("Tab")
+            if await focused() == name:
+                return
+        pytest.fail(f"{name} cannot be reached")
+
+    async with serve(FakeEngine(max_model_len=32_768)) as world:
+        await open_ready(page, world)
+        await page.keyboard.press("Tab")
+        assert await focused() == "Skip to the question"
+        await page.keyboard.press("Enter")
+        await page.keyboard.type("Line one")
+        await page.keyboard.press("Shift+Enter")
+        await page.keyboard.type("and two")
+        assert await page.get_by_label("Question", exact=True).input_value() == "Line one\nand two"
+        await page.keyboard.press("Enter")
+        await expect(page.locator(".question p")).to_have_text("Line one\nand two", use_inner_text=True)
+        await expect(page.locator(".measures")).to_be_visible()
+        await page.reload()
+        await expect(page.locator("#model")).to_have_attribute("data-state", "ready")
+        await tab_to("A drawn picture")
+        await page.keyboard.press("Enter")
+        await expect(page.locator(".seen canvas")).to_be_visible()
+        assert await focused() == "question"
+        await page.keyboard.press("Enter")
+        await expect(page.locator(".measures")).to_be_visible()
+        await page.locator("#new").focus()
+        await tab_to("As code")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#code")).to_be_visible()
+        await page.get_by_role("tab", name="curl").focus()
+        await page.keyboard.press("ArrowRight")
+        assert await focused() == "Python"
+        await expect(page.locator("#code-text")).to_contain_text("from openai import OpenAI")
+        await page.keyboard.press("Escape")
+        await expect(page.locator("#code")).to_be_hidden()
+        assert await focused() == "As code"
