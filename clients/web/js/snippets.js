@@ -34,7 +34,7 @@ function curl(request, files, base, needsKey) {
   const uploads = files.map(
     ({ name, variable }) =>
       `${variable}=$(curl -sS ${base}/files${key} \\\n  -F purpose=vision -F ${quoted(`file=@"${name.replace(/["\\]/g, "\\$&")}"`)} |\n` +
-      `  grep -o 'file-[[:alnum:]]*' | head -n 1)\n`,
+      `  grep -o 'file-[[:alnum:]_-]*' | head -n 1)\n`,
   );
   const json = files.reduce(
     (text, { id, variable }) => text.replaceAll(`"${id}"`, `"'$${variable}'"`),
