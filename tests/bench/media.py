@@ -204,30 +204,30 @@ def measure_pictures() -> None:
 
 
 async def measure_interference(server: RunningServer, clip: Path) -> None:
-    """Print how a text stream and `/health` fare while clips are prepared."""
+    """Print how a text stream and `/health` fare while clips are prepared, which previews do without the model."""
     async with (
         openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0, timeout=900) as client,
-        httpx.AsyncClient(base_url=server.url, timeout=60) as health,
+        httpx.AsyncClient(base_url=server.url, timeout=900) as health,
     ):
         alone = await _stream_and_health(client, health, asyncio.create_task(asyncio.sleep(STREAM_S)))
-        asks = [
-            client.chat.completions.create(
-                model="tessera-test", messages=asked(_small_part(clip, number), text_part("What?")), max_tokens=1
+        previews = [
+            health.post(
+                "/v1/chat/completions/preview",
+                json={"model": "tessera-test", "messages": asked(_own_part(clip, number), text_part("What?"))},
             )
             for number in range(NUM_CLIPS)
         ]
-        beside = await _stream_and_health(client, health, asyncio.gather(*asks))
+        beside = await _stream_and_health(client, health, preparing := asyncio.gather(*previews))
+        for answer in preparing.result():
+            answer.raise_for_status()
     for name, (rate, p99_s) in (("alone", alone), (f"beside {NUM_CLIPS} clips", beside)):
         print(f"text stream {name}: {rate:.1f} tokens a second, /health p99 {p99_s * 1000:.1f} ms")
     print(f"decode rate beside / alone {beside[0] / alone[0]:.2f}")
 
 
-def _small_part(clip: Path, number: int) -> dict[str, Any]:
-    """The clip with a start of its own, so that nothing prepared before serves again.
-
-    Its frames are small: what is measured is preparing them, not the model reading them.
-    """
-    wishes = {"max_pixels": 32 * TOKEN_PX, "video_start": number / 10}
+def _own_part(clip: Path, number: int) -> dict[str, Any]:
+    """The clip with a start of its own, so that nothing prepared before serves again."""
+    wishes = {"video_start": number / 10}
     return {"type": "video_url", "video_url": {"url": clip.as_uri(), **wishes}}
 
 

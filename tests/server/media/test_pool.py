@@ -23,6 +23,7 @@ from server.media.job import ImageBudget, Job, Prepared
 from server.media.pool import MediaPool
 from server.media.queue import LARGE_JOB_S
 from server.media.stages import StageTimes
+from server.media.worker import NICENESS
 from server.settings import MediaSettings
 
 SMALL, LARGE = 0.0, LARGE_JOB_S
@@ -271,6 +272,13 @@ async def test_workers_have_no_network(tmp_path: Path) -> None:
         [worker] = work.pool._workers
         assert worker.open_network is None
         assert "Seccomp:\t2" in Path(f"/proc/{worker.pid}/status").read_text()
+
+
+async def test_workers_give_way_to_the_engine(tmp_path: Path) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    async with bench(tmp_path) as work:
+        [pid] = pids(work.pool)
+        assert os.getpriority(os.PRIO_PROCESS, pid) == min(19, own + NICENESS)
 
 
 @pytest.mark.parametrize("limit", ["MAX_KEPT_BYTES", "MAX_JOBS_PER_WORKER"])
