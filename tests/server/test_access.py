@@ -89,7 +89,6 @@ async def test_logs_our_faults_with_the_id_and_tells_nothing(
         "/v1/",
         "/v1/models/",
         "/v1/chat/completions/",
-        "/v1/responses",
         "/v1/embeddings",
         "/docs",
         "/redoc",

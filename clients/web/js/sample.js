@@ -1,10 +1,11 @@
-/** Something to begin with: questions, and a picture and a clip drawn here, in the world the bundled model knows. */
+/** Something to begin with: questions, and a picture drawn here, in the world the bundled model knows. */
 
 const SIZE = { width: 448, height: 336 };
+const PAPER = "#fcfcfc";
 const SHAPES = [
-  ["#dc322f", (pen) => pen.arc(112, 120, 62, 0, 2 * Math.PI)],
-  ["#2f6fdc", (pen) => pen.rect(268, 58, 120, 120)],
-  ["#e3b505", (pen) => star(pen, 224, 246, 66)],
+  ["#dc2328", (pen) => pen.arc(82, 64, 50, 0, 2 * Math.PI)],
+  ["#2850e1", (pen) => pen.rect(318, 12, 100, 100)],
+  ["#f2d728", (pen) => star(pen, 224, 280, 52)],
 ];
 
 /** What the buttons of the empty page do: `{ label, question, file }`; `file` makes one, where there is one. */
@@ -17,7 +18,7 @@ export const SUGGESTIONS = [
 async function picture() {
   const canvas = new OffscreenCanvas(SIZE.width, SIZE.height);
   const pen = canvas.getContext("2d");
-  pen.fillStyle = "#f4f4f4";
+  pen.fillStyle = PAPER;
   pen.fillRect(0, 0, SIZE.width, SIZE.height);
   for (const [color, shape] of SHAPES) {
     pen.fillStyle = color;
