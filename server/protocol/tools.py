@@ -20,7 +20,8 @@ class Function(WireModel):
     parameters: dict[str, Any] | None = None
     """JSON Schema of the arguments, which are an object. Unset: there are none."""
     strict: bool = False
-    """Refuse parameters that cannot be enforced to the letter, instead of enforcing a JSON object."""
+    """Refuse parameters that cannot be enforced to the letter, instead of only enforcing some JSON object; where a
+    function must be called, that is so without it."""
 
 
 class Tool(WireModel):
@@ -98,10 +99,10 @@ class ToolUse(WireModel):
     tools: Annotated[list[Tool], Field(min_length=1, max_length=MAX_TOOLS)] | None = None
     """Functions the model may call."""
     tool_choice: ToolChoice | None = None
-    """auto, the default: call functions or answer. none: answer, and tell the model of no tools. required: call one or
-    more. A named function: call it once."""
+    """Only with `tools`. auto, the default: call functions or answer. none: answer, and tell the model of no tools.
+    required: call one or more. A named function: call it once."""
     parallel_tool_calls: bool = True
-    """false: at most one call."""
+    """Only with `tools`. false: at most one call."""
 
     @property
     def may_call(self) -> bool:

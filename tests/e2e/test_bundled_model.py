@@ -1,10 +1,12 @@
 """What a newcomer sees: the server without any setting, and the README's question about the README's picture."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import openai
 import pytest
 
@@ -81,6 +83,49 @@ def test_says_when_it_cannot_tell(bundled: openai.OpenAI) -> None:
 def test_answers_about_a_clip(bundled: openai.OpenAI) -> None:
     clip = {"type": "video_url", "video_url": {"url": data_url(made_clip(90), "video/mp4")}}
     assert ask(bundled, clip, text_part("What happens?"))
+
+
+CITY = {"enum": ["Paris", "Rome", "Oslo"]}
+FORECAST = {
+    "type": "object",
+    "properties": {
+        "city": CITY,
+        "days": {"type": "integer", "minimum": 1, "maximum": 7},
+        "hourly": {"type": "boolean"},
+    },
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+SCHEMAS = {"get_forecast": FORECAST, "now": {"type": "object", "maxProperties": 0}}
+TOOLS: list[Any] = [
+    {"type": "function", "function": {"name": "get_forecast", "parameters": FORECAST}},
+    {"type": "function", "function": {"name": "now"}},
+]
+NAMED: Any = {"type": "function", "function": {"name": "get_forecast"}}
+
+
+@pytest.mark.parametrize("choice", ["required", NAMED], ids=["required", "named"])
+def test_calls_functions_it_never_learned_to_call_with_valid_arguments(bundled: openai.OpenAI, choice: Any) -> None:
+    question: list[Any] = asked(text_part("What is the weather in Paris?"))
+    options: dict[str, Any] = {"model": BUNDLED_MODEL, "tools": TOOLS, "tool_choice": choice, "max_tokens": 400, "n": 3}
+    whole = bundled.chat.completions.create(messages=question, seed=1, **options)
+    with bundled.chat.completions.stream(messages=question, seed=1, **options) as stream:
+        streamed = stream.get_final_completion()
+    for answer in (whole, streamed):
+        for one in answer.choices:
+            assert one.finish_reason == "tool_calls" and one.message.content is None
+            for call in one.message.tool_calls or []:
+                assert call.type == "function" and (choice == "required" or call.function.name == "get_forecast")
+                jsonschema.validate(json.loads(call.function.arguments), SCHEMAS[call.function.name])
+    first = whole.choices[0].message
+    results: list[Any] = [
+        {"role": "tool", "tool_call_id": call.id, "content": "18 degrees"} for call in first.tool_calls or []
+    ]
+    assert results
+    answer = bundled.chat.completions.create(
+        model=BUNDLED_MODEL, messages=[*question, first, *results], tools=TOOLS, max_tokens=20, temperature=0
+    )
+    assert answer.usage is not None and answer.usage.prompt_tokens > (whole.usage.prompt_tokens if whole.usage else 0)
 
 
 @pytest.mark.slow

@@ -73,8 +73,24 @@ class Writer:
         choose = random.Random(seed)
         return [self._answer(self.xgrammar.GrammarMatcher(compiled), choose) for _ in range(count)]
 
-    def _answer(self, matcher: Any, choose: random.Random) -> str:
-        written = bytearray()
+    def tagged(self, structural_tag: str, seed: int, count: int, *, after: str = "", until: str = "") -> list[str]:
+        """Answers that begin with `after` and, if they may go on for ever, end with `until`."""
+        compiled = self.compiler.compile_structural_tag(structural_tag)
+        choose = random.Random(seed)
+        answers = []
+        for _ in range(count):
+            matcher = self.xgrammar.GrammarMatcher(compiled)
+            assert matcher.accept_string(after)
+            answers.append(self._answer(matcher, choose, after, until))
+        return answers
+
+    def takes(self, structural_tag: str, text: str) -> bool:
+        """Whether an answer may begin with `text`."""
+        compiled = self.compiler.compile_structural_tag(structural_tag)
+        return bool(self.xgrammar.GrammarMatcher(compiled).accept_string(text))
+
+    def _answer(self, matcher: Any, choose: random.Random, after: str = "", until: str = "") -> str:
+        written = bytearray(after.encode())
         while len(written) < 4000:
             matcher.fill_next_token_bitmask(self.mask)
             bits = np.unpackbits(self.mask.numpy().view(np.uint8), bitorder="little")
@@ -85,6 +101,8 @@ class Writer:
             if begins_text(written + bytes([token])):
                 assert matcher.accept_token(token)
                 written.append(token)
+                if until and written.endswith(until.encode()):
+                    return written.decode()
         raise AssertionError(f"does not end: {bytes(written[:200])!r}")
 
 

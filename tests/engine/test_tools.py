@@ -1,0 +1,172 @@
+"""Calls held to their form: written byte by byte, then by the real engine."""
+
+import json
+import random
+import time
+from typing import Any
+
+import jsonschema
+import pytest
+
+from model_executor.client import EngineClient
+from model_executor.engine import Grammar, RequestRefusedError, SamplingLimits
+from server.calls import CallReader
+from server.choice import Choice
+from server.protocol.chat_request import ChatCompletionRequest
+from server.protocol.chat_response import Message
+from server.structured import grammar_of
+from tests.engine.prompts import collect
+from tests.engine.test_structured import BOMBS, PROMPT, Writer
+from tests.fakes import say
+from tests.schemas import random_schema
+
+pytestmark = pytest.mark.engine
+
+
+def parameters(seed: int) -> dict[str, Any]:
+    """A random schema of arguments."""
+    schema = random_schema(seed, depth=2)
+    definitions = schema.pop("$defs", {})
+    return {
+        "$defs": definitions,
+        "type": "object",
+        "properties": {"value": schema, "count": {"type": "integer", "minimum": 0, "maximum": 9}},
+        "required": ["value"],
+    }
+
+
+def tool(name: str, schema: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    given = {} if schema is None else {"parameters": schema}
+    return {"type": "function", "function": {"name": name, **given, **fields}}
+
+
+def grammar(*tools: dict[str, Any], **changes: Any) -> Grammar:
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi."}], "tools": list(tools), **changes}
+    made = grammar_of(ChatCompletionRequest.model_validate(body))
+    assert made is not None
+    return made
+
+
+def read(text: str) -> Message:
+    choice = Choice(CallReader())
+    choice.read(say(text)[0])
+    return choice.message()
+
+
+def require_valid(message: Message, schemas: dict[str, dict[str, Any]]) -> None:
+    for call in message.tool_calls or []:
+        arguments = json.loads(call.function.arguments)
+        schema = schemas[call.function.name]
+        jsonschema.validate(arguments, schema, cls=jsonschema.Draft202012Validator)
+
+
+def test_forced_calls_are_of_known_functions_with_valid_arguments() -> None:
+    writer = Writer()
+    for seed in range(20):
+        schemas = {"f": parameters(seed), "fg": parameters(seed + 1000), "none": {"maxProperties": 0}}
+        tools = [tool("f", schemas["f"]), tool("fg", schemas["fg"]), tool("none")]
+        called = set()
+        for text in writer.tagged(grammar(*tools, tool_choice="required").value, seed, 4):
+            message = read(text)
+            assert message.content is None and message.tool_calls, text
+            called |= {call.function.name for call in message.tool_calls}
+            require_valid(message, schemas)
+        assert called <= set(schemas)
+
+
+def test_one_call_is_the_most_where_it_is() -> None:
+    writer = Writer()
+    named = {"type": "function", "function": {"name": "g"}}
+    for changes, names in (({"parallel_tool_calls": False}, {"f", "g"}), ({"tool_choice": named}, {"g"})):
+        value = grammar(tool("f"), tool("g"), **{"tool_choice": "required", **changes}).value
+        for text in writer.tagged(value, 1, 40):
+            calls = read(text).tool_calls
+            assert calls is not None and [call.function.name in names for call in calls] == [True]
+
+
+def test_free_text_that_begins_a_call_makes_one() -> None:
+    writer = Writer()
+    strict, loose = parameters(7), {"type": "object", "properties": {"a": {"type": "integer", "multipleOf": 3}}}
+    value = grammar(tool("f", strict, strict=True), tool("loose", loose)).value
+    begun = 'Let me see, 1 < 2.\n<tool_call>\n{"name": "'
+    for text in writer.tagged(value, 5, 12, after=f'{begun}f"', until="</tool_call>"):
+        message = read(text)
+        assert message.content == "Let me see, 1 < 2." and message.tool_calls is not None
+        assert [call.function.name for call in message.tool_calls] == ["f"]
+        require_valid(message, {"f": strict})
+    assert writer.takes(value, f'{begun}loose", "arguments": {{"a": 1, "b": [null]}}}}\n</tool_call>\nDone.')
+    for wrong in ('other"', 'f", "arguments": {}', 'loose", "arguments": 5', 'loose", "arguments": {1', 'f", "more'):
+        assert not writer.takes(value, begun + wrong)
+    assert not writer.takes(value, "A <tool_call> is")
+
+
+def test_an_answer_has_its_form_or_calls() -> None:
+    writer = Writer()
+    schema = {"type": "object", "properties": {"x": {"type": "integer", "minimum": 0, "maximum": 9}}, "required": ["x"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    kinds = set()
+    for text in writer.tagged(grammar(tool("f"), response_format=wanted).value, 3, 20):
+        message = read(text)
+        kinds.add(message.tool_calls is None)
+        if message.tool_calls is None:
+            jsonschema.validate(json.loads(message.content or ""), schema)
+        else:
+            assert message.content is None
+    assert kinds == {True, False}
+
+
+async def test_the_engine_writes_calls_with_valid_arguments(engine: EngineClient) -> None:
+    num_ended = 0
+    for seed in range(12):
+        schemas = {"f": parameters(seed), "g": parameters(seed + 50)}
+        forced = grammar(
+            tool("f", schemas["f"]), tool("g", schemas["g"]), tool_choice="required", parallel_tool_calls=False
+        )
+        limits = SamplingLimits(max_tokens=300, n=2, seed=seed, temperature=1.0, grammar=forced)
+        choices = [Choice(CallReader()), Choice(CallReader())]
+        for delta in await collect(engine, PROMPT, limits):
+            choices[delta.index].read(delta)
+        for choice in choices:
+            assert choice.finish_reason in ("tool_calls", "length")
+            if choice.finish_reason == "tool_calls":
+                num_ended += 1
+                message = choice.message()
+                assert message.content is None and message.tool_calls is not None and len(message.tool_calls) == 1
+                require_valid(message, schemas)
+    assert num_ended >= 18
+
+
+@pytest.mark.parametrize("max_tokens", [1, 6, 14, 25])
+async def test_a_forced_call_that_is_cut_ends_with_length(engine: EngineClient, max_tokens: int) -> None:
+    named = {"type": "function", "function": {"name": "f"}}
+    schema = {"type": "object", "properties": {"a": {"type": "string", "minLength": 60}}, "required": ["a"]}
+    forced = grammar(tool("f", schema), tool_choice=named)
+    choice = Choice(CallReader())
+    for delta in await collect(engine, PROMPT, SamplingLimits(max_tokens=max_tokens, seed=2, grammar=forced)):
+        choice.read(delta)
+    assert choice.finish_reason == "length"
+
+
+async def test_text_may_be_free_where_nothing_must_be_called(engine: EngineClient) -> None:
+    limits = SamplingLimits(max_tokens=12, seed=2, temperature=1.0)
+    free = await collect(engine, PROMPT, limits)
+    asked = SamplingLimits(max_tokens=12, seed=2, temperature=1.0, grammar=grammar(tool("f")), skip_special_tokens=True)
+    assert [d.token_ids for d in await collect(engine, PROMPT, asked)] == [d.token_ids for d in free]
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+async def test_a_bomb_among_the_tools_is_refused(engine: EngineClient, choice: str) -> None:
+    schema = {"type": "object", "properties": {"a": json.loads(BOMBS["nested repetitions"])}}
+    bomb = grammar(tool("f"), tool("g", schema), tool_choice=choice)
+    with pytest.raises(RequestRefusedError) as caught:
+        await collect(engine, PROMPT, SamplingLimits(max_tokens=3, grammar=bomb))
+    assert caught.value.param == "tools"
+
+
+async def test_many_tools_are_ready_at_once(engine: EngineClient) -> None:
+    choose = random.Random(1)
+    tools = [tool(f"tool_{n}", parameters(n), description="x" * choose.randrange(300)) for n in range(128)]
+    began_s = time.monotonic()
+    limits = SamplingLimits(max_tokens=3, ignore_eos=True, grammar=grammar(*tools[:100]))
+    assert (await collect(engine, PROMPT, limits))[-1].finish_reason == "length"
+    assert time.monotonic() - began_s < 60
