@@ -14,6 +14,7 @@ Errors:
 
 from collections.abc import AsyncGenerator
 from enum import StrEnum
+from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
@@ -91,6 +92,8 @@ class Prompt(msgspec.Struct, frozen=True):
     """In order of `offset`."""
     cache_salt: str | None = None
     """Separates tenants in the prefix cache."""
+    adapter: str | None = None
+    """Name of the LoRA adapter to compute with; None: the model as it is."""
 
 
 class Grammar(msgspec.Struct, frozen=True, kw_only=True):
@@ -240,6 +243,9 @@ class EngineSettings(BaseModel):
     process_layout: Literal["auto", "single", "multi"] = "auto"
     """How vLLM's processes are laid out. single: one engine process, forked (fast start). multi: vLLM's own layout.
     auto: single on CPU, multi on GPU."""
+    lora_folder: Path | None = None
+    """Folder of LoRA adapters in PEFT's format; each sub-folder is served as a further model under its own name.
+    Unset: none."""
     num_threads: int = Field(default=0, ge=0)
     """Threads of the CPU computation. 0: one per physical core available."""
     tensor_parallel_size: int = Field(default=1, ge=1)

@@ -24,6 +24,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model_executor.adapters import read_adapters
 from model_executor.checkpoint import CheckpointError, read_checkpoint
 from model_executor.engine import EngineSettings
 from model_executor.held_media import HeldMedia
@@ -65,20 +66,30 @@ def main() -> int:
         return 0
     try:
         checkpoint = read_checkpoint(arguments.model)
+        adapters = read_adapters(arguments.settings.lora_folder, checkpoint.folder)
         grammars = GrammarCheck.fork(checkpoint.folder)
-        engine, gauges = launch(checkpoint, arguments.settings, cpu=cpu)
+        engine, gauges = launch(checkpoint, arguments.settings, adapters, cpu=cpu)
     except (CheckpointError, SettingsError) as error:
         end.sendall(frame(Impossible(str(error))))
         return EXIT_IMPOSSIBLE
-    runner = Runner(engine, gauges, HeldMedia(arguments.shared_memory), grammars, checkpoint.end_token_ids)
+    held = HeldMedia(arguments.shared_memory)
+    runner = Runner(engine, gauges, held, grammars, checkpoint.end_token_ids, adapters)
     try:
         return asyncio.run(_serve(end, runner, arguments.settings))
+    except SettingsError as error:
+        end.sendall(frame(Impossible(str(error))))
+        return EXIT_IMPOSSIBLE
     finally:
         runner.close()
 
 
 async def _serve(end: socket.socket, runner: "Runner", settings: EngineSettings) -> int:
-    """Serve until the other side hangs up, SIGTERM comes, or the engine is lost."""
+    """Serve until the other side hangs up, SIGTERM comes, or the engine is lost.
+
+    Raises:
+        SettingsError: an adapter cannot be loaded; nothing was sent.
+    """
+    await runner.load_adapters()
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     channel = await Channel.open(end)

@@ -2,13 +2,18 @@
 
 import math
 import os
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.lora.peft_helper import PEFTHelper
+from vllm.lora.request import LoRARequest
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.executor.abstract import Executor
 
+from model_executor.adapters import MAX_RANK, Adapter
 from model_executor.checkpoint import Checkpoint
 from model_executor.engine import EngineSettings
 from model_executor.gauges import Gauges
@@ -17,18 +22,25 @@ from model_executor.quantisation import CPU_FORMATS
 
 CPU_KV_CACHE_BYTES = 2 << 30
 """Default on CPU, where vLLM cannot measure what is free for it."""
+_RANKS = (8, 16, 32, 64, 128, 256, 320, MAX_RANK)
+"""What vLLM may be told to make room for."""
+_ADAPTED = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
+"""Modules that make room for adapters; others would only cost time (`model_executor/adapters.py` refuses them)."""
 
 
 class SettingsError(Exception):
     """These settings and this model can never work together; the text says what to change."""
 
 
-def launch(checkpoint: Checkpoint, settings: EngineSettings, *, cpu: bool) -> tuple[AsyncLLM, Gauges]:
-    """Start vLLM; returns when it can take requests.
+def launch(
+    checkpoint: Checkpoint, settings: EngineSettings, adapters: Sequence[Adapter] = (), *, cpu: bool
+) -> tuple[AsyncLLM, Gauges]:
+    """Start vLLM; returns when it can take requests to the model itself, and adapters.
 
     Args:
         checkpoint: the model.
         settings: of the engine.
+        adapters: what `load_adapters` will load.
         cpu: whether this is the CPU build.
 
     Returns:
@@ -45,10 +57,12 @@ def launch(checkpoint: Checkpoint, settings: EngineSettings, *, cpu: bool) -> tu
     if cpu and checkpoint.quantisation and not checkpoint.quantisation.runs_on_cpu:
         raise SettingsError(f"the model is quantised as {checkpoint.quantisation}; a CPU runs {CPU_FORMATS}")
     try:
-        config = _arguments(checkpoint, settings, cpu=cpu, single=single).create_engine_config()
+        arguments = _arguments(checkpoint, settings, _lora_arguments(adapters, cpu=cpu), cpu=cpu, single=single)
+        config = arguments.create_engine_config()
     except ValueError as error:
         raise SettingsError(f"vLLM refuses these settings: {error}") from error
     _check_kv_cache(config)
+    _check_adapters(adapters, config)
     if single:
         # The CPU platform has just forced "spawn"; forking saves the child all imports.
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
@@ -63,7 +77,51 @@ def launch(checkpoint: Checkpoint, settings: EngineSettings, *, cpu: bool) -> tu
     return engine, gauges
 
 
-def _arguments(checkpoint: Checkpoint, settings: EngineSettings, *, cpu: bool, single: bool) -> AsyncEngineArgs:
+async def load_adapters(engine: AsyncLLM, adapters: Iterable[Adapter]) -> dict[str, LoRARequest]:
+    """Have vLLM load adapters, all of which stay loaded.
+
+    Returns:
+        By name, what makes a request to vLLM one to the adapter.
+
+    Raises:
+        SettingsError: one of them cannot be loaded.
+    """
+    requests = {}
+    for number, adapter in enumerate(adapters, start=1):
+        request = LoRARequest(adapter.name, number, str(adapter.folder))
+        try:
+            await engine.add_lora(request)
+        except Exception as error:  # the engine process hands on whatever it met, by its text alone
+            raise SettingsError(f"vLLM cannot load the adapter {adapter.name!r}: {error}") from error
+        requests[adapter.name] = request
+    return requests
+
+
+def _lora_arguments(adapters: Sequence[Adapter], *, cpu: bool) -> dict[str, Any]:
+    if not adapters:
+        return {}
+    return {
+        "enable_lora": True,
+        # On a CPU, requests without an adapter compute with the last slot, which must therefore stay empty.
+        "max_loras": len(adapters) + cpu,
+        "max_lora_rank": next(rank for rank in _RANKS if rank >= max(adapter.rank for adapter in adapters)),
+        "lora_target_modules": _ADAPTED,
+    }
+
+
+def _check_adapters(adapters: Iterable[Adapter], config: VllmConfig) -> None:
+    """Refuse variants of LoRA that vLLM would compute as the plain one."""
+    for adapter in adapters:
+        assert config.lora_config is not None
+        try:
+            PEFTHelper.from_dict(adapter.config).validate_legal(config.lora_config)
+        except (ValueError, TypeError) as error:
+            raise SettingsError(f"the adapter {adapter.name!r} cannot be served: {error}") from error
+
+
+def _arguments(
+    checkpoint: Checkpoint, settings: EngineSettings, lora: dict[str, Any], *, cpu: bool, single: bool
+) -> AsyncEngineArgs:
     max_model_len = settings.max_model_len or checkpoint.max_model_len
     if max_model_len > checkpoint.max_model_len:
         raise SettingsError(
@@ -92,6 +150,7 @@ def _arguments(checkpoint: Checkpoint, settings: EngineSettings, *, cpu: bool, s
         mm_processor_cache_gb=0,  # items are names of files
         skip_mm_profiling=cpu,
         worker_extension_cls="model_executor.qwen2_vl.worker.EncodedMedia",
+        **lora,
     )
 
 

@@ -6,18 +6,20 @@ Starting it is `model_executor/launch.py`'s business.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
 
 from vllm import SamplingParams
 from vllm.exceptions import VLLMClientError, VLLMError
 from vllm.inputs.engine import mm_input, tokens_input
+from vllm.lora.request import LoRARequest
 from vllm.multimodal.inputs import MultiModalKwargsItems, PlaceholderRange
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from model_executor.adapters import Adapter
 from model_executor.engine import (
     Delta,
     EngineState,
@@ -35,6 +37,7 @@ from model_executor.gauges import Gauges
 from model_executor.geometry import Grid
 from model_executor.grammars import GrammarCheck, structured_outputs
 from model_executor.held_media import HeldMedia, check_placeholders
+from model_executor.launch import load_adapters
 from model_executor.qwen2_vl.processing import media_item
 
 _log = logging.getLogger(__name__)
@@ -52,6 +55,7 @@ class Runner:
         held: keeps the media of running requests readable.
         grammars: says which grammars may reach vLLM.
         end_token_ids: ids after which an answer is over.
+        adapters: served besides the model itself, once they are loaded.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Runner:
         held: HeldMedia,
         grammars: GrammarCheck,
         end_token_ids: tuple[int, ...],
+        adapters: Sequence[Adapter],
     ) -> None:
         """See the class."""
         self._engine = engine
@@ -70,18 +75,31 @@ class Runner:
         config = engine.model_config.hf_config
         self._placeholders: dict[Modality, int] = {"image": config.image_token_id, "video": config.video_token_id}
         self._end_token_ids = end_token_ids
+        self._adapters = adapters
+        self._loaded: dict[str, LoRARequest] = {}
         self._retiring: set[asyncio.Task[None]] = set()
+
+    async def load_adapters(self) -> None:
+        """Load the adapters; call once, before the first request.
+
+        Raises:
+            SettingsError: one of them cannot be loaded.
+        """
+        self._loaded = await load_adapters(self._engine, self._adapters)
 
     async def generate(self, request_id: str, prompt: Prompt, limits: SamplingLimits) -> AsyncGenerator[Delta, None]:
         """As `engine.Engine.generate`."""
         check_placeholders(prompt, self._placeholders)
+        if prompt.adapter is not None and prompt.adapter not in self._loaded:
+            raise RequestRefusedError("the adapter is not loaded", param="model")
         if limits.grammar is not None:
             await self._grammars.require(limits.grammar)
         params = self._sampling_params(limits)
         paths = self._held.hold(prompt.media)
         answered = False
         try:
-            stream = self._engine.generate(_inputs(prompt, paths), params, request_id)
+            adapter = None if prompt.adapter is None else self._loaded[prompt.adapter]
+            stream = self._engine.generate(_inputs(prompt, paths), params, request_id, lora_request=adapter)
             async with contextlib.aclosing(stream):
                 async for output in stream:
                     answered = True

@@ -71,6 +71,12 @@ class ServedModel:
     """The checkpoint's Jinja template, or None for ChatML."""
     end_token_ids: tuple[int, ...]
     """Ids after which an answer is over."""
+    adapters: tuple[str, ...] = ()
+    """Names of the LoRA adapters that are served as further models."""
+
+    def adapter(self, name: str) -> str | None:
+        """The adapter a request for the model `name` computes with; None for the model itself."""
+        return None if name == self.name else name
 
 
 class Chat:
@@ -179,13 +185,14 @@ class Chat:
             add_vision_id=request.add_vision_id,
             max_model_len=self._model.engine.max_model_len,
             cache_salt=tenant or None,
+            adapter=self._model.adapter(request.model),
         )
 
     def _answer(self, id_: str, request: ChatCompletionRequest, prompt: Prompt, report: Report | None) -> Answer:
         return Answer(
             id_=id_,
             created=int(time.time()),
-            model=self._model.name,
+            model=request.model,
             num_choices=request.n,
             num_prompt_tokens=len(prompt.token_ids),
             num_image_tokens=sum(item.num_tokens for item in prompt.media if item.modality == "image"),

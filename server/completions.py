@@ -139,7 +139,8 @@ class Completions:
 
     def _prompts(self, request: CompletionRequest, tenant: str) -> list[Prompt]:
         """Runs in a thread: long texts take a while."""
-        return [Prompt(self._ids(source, param), [], tenant or None) for param, source in request.prompts]
+        adapter = self._model.adapter(request.model)
+        return [Prompt(self._ids(source, param), [], tenant or None, adapter) for param, source in request.prompts]
 
     def _ids(self, source: str | list[int], param: str) -> list[int]:
         tokenizer = self._model.tokenizer
@@ -162,7 +163,7 @@ class Completions:
         return Answer(
             id_=id_,
             created=int(time.time()),
-            model=self._model.name,
+            model=request.model,
             num_choices=request.n * len(prompts),
             num_prompt_tokens=sum(len(prompt.token_ids) for prompt in prompts),
             num_image_tokens=0,

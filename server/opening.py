@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 
-from model_executor.checkpoint import Checkpoint, read_checkpoint, resolve_checkpoint
+from model_executor.adapters import read_adapters
+from model_executor.checkpoint import Checkpoint, CheckpointError, read_checkpoint, resolve_checkpoint
 from model_executor.client import EngineClient
 from model_executor.tokens import Tokenizer
 from server.chat import ServedModel
@@ -25,9 +26,10 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
     """The model of the settings, while it is served; its engine may still be loading when this yields.
 
     Raises:
-        CheckpointError: the model cannot be found, fetched or understood.
+        CheckpointError: the model, or one of its adapters, cannot be found, fetched or understood.
     """
     checkpoint = await _in_thread(lambda: _found(settings.model))
+    adapters = await _in_thread(lambda: _adapter_names(settings, checkpoint))
     async with AsyncExitStack() as stack:
         engine = EngineClient(checkpoint.folder, settings.engine)
         await engine.start()
@@ -49,11 +51,19 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
             tokenizer=await _in_thread(lambda: Tokenizer(checkpoint.folder)),
             chat_template=checkpoint.chat_template,
             end_token_ids=checkpoint.end_token_ids,
+            adapters=adapters,
         )
 
 
 def _found(model: str) -> Checkpoint:
     return read_checkpoint(resolve_checkpoint(model))
+
+
+def _adapter_names(settings: Settings, checkpoint: Checkpoint) -> tuple[str, ...]:
+    names = tuple(adapter.name for adapter in read_adapters(settings.engine.lora_folder, checkpoint.folder))
+    if settings.model_name in names:
+        raise CheckpointError(f"an adapter has the name of the model, {settings.model_name!r}")
+    return names
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

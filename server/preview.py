@@ -64,7 +64,7 @@ def _preview(
         totals[part.type] += part.tokens
     return ChatPreview(
         object="chat.completion.preview",
-        model=model.name,
+        model=request.model,
         prompt="".join(PLACEHOLDERS[s.modality] if isinstance(s, MediaSlot) else s.text for s in segments),
         prompt_tokens=sum(counts),
         prompt_tokens_details=TokenCounts(

@@ -31,6 +31,7 @@ def build_prompt(
     add_vision_id: bool,
     max_model_len: int,
     cache_salt: str | None,
+    adapter: str | None = None,
 ) -> Prompt:
     """The prompt of a conversation, with one placeholder per token of each medium.
 
@@ -45,6 +46,7 @@ def build_prompt(
         add_vision_id: as `chatml.render`.
         max_model_len: length of the context; texts far beyond it are not encoded.
         cache_salt: as `Prompt.cache_salt`.
+        adapter: as `Prompt.adapter`.
 
     Raises:
         BadRequestError: the template refuses the conversation, or it is far too long.
@@ -73,7 +75,7 @@ def build_prompt(
         )
         for medium, offset in zip(media, encoded.media_offsets, strict=True)
     ]
-    return Prompt(encoded.token_ids, sorted(items, key=lambda item: item.offset), cache_salt)
+    return Prompt(encoded.token_ids, sorted(items, key=lambda item: item.offset), cache_salt, adapter)
 
 
 def prompt_segments(

@@ -156,14 +156,15 @@ class Service:
         return self.metrics.render(self.state, stats, model.media.load)
 
     def require_model(self, name: str) -> None:
-        """Check that a request names the served model.
+        """Check that a request names the served model or one of its adapters.
 
         Raises:
             NotFoundError: it names another one.
         """
-        if name != self.model_name:
+        names = (self.model_name, *(() if self._model is None else self._model.adapters))
+        if name not in names:
             raise NotFoundError(
-                f"The model {name[:100]!r} does not exist; this server has {self.model_name!r}.",
+                f"The model {name[:100]!r} does not exist; this server has {', '.join(map(repr, names))}.",
                 param="model",
                 code="model_not_found",
             )

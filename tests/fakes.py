@@ -138,7 +138,7 @@ class FakeMedia:
 
 
 def opener(
-    engine: FakeEngine, media: FakeMedia, tokenizer: Tokenizer
+    engine: FakeEngine, media: FakeMedia, tokenizer: Tokenizer, adapters: tuple[str, ...] = ()
 ) -> Callable[[], AbstractAsyncContextManager[ServedModel]]:
     """What `create_app` opens: the fakes and a real tokenizer, at once."""
 
@@ -146,6 +146,7 @@ def opener(
     async def open_model() -> AsyncIterator[ServedModel]:
         end = tokenizer.special_id("<|im_end|>")
         assert end is not None
-        yield ServedModel(MODEL, 1_700_000_000, engine, media, tokenizer, chat_template=None, end_token_ids=(end,))
+        created = 1_700_000_000
+        yield ServedModel(MODEL, created, engine, media, tokenizer, None, end_token_ids=(end,), adapters=adapters)
 
     return open_model

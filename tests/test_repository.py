@@ -21,7 +21,7 @@ DOCUMENTS = [
 ]
 MAX_LINES = 500
 
-SEAM = {f"model_executor.{name}" for name in ("engine", "geometry", "tokens", "checkpoint", "client")}
+SEAM = {f"model_executor.{name}" for name in ("adapters", "engine", "geometry", "tokens", "checkpoint", "client")}
 PURE = {f"model_executor.{name}" for name in ("engine", "geometry", "tokens", "checkpoint", "positions")}
 HEAVY = {"torch", "vllm", "triton", "transformers"}
 MAY_IMPORT_VLLM = re.compile(

@@ -15,6 +15,8 @@ class Model(BaseModel):
     owned_by: str = "tessera"
     max_model_len: int
     """Context length in tokens, prompt and answer together."""
+    parent: str | None = None
+    """Of an adapter: the model it changes."""
 
 
 class ModelList(BaseModel):

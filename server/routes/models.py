@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request
 
+from server.chat import ServedModel
 from server.openapi import errors
 from server.protocol.models import Model, ModelList
 from server.service import Service
@@ -9,25 +10,35 @@ from server.service import Service
 router = APIRouter()
 
 
-@router.get("/v1/models", summary="The served models", operation_id="listModels", responses=errors(401, 500, 503))
+@router.get(
+    "/v1/models",
+    summary="The served models",
+    operation_id="listModels",
+    response_model_exclude_none=True,
+    responses=errors(401, 500, 503),
+)
 async def list_models(request: Request) -> ModelList:
-    """The one model there is; answered once it is ready."""
-    return ModelList(data=[_served(request.app.state.service)])
+    """The model and, as models of their own, its adapters; answered once they are ready."""
+    service: Service = request.app.state.service
+    model = service.model()
+    return ModelList(data=[_served(model, name) for name in (model.name, *model.adapters)])
 
 
 @router.get(
     "/v1/models/{model:path}",
     summary="One served model",
     operation_id="retrieveModel",
+    response_model_exclude_none=True,
     responses=errors(401, 404, 500, 503),
 )
 async def retrieve_model(request: Request, model: str) -> Model:
     """The model of that name."""
     service: Service = request.app.state.service
+    served = service.model()
     service.require_model(model)
-    return _served(service)
+    return _served(served, model)
 
 
-def _served(service: Service) -> Model:
-    model = service.model()
-    return Model(id=model.name, created=model.created, max_model_len=model.engine.max_model_len)
+def _served(model: ServedModel, name: str) -> Model:
+    parent = None if model.adapter(name) is None else model.name
+    return Model(id=name, created=model.created, max_model_len=model.engine.max_model_len, parent=parent)

@@ -68,7 +68,7 @@ OpenWorld = Callable[..., AbstractAsyncContextManager[World]]
 
 @pytest.fixture
 def open_world(tokenizer: Tokenizer, tmp_path: Path) -> OpenWorld:
-    """Opens a world: settings by name, other fakes than the plain ones, `live` for real sockets."""
+    """Opens a world: settings by name, other fakes than the plain ones, names of adapters, `live` for real sockets."""
     data_folder = tmp_path / "data"
 
     @asynccontextmanager
@@ -77,11 +77,12 @@ def open_world(tokenizer: Tokenizer, tmp_path: Path) -> OpenWorld:
         engine: FakeEngine | None = None,
         media: FakeMedia | None = None,
         live: bool = False,
+        adapters: tuple[str, ...] = (),
         **settings: Any,
     ) -> AsyncIterator[World]:
         engine, media = engine or FakeEngine(), media or FakeMedia()
         configured = Settings(**{"served_model_name": MODEL, "data_folder": data_folder, **settings})
-        app = create_app(configured, opener(engine, media, tokenizer))
+        app = create_app(configured, opener(engine, media, tokenizer, adapters))
         running = serve_live(app, configured) if live else _direct(app)
         async with running as (client, stop), client:
             if engine.state is EngineState.READY:

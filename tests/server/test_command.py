@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.adapters import write_adapter
 from tests.serving import RunningServer
 
 
@@ -68,6 +69,23 @@ def test_a_model_that_is_not_there_ends_the_process_with_a_sentence(model: str) 
     done = tessera("serve", "--port", "0", "--model", model)
     assert done.returncode == 1
     assert "The model cannot be served" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "rank", "fact"),
+    [("odd", 1024, "the adapter 'odd' has the rank 1024"), ("base", 4, "an adapter has the name of the model, 'base'")],
+)
+def test_an_adapter_that_cannot_be_served_ends_the_process_with_a_sentence(
+    tiny_checkpoint: Path, tmp_path: Path, name: str, rank: int, fact: str
+) -> None:
+    write_adapter(tmp_path / "adapters" / name, tiny_checkpoint, rank=rank)
+    folder = str(tmp_path / "adapters")
+    done = tessera(
+        *("serve", "--port", "0", "--model", str(tiny_checkpoint), "--served-model-name", "base"),
+        TESSERA_ENGINE__LORA_FOLDER=folder,
+    )
+    assert done.returncode == 1
+    assert f"The model cannot be served: {fact}" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_listens_before_the_model_is_there_and_stops_on_sigterm(tiny_checkpoint: Path) -> None:
