@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup serve test check fmt bench examples train train-quick lock model clean
+.PHONY: help setup serve test check check-docker fmt bench examples train train-quick lock model clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -28,6 +28,9 @@ check: setup  ## lint, format, types, generated documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m server.settings_docs --check
+
+check-docker:  ## build the CPU image and try it with compose; needs Docker (ARGS="--port 9000")
+	@python3 docker/check.py $(ARGS)
 
 fmt: setup  ## format and mend what can be mended; write generated documentation
 	$(BIN)/ruff check --fix .
