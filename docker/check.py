@@ -31,12 +31,13 @@ PROJECT = "tessera-check"
 IMAGE = "tessera:cpu"
 MIB = 1 << 20
 PICTURE = ROOT / "docs" / "circle.png"
-KILL_ENGINE = """
+KILL_ENGINE = r"""
 import os, pathlib, signal
-for place in pathlib.Path("/proc").glob("[0-9]*"):
-    if b"model_executor.host" in (place / "cmdline").read_bytes():
-        os.kill(int(place.name), signal.SIGKILL)
-        print("killed", place.name)
+names = {int(place.name): (place / "cmdline").read_bytes() for place in pathlib.Path("/proc").glob("[0-9]*")}
+for pid, command in names.items():
+    if b"\0model_executor.host\0" in command:  # and so not this process itself
+        os.kill(pid, signal.SIGKILL)
+        print("killed", pid)
 """
 MAKE_CLIP = """
 import av, io, numpy, sys
@@ -202,7 +203,7 @@ def check_answers(server: Server) -> None:
         ["docker", "compose", "exec", "-T", "tessera", "python", "-c", MAKE_CLIP],
         cwd=ROOT,
         check=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,
     ).stdout
     url = f"data:video/mp4;base64,{base64.b64encode(clip).decode()}"
     answer = server.ask(
@@ -287,7 +288,9 @@ def docker(
 
 def output(*arguments: str) -> str:
     """What a docker command prints."""
-    return subprocess.run(["docker", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["docker", *arguments], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.strip()
 
 
 def inside(*command: str, run: bool = False) -> str:
