@@ -6,7 +6,7 @@ What it does not: read weights (the engine does) or the tokenizer (`model_execut
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from model_executor.geometry import TOKEN_PX, VIDEO_FRAME_MAX_PIXELS, VIDEO_FRAME_MIN_PIXELS
 from model_executor.quantisation import Quantisation, quantisation_of
@@ -48,6 +48,21 @@ class Checkpoint:
     """Jinja source; None where the checkpoint ships none."""
     quantisation: Quantisation | None
     """How the weights are stored; None where they are plain."""
+    is_float32: bool
+    """Whether the model was made in float32; released ones are made in bfloat16."""
+
+    def number_format(self, *, cpu: bool, native_bfloat16: bool) -> Literal["bfloat16", "float32"]:
+        """What to compute in where nobody said.
+
+        A model made in float32 gives other answers in bfloat16 now and then, and is small enough for a CPU.
+
+        Args:
+            cpu: whether a CPU computes.
+            native_bfloat16: whether that multiplies bfloat16 itself.
+        """
+        if self.quantisation is not None and self.quantisation.needs_bfloat16:
+            return "bfloat16"
+        return "float32" if cpu and (self.is_float32 or not native_bfloat16) else "bfloat16"
 
 
 def resolve_checkpoint(model: str) -> Path:
@@ -100,6 +115,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         end_token_ids=tuple(ends) if isinstance(ends, list) else (ends,),
         chat_template=_chat_template(folder),
         quantisation=quantisation_of(config),
+        is_float32=(config.get("dtype") or config.get("torch_dtype") or text.get("dtype")) == "float32",
     )
 
 

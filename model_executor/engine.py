@@ -228,8 +228,8 @@ class EngineSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Number format of the computation. auto: bfloat16 on GPUs and on CPUs with native bfloat16, else float32.
-    float16 is not offered: it overflows in this model."""
+    """Number format of the computation. auto: bfloat16 on GPUs and on CPUs with native bfloat16, else float32; on a CPU
+    a model made in float32 stays in it. float16 is not offered: it overflows in this model."""
     max_model_len: int | None = Field(default=None, ge=16)
     """Context length in tokens, prompt and answer together. Unset: the checkpoint's."""
     max_num_batched_tokens: int = Field(default=2048, ge=16)

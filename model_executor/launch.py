@@ -129,8 +129,7 @@ def _arguments(
         )
     dtype = settings.dtype
     if dtype == "auto":
-        only = checkpoint.quantisation is not None and checkpoint.quantisation.needs_bfloat16
-        dtype = "bfloat16" if only or not cpu or has_native_bfloat16() else "float32"
+        dtype = checkpoint.number_format(cpu=cpu, native_bfloat16=has_native_bfloat16())
     return AsyncEngineArgs(
         model=str(checkpoint.folder),
         dtype=dtype,

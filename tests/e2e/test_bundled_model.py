@@ -10,7 +10,8 @@ import jsonschema
 import openai
 import pytest
 
-from model_executor.checkpoint import BUNDLED_MODEL
+from model_executor.checkpoint import BUNDLED_MODEL, resolve_checkpoint
+from tests.oracle import Oracle
 from tests.pictures import asked, data_url, made_clip, photo, picture_part, text_part
 from tests.serving import RunningServer
 from training.evaluate import KIND_OF_TASK, ask_server, cases, is_right
@@ -126,6 +127,15 @@ def test_calls_functions_it_never_learned_to_call_with_valid_arguments(bundled: 
         model=BUNDLED_MODEL, messages=[*question, first, *results], tools=TOOLS, max_tokens=20, temperature=0
     )
     assert answer.usage is not None and answer.usage.prompt_tokens > (whole.usage.prompt_tokens if whole.usage else 0)
+def test_is_computed_in_the_float32_it_was_made_in(bundled: openai.OpenAI) -> None:
+    question = "Who are you?"
+    expected = Oracle(resolve_checkpoint(BUNDLED_MODEL)).answer([("user", [question])], 6)
+    choice = bundled.chat.completions.create(
+        model=BUNDLED_MODEL, messages=asked(text_part(question)), temperature=0, max_tokens=6, logprobs=True
+    ).choices[0]
+    assert choice.logprobs is not None and choice.logprobs.content is not None
+    got = [token.logprob for token in choice.logprobs.content]
+    assert got == pytest.approx(expected.logprobs, rel=1e-3, abs=1e-6)  # bfloat16 keeps two or three digits
 
 
 @pytest.mark.slow

@@ -64,6 +64,30 @@ def test_without_optional_files_the_release_defaults_hold(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "cpu", "native", "expected"),
+    [
+        ({"torch_dtype": "float32"}, True, True, "float32"),
+        ({"torch_dtype": None, "dtype": "float32"}, True, True, "float32"),
+        ({"torch_dtype": "float32"}, False, False, "bfloat16"),
+        ({"torch_dtype": "bfloat16"}, True, True, "bfloat16"),
+        ({"torch_dtype": "bfloat16"}, True, False, "float32"),
+        ({"torch_dtype": "float16"}, True, True, "bfloat16"),
+        ({"torch_dtype": None}, True, True, "bfloat16"),
+        ({"torch_dtype": "float32", "quantization_config": {"quant_method": "awq"}}, True, False, "bfloat16"),
+    ],
+)
+def test_a_model_made_in_float32_is_computed_so_on_a_cpu(
+    folder: Path, edit: Edit, said: dict[str, Any], cpu: bool, native: bool, expected: str
+) -> None:
+    edit("config.json", said)
+    assert read_checkpoint(folder).number_format(cpu=cpu, native_bfloat16=native) == expected
+
+
+def test_the_bundled_model_is_computed_in_float32_on_every_cpu() -> None:
+    assert read_checkpoint(resolve_checkpoint(BUNDLED_MODEL)).number_format(cpu=True, native_bfloat16=True) == "float32"
+
+
+@pytest.mark.parametrize(
     ("name", "values", "says"),
     [
         ("config.json", {"architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM"),
