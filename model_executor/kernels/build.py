@@ -1,7 +1,7 @@
-"""Compile `csrc/mrope.cpp` into `_native.so` beside this file, ahead of time.
+"""Compile `csrc/*.cpp` into `_native.so` beside this file, ahead of time.
 
 Run: `python -m model_executor.kernels.build` (setup and the package build do it). Nothing is compiled while serving.
-Does nothing when the library already holds this source, compiled this way. Without a compiler it says so and is
+Does nothing when the library already holds these sources, compiled this way. Without a compiler it says so and is
 content, because the plain-torch body serves; with `REQUIRE_KERNELS=1` it fails.
 
 The library is written against torch's stable interface: one build serves torch from `TORCH_AT_LEAST` on, any Python,
@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SOURCE = FOLDER / "csrc" / "mrope.cpp"
+SOURCES = (FOLDER / "csrc" / "mrope.cpp", FOLDER / "csrc" / "tower.cpp")
 LIBRARY = "_native.so"
 TORCH_AT_LEAST = (2, 10)
 FLAGS = ["-std=c++20", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra"]
@@ -63,8 +63,9 @@ def build(folder: Path = FOLDER) -> bool:
 
 
 def build_key() -> str:
-    """What the library is made from: source, flags, interface and architecture, as 16 hex digits."""
-    facts = [SOURCE.read_text("utf-8"), *FLAGS, str(TORCH_AT_LEAST), platform.system(), platform.machine()]
+    """What the library is made from: sources, flags, interface and architecture, as 16 hex digits."""
+    texts = [source.read_text("utf-8") for source in SOURCES]
+    facts = [*texts, *FLAGS, str(TORCH_AT_LEAST), platform.system(), platform.machine()]
     return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:16]
 
 
@@ -73,7 +74,7 @@ def _command(compiler: str, torch: Path, key: str, target: Path) -> list[str]:
     interface = f"-DTORCH_TARGET_VERSION=0x{major:02x}{minor:02x}000000000000"
     definitions = [interface, f'-DTESSERA_BUILD_KEY="{key}"']
     linking = [f"-L{torch / 'lib'}", "-ltorch_cpu", "-o", str(target)]
-    return [compiler, *FLAGS, *definitions, "-isystem", str(torch / "include"), str(SOURCE), *linking]
+    return [compiler, *FLAGS, *definitions, "-isystem", str(torch / "include"), *map(str, SOURCES), *linking]
 
 
 def main(folder: Path = FOLDER) -> int:

@@ -24,6 +24,7 @@ from vllm.model_executor.layers.quantization import QuantizationConfig
 
 from model_executor.geometry import MERGE, PATCH_PX, TEMPORAL_PATCH_FRAMES, Grid
 from model_executor.kernels.mrope import cos_sin_table, inverse_frequencies, mrope_
+from model_executor.kernels.tower import attend, quick_gelu_
 
 CHANNELS = 3
 FRAME_VALUES = CHANNELS * PATCH_PX * PATCH_PX
@@ -105,16 +106,7 @@ class VisionAttention(nn.Module):
         """Attend within the slices of `pack`; x and result [P, width]."""
         q, k, v = self.qkv(x).view(-1, 3, self.num_heads, self.head_dim).unbind(1)
         mrope_(q, k, pack.positions, pack.cos_sin, pack.section)
-        outputs = []
-        start = 0
-        for num_slices, size in pack.runs:
-            stop = start + num_slices * size
-            # [slices, heads, patches, head_dim]: slices of one size are one batch, and no P x P matrix is ever made.
-            batch = (t[start:stop].unflatten(0, (num_slices, size)).transpose(1, 2) for t in (q, k, v))
-            attended = functional.scaled_dot_product_attention(*batch)
-            outputs.append(attended.transpose(1, 2).flatten(2).flatten(0, 1))
-            start = stop
-        return self.proj(_joined(outputs))
+        return self.proj(attend(q, k, v, pack.sizes).flatten(1))
 
 
 class VisionMlp(nn.Module):
@@ -130,9 +122,7 @@ class VisionMlp(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[P, width] to [P, width]."""
-        inner = self.fc1(x)
-        # In place: this is the largest tensor of the tower, and fresh memory costs more than the arithmetic.
-        return self.fc2(inner.mul_((1.702 * inner).sigmoid_()))
+        return self.fc2(quick_gelu_(self.fc1(x)))
 
 
 class VisionBlock(nn.Module):
@@ -179,8 +169,8 @@ class PatchMerger(nn.Module):
 class Pack:
     """Slices computed together, and what all blocks share about them."""
 
-    runs: list[tuple[int, int]]
-    """Number of slices and patches per slice, one entry for neighbours of the same size."""
+    sizes: list[int]
+    """Patches of every slice."""
     positions: torch.Tensor
     """int64 [2, P]: row and column of every patch in its slice."""
     cos_sin: torch.Tensor
@@ -238,7 +228,7 @@ class VisionTower(nn.Module):
         runs = [(len(list(same)), side) for side, same in groupby(sides)]
         device = self.frequencies.device
         pack = Pack(
-            runs=[(num_slices, h * w) for num_slices, (h, w) in runs],
+            sizes=[h * w for h, w in sides],
             positions=torch.cat([_positions(h, w, device).repeat(1, n) for n, (h, w) in runs], dim=1),
             cos_sin=cos_sin_table(max(map(max, sides)), self.frequencies),
             section=self.section,

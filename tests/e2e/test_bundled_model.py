@@ -127,6 +127,8 @@ def test_calls_functions_it_never_learned_to_call_with_valid_arguments(bundled: 
         model=BUNDLED_MODEL, messages=[*question, first, *results], tools=TOOLS, max_tokens=20, temperature=0
     )
     assert answer.usage is not None and answer.usage.prompt_tokens > (whole.usage.prompt_tokens if whole.usage else 0)
+
+
 def test_is_computed_in_the_float32_it_was_made_in(bundled: openai.OpenAI) -> None:
     question = "Who are you?"
     expected = Oracle(resolve_checkpoint(BUNDLED_MODEL)).answer([("user", [question])], 6)

@@ -34,11 +34,12 @@ def compare(folder: Path) -> subprocess.CompletedProcess[str]:
 def test_a_kernel_with_height_and_width_swapped_is_built_and_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = build.SOURCE.read_text("utf-8")
+    mrope, *others = build.SOURCES
+    source = mrope.read_text("utf-8")
     assert source.count(RIGHT) == 1
     broken = tmp_path / "mrope.cpp"
     broken.write_text(source.replace(RIGHT, SWAPPED), "utf-8")
-    monkeypatch.setattr(build, "SOURCE", broken)
+    monkeypatch.setattr(build, "SOURCES", (broken, *others))
     assert build.build(tmp_path)
     assert not build.build(tmp_path), "a current library was built again"
     done = compare(tmp_path)
