@@ -38,6 +38,12 @@ def seen(other_oracle: Oracle, shared_memory: Path) -> Prompt:
     return prompt_of(other_oracle, [("user", [Still(plain(224, 224, colour)), "What is it?"])], shared_memory)
 
 
+async def test_a_host_does_not_load_what_it_never_uses(engine: EngineClient) -> None:
+    mapped = Path(f"/proc/{engine.process_id}/maps").read_text("utf-8")
+    assert "/torch/" in mapped
+    assert "/scipy/" not in mapped and "/sklearn/" not in mapped
+
+
 async def test_seed_repeats_and_choices_of_one_seed_differ(engine: EngineClient, prompt: Prompt) -> None:
     limits = SamplingLimits(max_tokens=8, n=3, seed=11, temperature=1.0, ignore_eos=True)
     first, second = await collect(engine, prompt, limits), await collect(engine, prompt, limits)
