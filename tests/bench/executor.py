@@ -1,7 +1,8 @@
 """The executor without the server: vision tower, share of the rotary operator, decode steps, start and restart.
 
-Run: `python -m tests.bench.executor [--rounds N]`. Both sides of a ratio run in turns, so that what else the machine
-does falls on both. Ratios are what to quote.
+Run: `python -m tests.bench.executor [towers rotation bundled] [--seconds S]`. Both sides of a ratio run in turns. Times
+of the towers are CPU seconds of all threads, in which the machine's load hardly shows, besides the wall clock. Ratios
+are what to quote.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,24 +47,31 @@ NUM_LAYERS, ALL_LAYERS = 4, 28
 PREFILL_TOKENS = 2048
 DECODE_TOKENS = 96
 READY_TIMEOUT_S = 1800
+SPARE_S = 40
+"""From a ready engine to a spare that has long done its imports."""
+PARTS = ("towers", "rotation", "bundled")
 
 
 def main() -> None:
-    """Print everything."""
+    """Print the parts asked for, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="of which medians are taken")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="what to measure; all, if nothing is said")
+    parser.add_argument("--seconds", type=float, default=15.0, help="for each ratio of towers")
+    arguments = parser.parse_args()
+    parts = arguments.parts or PARTS
     torch.set_num_threads(num_cores())
     native.load()
-    dtypes = [torch.float32, *([torch.bfloat16] if has_native_bfloat16() else [])]
-    with _one_rank(), torch.inference_mode():
-        for dtype in dtypes:
-            towers(dtype, rounds)
-    asyncio.run(share_of_rotation(rounds))
-    asyncio.run(bundled_model(rounds))
+    if "towers" in parts:
+        with _one_rank(), torch.inference_mode():
+            for dtype in (torch.float32, *([torch.bfloat16] if has_native_bfloat16() else [])):
+                towers(dtype, arguments.seconds)
+    if "rotation" in parts:
+        asyncio.run(share_of_rotation())
+    if "bundled" in parts:
+        asyncio.run(bundled_model())
 
 
-def towers(dtype: torch.dtype, rounds: int) -> None:
+def towers(dtype: torch.dtype, seconds: float) -> None:
     """Our tower and transformers', on the same weights and pictures."""
     theirs, ours = _towers(dtype)
     for grid in GRIDS:
@@ -71,15 +80,16 @@ def towers(dtype: torch.dtype, rounds: int) -> None:
         calls: list[Callable[[], Any]] = [partial(ours, [rows], [grid]), partial(theirs, pixels, shape)]
         got, expected = calls[0]()[0].float(), calls[1]().pooler_output.float()
         error = float((got - expected).norm() / expected.norm())
-        own_s, their_s = _medians(calls, rounds)
+        own, other = _medians(calls, seconds)
         name = f"tower, {TOWER['depth']} blocks, {grid.num_patches} patches, {str(dtype).removeprefix('torch.')}"
         print(
-            f"{name:52}{own_s * 1e3:9.0f} ms, transformers {their_s * 1e3:.0f} ms: {their_s / own_s:.2f}x"
+            f"{name:52}{own.cpu_s * 1e3:9.0f} ms of CPU, transformers {other.cpu_s * 1e3:.0f} ms:"
+            f" {other.cpu_s / own.cpu_s:.2f}x; by the clock {other.wall_s / own.wall_s:.2f}x"
             f" (outputs differ by {error:.1e})"
         )
 
 
-async def share_of_rotation(rounds: int) -> None:
+async def share_of_rotation() -> None:
     """The operator's part of a decode step and of a prefill, the operator measured alone at the same sizes.
 
     The model has the 2B model's widths, a seventh of its layers and a seventh of its vocabulary, so that the shares are
@@ -103,43 +113,36 @@ async def share_of_rotation(rounds: int) -> None:
         engine = await _started(Path(folder), settings)
         try:
             decode_s = await _decode_step_s(engine, 1)
-            prefill_s = statistics.median([await _prefill_s(engine) for _ in range(rounds)])
+            prefill_s = statistics.median([await _prefill_s(engine) for _ in range(3)])
         finally:
             await engine.close()
     for name, num_tokens, whole_s in (("decode step", 1, decode_s), ("prefill", PREFILL_TOKENS, prefill_s)):
-        own_s = _rotation_s(num_tokens, rounds) * NUM_LAYERS
+        own_s = _rotation_s(num_tokens) * NUM_LAYERS
         print(
             f"{f'M-RoPE in a {name} of 2B width, T = {num_tokens}':52}{own_s * 1e3:9.3f} ms of {whole_s * 1e3:.1f} ms:"
             f" {own_s / whole_s:.2%}"
         )
 
 
-async def bundled_model(rounds: int) -> None:
-    """Decode steps of the model that ships along, its start, and its return with and without a warm spare."""
-    folder = resolve_checkpoint(BUNDLED_MODEL)
-    for warm_spare in (False, True):
+async def bundled_model() -> None:
+    """Decode steps of the model that ships along, its start, and its return by the warm spare."""
+    started = time.monotonic()
+    engine = await _started(resolve_checkpoint(BUNDLED_MODEL), EngineSettings())
+    try:
+        print(f"{'start of the engine':52}{time.monotonic() - started:9.1f} s")
+        await asyncio.sleep(SPARE_S)
+        for batch in (1, 8):
+            steps = [await _decode_step_s(engine, batch) for _ in range(3)]
+            print(f"{f'decode step of {BUNDLED_MODEL}, batch {batch}':52}{statistics.median(steps) * 1e3:9.2f} ms")
+        assert engine.process_id is not None
+        os.kill(engine.process_id, signal.SIGKILL)
         started = time.monotonic()
-        engine = await _started(folder, EngineSettings(dtype="float32", warm_spare=warm_spare))
-        try:
-            if not warm_spare:
-                print(f"{'start of the engine':52}{time.monotonic() - started:9.1f} s")
-                for batch in (1, 8):
-                    steps = [await _decode_step_s(engine, batch) for _ in range(rounds)]
-                    print(
-                        f"{f'decode step of {BUNDLED_MODEL}, batch {batch}':52}{statistics.median(steps) * 1e3:9.2f} ms"
-                    )
-            else:
-                await asyncio.sleep(60)  # the spare has long done its imports
-            assert engine.process_id is not None
-            os.kill(engine.process_id, signal.SIGKILL)
-            started = time.monotonic()
-            while engine.state is EngineState.READY:
-                await asyncio.sleep(0.01)
-            await _ready(engine)
-            name = f"restart after SIGKILL, {'warm' if warm_spare else 'no'} spare"
-            print(f"{name:52}{time.monotonic() - started:9.1f} s")
-        finally:
-            await engine.close()
+        while engine.state is EngineState.READY:
+            await asyncio.sleep(0.01)
+        await _ready(engine)
+        print(f"{'restart after SIGKILL, warm spare':52}{time.monotonic() - started:9.1f} s")
+    finally:
+        await engine.close()
 
 
 @contextmanager
@@ -178,24 +181,33 @@ def _normalised(rows: torch.Tensor) -> torch.Tensor:
     return ((pixels - mean) / std).expand(-1, -1, 2, -1).flatten(1)
 
 
-def _medians(calls: list[Callable[[], Any]], rounds: int) -> list[float]:
-    """Median seconds of each call, called in turns."""
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(rounds):
+@dataclass(frozen=True)
+class Taken:
+    """Median seconds of a call."""
+
+    cpu_s: float
+    wall_s: float
+
+
+def _medians(calls: list[Callable[[], Any]], seconds: float) -> list[Taken]:
+    """What each call takes, called in turns for so many seconds, three times at least."""
+    times: list[list[tuple[float, float]]] = [[] for _ in calls]
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times[0]) < 3:
         for call, taken in zip(calls, times, strict=True):
-            started = time.perf_counter()
+            cpu, wall = time.process_time(), time.perf_counter()
             call()
-            taken.append(time.perf_counter() - started)
-    return [statistics.median(taken) for taken in times]
+            taken.append((time.process_time() - cpu, time.perf_counter() - wall))
+    return [Taken(*(statistics.median(column) for column in zip(*taken, strict=True))) for taken in times]
 
 
-def _rotation_s(num_tokens: int, rounds: int) -> float:
+def _rotation_s(num_tokens: int) -> float:
     """Median seconds of one call of the operator on the 2B model's heads."""
     num_heads, num_kv_heads = HEADS["2B"]
     qkv = torch.randn(num_tokens, num_heads + 2 * num_kv_heads, HEAD_DIM)
     q, k = qkv[:, :num_heads], qkv[:, num_heads : num_heads + num_kv_heads]
     place, table = positions(num_tokens), cos_sin_table(4096, inverse_frequencies(HEAD_DIM, THETA))
-    return _medians([lambda: mrope_(q, k, place, table, SECTION)], 20 * rounds)[0]
+    return _medians([lambda: mrope_(q, k, place, table, SECTION)], 1.0)[0].wall_s
 
 
 async def _started(folder: Path, settings: EngineSettings) -> EngineClient:
