@@ -1,7 +1,6 @@
 """Two real engines on two checkpoints that differ in everything a released one may differ in."""
 
 import asyncio
-import sys
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -21,11 +20,9 @@ START_TIMEOUT_S = 240
 @pytest.fixture(scope="session")
 def vllm_imported() -> None:
     """For tests that look inside: vLLM in this process, which takes some ten seconds."""
-    package = sys.modules["model_executor"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # vLLM and torch warn of each other while they are imported
         import model_executor.qwen2_vl.model  # noqa: F401
-    sys.modules["model_executor"] = package  # as `model_executor/host.py` does
 
 
 async def ready(engine: EngineClient) -> None:
