@@ -46,7 +46,7 @@ bench: model  ## side-by-side measurements
 examples: setup  ## run the examples in clients/examples against a server (Node.js, LangChain, LlamaIndex)
 	@[ -x .venv-examples/bin/python ] || $(BIN)/python -m venv .venv-examples
 	@.venv-examples/bin/python -m pip install --quiet --requirement clients/examples/requirements.txt
-	@REQUIRE_NODE=1 REQUIRE_EXAMPLES=1 $(BIN)/python -m pytest tests/clients/test_examples.py $(ARGS)
+	@REQUIRE_NODE=1 REQUIRE_EXAMPLES=1 $(BIN)/python -m pytest tests/clients/test_examples.py tests/clients/test_npm_openai.py $(ARGS)
 
 train: setup  ## train our own small model, or go on with it (hours; in runs/)
 	@$(BIN)/python -m training train

@@ -6,7 +6,6 @@ import io
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
@@ -16,11 +15,10 @@ from PIL import Image
 
 from server.__main__ import main
 from tests.pictures import encoded
+from tests.programs import ROOT, Done, install_javascript
 from tests.server.conftest import OpenWorld, World, open_world, tokenizer
 
-__all__ = ["open_world", "tokenizer"]  # fixtures of the server's tests
-
-ROOT = Path(__file__).parent.parent.parent
+__all__ = ["ROOT", "Done", "open_world", "tokenizer"]  # the last two are fixtures of the server's tests
 
 
 @pytest.fixture
@@ -45,13 +43,10 @@ def photo_path(tmp_path: Path) -> Path:
     return path
 
 
-@dataclass(frozen=True)
-class Done:
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
+@pytest.fixture(scope="session")
+def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Programs in JavaScript with their packages, in a folder of their own."""
+    return install_javascript(tmp_path_factory.mktemp("examples"))
 
 
 async def tessera(*arguments: str, stdin: bytes = b"", **variables: str) -> Done:

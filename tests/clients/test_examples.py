@@ -1,63 +1,16 @@
-"""The examples in `clients/examples`, as people run them, against a live server.
+"""The examples in `clients/examples`, as people run them, against a live server."""
 
-Node.js and the Python packages of others may be missing: `REQUIRE_NODE=1` and `REQUIRE_EXAMPLES=1` turn the skips into
-failures.
-"""
-
-import asyncio
 import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.clients.conftest import ROOT, Done
 from tests.fakes import FakeEngine, say
+from tests.programs import EXAMPLES, ROOT, require_python, run
 from tests.server.conftest import OpenWorld, World
 from tests.server.files.test_store import png
 
-EXAMPLES = ROOT / "clients" / "examples"
-PYTHON = ROOT / ".venv-examples" / "bin" / "python"
-NPM_TIMEOUT_S = 300
 BOX = "<|object_ref_start|>it<|object_ref_end|><|box_start|>(500,250),(750,1000)<|box_end|>"
-
-
-def missing(what: str, requirement: str) -> None:
-    if os.environ.get(requirement) == "1":
-        pytest.fail(f"{requirement}=1, and {what}")
-    pytest.skip(what)
-
-
-@pytest.fixture(scope="module")
-def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The JavaScript examples with their packages, in a folder of their own."""
-    if not shutil.which("node") or not shutil.which("npm"):
-        missing("there is no Node.js with npm", "REQUIRE_NODE")
-    folder = tmp_path_factory.mktemp("examples") / "javascript"
-    shutil.copytree(EXAMPLES / "javascript", folder, ignore=shutil.ignore_patterns("node_modules", "build"))
-    command = ["npm", "ci", "--no-fund", "--no-audit"]
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=NPM_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        missing("npm does not get its packages in time", "REQUIRE_NODE")
-    if done.returncode:
-        missing(f"npm cannot get its packages: {done.stderr[-300:]}", "REQUIRE_NODE")
-    return folder
-
-
-async def run(*command: str, url: str, folder: Path) -> Done:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=folder,
-        env={**os.environ, "OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "unused"},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 200)
-    assert process.returncode is not None
-    return Done(process.returncode, out.decode(), err.decode())
 
 
 async def test_javascript_streams_an_answer(live: World, javascript: Path, photo_path: Path, tmp_path: Path) -> None:
@@ -82,9 +35,7 @@ async def test_typescript_maps_boxes_to_pixels(open_world: OpenWorld, javascript
 
 @pytest.mark.parametrize("script", ["langchain_ask.py", "llama_index_ask.py"])
 async def test_python_examples_of_other_packages(live: World, photo_path: Path, script: str) -> None:
-    if not PYTHON.exists():
-        missing(f"{PYTHON.parent.parent.name} is not there: make examples", "REQUIRE_EXAMPLES")
-    done = await run(str(PYTHON), str(EXAMPLES / script), "What?", str(photo_path), url=live.url, folder=ROOT)
+    done = await run(require_python(), str(EXAMPLES / script), "What?", str(photo_path), url=live.url, folder=ROOT)
     assert (done.code, done.out) == (0, "Hello, world!\n"), done.err
     assert [part.modality for part in live.media.parts] == ["image"]
 
