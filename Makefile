@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup serve test check check-docker fmt bench examples train train-quick lock model clean
+.PHONY: help setup serve test check check-docker fmt bench soak examples train train-quick lock model clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -42,6 +42,9 @@ bench: model  ## side-by-side measurements
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.mrope
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.media --model models/random
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.executor
+
+soak: setup  ## thirty-two clients at once for two minutes: streams stay whole, memory stays flat
+	@SOAK_S=120 $(BIN)/python -m pytest tests/e2e/test_soak.py -s $(ARGS)
 
 examples: setup  ## run the examples in clients/examples against a server (Node.js, LangChain, LlamaIndex)
 	@[ -x .venv-examples/bin/python ] || $(BIN)/python -m venv .venv-examples

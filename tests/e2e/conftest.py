@@ -25,6 +25,13 @@ def server(checkpoint: Path) -> Iterator[RunningServer]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def bundled_server() -> Iterator[RunningServer]:
+    """A ready server that nobody told which model to serve."""
+    with RunningServer(None) as running:
+        yield running
+
+
 @pytest.fixture(scope="session")
 def client(server: RunningServer) -> Iterator[openai.OpenAI]:
     """The official client, without its retries: what fails should be seen."""

@@ -51,12 +51,9 @@ PICTURE = Path(__file__).parent.parent.parent / "docs" / "circle.png"
 
 
 @pytest.fixture(scope="module")
-def bundled() -> Iterator[openai.OpenAI]:
+def bundled(bundled_server: RunningServer) -> Iterator[openai.OpenAI]:
     """The official client of a server that nobody told which model to serve."""
-    with (
-        RunningServer(None) as server,
-        openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0, timeout=120) as client,
-    ):
+    with openai.OpenAI(base_url=f"{bundled_server.url}/v1", api_key="unused", max_retries=0, timeout=120) as client:
         yield client
 
 
