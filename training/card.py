@@ -52,11 +52,12 @@ def _training(run: Run) -> str:
         f"name what each of its tokens shows, and tell how far its edges are. Stage 1 trains all parts, which the "
         f"paper's does not. And in stages 1 and 2, layers that are thrown away too tell slice, row and column of each "
         f"token, and the size of each grid, from an early layer of the language model: only M-RoPE says where a "
-        f"token lies, and a model this small is slow to find that out from answers alone. From stage 2 point on, such "
-        f"layers also point, from where the model is about to tell of a thing, at the tokens that show it. Positions "
-        f"here are small, so theta is {run.recipe.shape.rope_theta:g}. No sample was seen twice. The lengths of later "
-        f"stages were set while earlier ones ran, and the layers that point joined the run's save at step 2800, with "
-        f"the values they would have had from the start; the whole run has not been repeated.\n\n"
+        f"token lies, and a model this small is slow to find that out from answers alone. Two attention heads of the "
+        f"language model are shown where to look: from where it is about to tell of a thing, at the tokens that show "
+        f"it. Positions here are small, so theta is {run.recipe.shape.rope_theta:g}, with most rotary pairs on the width "
+        f"axis: the fast ones tell where a token lies, and by the slow ones, which hardly turn between a question and "
+        f"its picture, a thing is found by its name. With theta 8 and pairs shared out evenly, an earlier model named "
+        f"what is at a place but hardly ever found a named thing among three. No sample was seen twice.\n\n"
         f"![loss]({CURVE})\n\nThe loss includes that of naming, placing and pointing where they take part.\n\n"
         f"Versions: Python {platform.python_version()}, {versions}.\n"
     )
@@ -134,7 +135,7 @@ def _limits(run: Run, measured: dict[str, Any]) -> str:
         "- Small letters, handwriting other than single digits, more than one line of text.\n"
         "- More than six things in a picture; things that overlap; positions finer than thirds.\n"
         f"- Clips unlike its own: {low} to {high} frames, one event at a time, frames of about 50 to 120 px a side.\n"
-        "- Several turns: it was trained on first questions only.\n"
+        "- Long conversations: it was trained on one to three questions about the same media.\n"
     )
 
 

@@ -30,9 +30,7 @@ def draw_frames(rng: Random, low: int, high: int) -> int:
 
 
 def _draw_size(rng: Random) -> Size:
-    if rng.random() < 0.8:
-        return Size(rng.randint(50, 90), rng.randint(50, 90))
-    return Size(rng.randint(70, 120), rng.randint(70, 120))
+    return Size(rng.randint(76, 124), rng.randint(76, 124))
 
 
 def _film(rng: Random, scenes: list[Scene]) -> Medium:

@@ -38,9 +38,10 @@ def draw_sample(stage: Stage, seed: str, split: Split = "training") -> Sample:
     media, asked = _draw(kind, stage, rng, split)
     system = rng.choice(_SYSTEMS) if rng.random() < stage.systems else None
     media_first = rng.random() >= _MEDIA_LAST
+    earlier = rng.randint(1, 2) if rng.random() < stage.turns else 0
     if not media_first:
         asked = [rng.choice(asked)]
-    return converse(media, asked, system=system, media_first=media_first)
+    return converse(media, asked, system=system, media_first=media_first, earlier=earlier)
 
 
 def _draw(kind: str, stage: Stage, rng: Random, split: Split) -> tuple[tuple[Medium, ...], list[Asked]]:

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 from model_executor.tokens import Tokenizer
 from training.batch import Batch, collate, encode
 from training.data import draw_sample
-from training.model import Model, Naming, Placing, Pointing
-from training.optimizer import Optimizer
+from training.model import Model, Naming, Placing, point
+from training.optimizer import NATIVE_BFLOAT16, Optimizer
 from training.recipe import Recipe, Stage
 from training.vocabulary import save_tokenizer
 
@@ -101,8 +101,8 @@ class Run:
         self.recipe, self.folder, self.step = recipe, folder, 0
         torch.manual_seed(recipe.seed)
         self.model = Model(recipe.shape)
-        self.naming, self.placing, self.pointing = (part(recipe.shape) for part in (Naming, Placing, Pointing))
-        self.optimizer = Optimizer(self.model, self.naming, self.placing, self.pointing, rates=recipe.optimizer)
+        self.naming, self.placing = Naming(recipe.shape), Placing(recipe.shape)
+        self.optimizer = Optimizer(self.model, self.naming, self.placing, rates=recipe.optimizer)
         self.seconds = 0.0
         if not (folder / "tokenizer.json").exists():
             save_tokenizer(recipe, folder)
@@ -145,7 +145,8 @@ class Run:
         stage, _ = stage_at(self.recipe, self.step)
         for name, weight in self.model.named_parameters():
             weight.requires_grad_(not name.startswith(stage.frozen) if stage.frozen else True)
-        loss, right, told = self._losses(batch, stage)
+        with torch.autocast("cpu", torch.bfloat16, enabled=NATIVE_BFLOAT16):
+            loss, right, told = self._losses(batch, stage)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.max_gradient)
         self.optimizer.step(rate_at(self.recipe, self.step))
@@ -167,7 +168,7 @@ class Run:
                 placing, told["placed"] = self.placing(batch, made)
                 loss = loss + stage.placing * placing
             if len(batch.pointing) and stage.pointing:
-                pointing, told["pointed"] = self.pointing(batch, made)
+                pointing, told["pointed"] = point(self.model.model, batch, made)
                 loss = loss + stage.pointing * pointing
         if seen is not None and stage.naming:
             naming, told["named"] = self.naming(batch, seen)
@@ -182,7 +183,6 @@ class Run:
             "model": self.model.state_dict(),
             "naming": self.naming.state_dict(),
             "placing": self.placing.state_dict(),
-            "pointing": self.pointing.state_dict(),
             "optimizer": self.optimizer.state(),
         }
         torch.save(state, self._save_path.with_suffix(".new"))
@@ -193,7 +193,6 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.naming.load_state_dict(state["naming"])
         self.placing.load_state_dict(state["placing"])
-        self.pointing.load_state_dict(state["pointing"])
         self.optimizer.load(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
         log = self.folder / "log.jsonl"

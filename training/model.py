@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,9 +24,9 @@ MAX_PLACE = 12
 """Rows, columns and slices that `Placing` tells apart; the last stands for all beyond."""
 PLACING_LAYERS = 2
 """Layers of the language model after which `Placing` looks."""
-POINTING_LAYERS = 3
-"""Layers of the language model after which `Pointing` looks."""
-_POINTING_SIZE = 64
+POINTING_LAYER = 3
+"""Layer of the language model, counted from 0, whose first heads learn to point."""
+POINTING_HEADS = 2
 _EDGE_BETA = 0.1
 """Merged patches: below it the loss of an edge is quadratic."""
 GROUP_SAMPLES = 8
@@ -86,14 +87,25 @@ def attend(query: Tensor, key: Tensor, value: Tensor, where: Layout) -> Tensor:
     """Attention over flat rows: query [N, heads, D], key and value [N, kv heads, D]; returns [N, heads * D]."""
     heads, kv_heads, dim = query.shape[1], key.shape[1], query.shape[2]
     joined = torch.cat([query, key, value], dim=1).flatten(1)
+    if torch.is_autocast_enabled("cpu"):
+        joined = joined.to(torch.get_autocast_dtype("cpu"))
+    with torch.autocast("cpu", enabled=False):
+        return _attend(joined, heads, kv_heads, dim, where)
+
+
+def _attend(joined: Tensor, heads: int, kv_heads: int, dim: int, where: Layout) -> Tensor:
+    """`attend` in the number format of `joined` [N, (heads + 2 kv heads) * D]: all of it, the softmax too."""
     results = []
     for group in where.groups:
         rows = joined.index_select(0, group.index.flatten()).view(*group.index.shape, -1, dim).transpose(1, 2)
         q, k, v = torch.split(rows, [heads, kv_heads, kv_heads], dim=1)
         if kv_heads != heads:
             k, v = (part.repeat_interleave(heads // kv_heads, dim=1) for part in (k, v))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=group.mask)
-        results.append(out.transpose(1, 2).reshape(-1, heads * dim))
+        scores = (q * dim**-0.5) @ k.mT
+        if group.mask is not None:
+            scores = scores.masked_fill(~group.mask, -torch.inf)
+        # The plain way: on a CPU, in bfloat16, torch's fused attention takes three times as long.
+        results.append((scores.softmax(-1) @ v).transpose(1, 2).reshape(-1, heads * dim))
     return torch.cat(results).index_select(0, where.back)
 
 
@@ -391,34 +403,38 @@ class Placing(nn.Module):
         return torch.stack(losses).sum(), right.float().mean().item()
 
 
-class Pointing(nn.Module):
-    """Points, from a token that is about to tell of something, at the tokens that show it.
+def point(language: Language, batch: Batch, made: list[Tensor]) -> tuple[Tensor, float]:
+    """Loss of pointing, from each token that is about to tell of something, at the tokens that show it.
 
-    It looks at a middle layer of the language model, and is thrown away afterwards. To find what a question or the next
-    phrase is about is what all answers have in common, and what a model this small is slowest to learn.
+    It is asked of the first attention heads of a middle layer. To find what a question or the next phrase is about is
+    what all answers have in common, and what a model this small is slowest to learn from answers alone. The loss is
+    minus the logarithm of the attention that falls on what is to be shown, of all that falls on its medium.
+
+    Args:
+        language: the language model.
+        batch: with something to point at.
+        made: what its layers made of the batch (`Model.answer`).
+
+    Returns:
+        The loss, and the share of pointers that hit.
     """
+    layer = language.layers[POINTING_LAYER]
+    attention: Attention = layer.self_attn
+    entering = layer.input_layernorm(made[POINTING_LAYER])
 
-    def __init__(self, shape: Shape) -> None:
-        """Args: shape: the model's."""
-        super().__init__()
-        self.query = nn.Linear(shape.hidden_size, _POINTING_SIZE)
-        self.key = nn.Linear(shape.hidden_size, _POINTING_SIZE)
+    def heads(project: nn.Module, index: npt.NDArray[np.int64], number: int) -> Tensor:
+        rows = project(entering.index_select(0, torch.from_numpy(index))).view(len(index), -1, attention.dim)
+        angles = language.angles(torch.from_numpy(batch.positions[:, index]))
+        return rotate(rows[:, :number], angles.cos(), angles.sin())
 
-    def forward(self, batch: Batch, made: list[Tensor]) -> tuple[Tensor, float]:
-        """Loss of pointing by what the layers `made` (`Model.answer`), and the share of pointers that hit.
-
-        The loss is minus the logarithm of the probability that falls on what is to be shown.
-        """
-        middle = F.rms_norm(made[POINTING_LAYERS], made[0].shape[-1:])
-        query = self.query(middle.index_select(0, torch.from_numpy(batch.pointing)))
-        keys = self.key(middle.index_select(0, torch.from_numpy(batch.placeholders)))
-        candidates, shown = torch.from_numpy(batch.candidates), torch.from_numpy(batch.pointed)
-        logits = torch.einsum("qd,qmd->qm", query, keys[candidates.clamp(min=0)]) * _POINTING_SIZE**-0.5
-        logits = logits.masked_fill(candidates < 0, -1e9)
-        chances = logits.log_softmax(-1)
-        loss = -chances.masked_fill(~shown, -1e9).logsumexp(-1).mean()
-        hits = shown.gather(1, chances.argmax(-1, keepdim=True)).float().mean()
-        return loss, hits.item()
+    query = heads(attention.q_proj, batch.pointing, POINTING_HEADS)
+    key = heads(attention.k_proj, batch.placeholders, 1)[:, 0]
+    candidates, shown = torch.from_numpy(batch.candidates), torch.from_numpy(batch.pointed)[:, None]
+    logits = torch.einsum("qhd,qmd->qhm", query, key[candidates.clamp(min=0)]).float() * attention.dim**-0.5
+    chances = logits.masked_fill((candidates < 0)[:, None], -1e9).log_softmax(-1)
+    loss = -chances.masked_fill(~shown, -1e9).logsumexp(-1).mean()
+    hits = shown[:, 0].gather(1, chances[:, 0].argmax(-1, keepdim=True)).float().mean()
+    return loss, hits.item()
 
 
 def _mostly_things(logits: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ coefficients and the step's scale); Loshchilov and Hutter 2019 for AdamW.
 """
 
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 
 from training.recipe import Optimizer as Rates
 
+NATIVE_BFLOAT16 = "avx512_bf16" in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else False
+"""Whether matrix products are made in bfloat16, where the processor has it: more than twice as fast. Weights are float32."""
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _NAME = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv", "proj", "fc1", "fc2"}
 
@@ -71,9 +74,11 @@ def orthogonal(matrices: Tensor, steps: int) -> Tensor:
     tall = matrices.shape[1] > matrices.shape[2]
     x: Tensor = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = x.bfloat16() if NATIVE_BFLOAT16 else x
     for _ in range(steps):
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
+    x = x.to(matrices.dtype)
     return x.mT if tall else x
 
 

@@ -80,7 +80,9 @@ def picture(pixels: Pixels, regions: tuple[Region, ...] | None = None) -> Medium
     return Medium("image", (pixels,), regions)
 
 
-def converse(media: tuple[Medium, ...], asked: list[Asked], *, system: str | None, media_first: bool) -> Sample:
+def converse(
+    media: tuple[Medium, ...], asked: list[Asked], *, system: str | None, media_first: bool, earlier: int = 0
+) -> Sample:
     """A sample with each of `asked` as a user turn that holds the media and the question.
 
     Args:
@@ -88,12 +90,22 @@ def converse(media: tuple[Medium, ...], asked: list[Asked], *, system: str | Non
         asked: questions with answers.
         system: text of a system turn; None for none.
         media_first: whether the media stand before the question.
+        earlier: turns before each question, with others of `asked` and their answers; the media stand in the first.
     """
     opening = () if system is None else (Message("system", (system,)),)
     slots = tuple(MediaSlot(index, medium.modality) for index, medium in enumerate(media))
 
-    def exchange(item: Asked) -> Exchange:
-        parts: tuple[str | MediaSlot, ...] = (*slots, item.question) if media_first else (item.question, *slots)
-        return Exchange(item.task, (*opening, Message("user", parts)), item.answer, item.targets)
+    def exchange(index: int) -> Exchange:
+        item, turns, shown = asked[index], list(opening), slots
+        before = [other for other in asked[index + 1 :] + asked[:index] if "<|" not in other.answer]
+        for turn in before[:earlier]:
+            turns += [Message("user", _turn(turn, shown, media_first)), Message("assistant", (turn.answer,))]
+            shown = ()
+        turns.append(Message("user", _turn(item, shown, media_first)))
+        return Exchange(item.task, tuple(turns), item.answer, item.targets)
 
-    return Sample(media, tuple(exchange(item) for item in asked))
+    return Sample(media, tuple(exchange(index) for index in range(len(asked))))
+
+
+def _turn(item: Asked, slots: tuple[MediaSlot, ...], media_first: bool) -> tuple[str | MediaSlot, ...]:
+    return (*slots, item.question) if media_first else (item.question, *slots)

@@ -38,17 +38,20 @@ _OUTSIDE = (
 
 
 def draw_size(rng: Random, mix: SizeMix, *, num_things: int = 1) -> Size:
-    """A source size: small (up to 16 tokens), medium (up to 36), large (shrunk by the server) or narrow."""
+    """A source size: small (up to 20 tokens), medium (up to 36), large (shrunk by the server) or narrow.
+
+    Many things want more room, so that each can be told by its shape.
+    """
     kind = rng.choices(("small", "medium", "large", "narrow"), mix)[0]
     if kind == "small":
-        low = 50 if num_things <= 2 else 76
-        return Size(rng.randint(low, 124), rng.randint(low, 124))
+        low = (70, 84, 98)[min(num_things, 3) - 1]
+        return Size(rng.randint(low, 128), rng.randint(low, 128))
     if kind == "medium":
-        return Size(rng.randint(100, 178), rng.randint(100, 178))
+        return Size(rng.randint(110, 178), rng.randint(110, 178))
     if kind == "large":
         height = rng.randint(170, 520)
         return Size(height, int(height * rng.uniform(0.6, 1.7)))
-    short, long = rng.randint(72, 110), rng.randint(170, 330)
+    short, long = rng.randint(88, 120), rng.randint(170, 330)
     return Size(short, long) if rng.random() < 0.5 else Size(long, short)
 
 

@@ -31,7 +31,7 @@ _BACKGROUND_WEIGHTS = (5, 2, 3)
 CELLS = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 """Names of the nine cells of a picture cut in thirds, in reading order."""
 
-_SMALL, _LARGE, _HUGE = (0.40, 0.52), (0.76, 0.96), (0.45, 0.85)
+_SMALL, _LARGE, _HUGE = (0.48, 0.58), (0.80, 0.98), (0.45, 0.85)
 """Diameters: of a cell's shorter side, or (huge) of the picture's."""
 
 
