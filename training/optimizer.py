@@ -5,16 +5,17 @@ coefficients and the step's scale); Loshchilov and Hutter 2019 for AdamW.
 """
 
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from model_executor.machine import has_native_bfloat16
 from training.recipe import Optimizer as Rates
 
-NATIVE_BFLOAT16 = "avx512_bf16" in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else False
-"""Whether matrix products are made in bfloat16, where the processor has it: more than twice as fast. Weights are float32."""
+NATIVE_BFLOAT16 = has_native_bfloat16()
+"""Whether matrix products are made in bfloat16: where the processor can, they are more than twice as fast. Weights are
+float32 all the same."""
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _NAME = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv", "proj", "fc1", "fc2"}
 

@@ -8,9 +8,10 @@ widens the mix as in the paper, and then comes to rest; stage 3 freezes the visi
 paper.
 
 What was learnt on the way: a model of this size sits at chance on one-word answers for a long time, and learns to look
-from dense ones. So captions and reading come first, and a picture is asked about many times at once. And where a token
-lies is told by M-RoPE alone, which a small model is slow to find out: so it is asked for directly ("placing"), and so is
-finding what a question is about ("pointing").
+from dense ones. So captions and reading come first, and a picture is asked about many times at once. Where a token lies
+is told by M-RoPE alone, which a small model is slow to find out, so it is asked for directly ("placing"), and so is
+finding what a question is about ("pointing"). And whether a thing is found by its name is a matter of theta and of the
+sections: see `Shape`.
 """
 
 from dataclasses import dataclass, field, replace
@@ -33,9 +34,9 @@ class Shape:
     mrope_section: tuple[int, int, int] = (2, 4, 10)
     """Rotary pairs of time, height and width; half of the head dimension (32) in all."""
     rope_theta: float = 200.0
-    """Low, because positions here are small: with the release's million the width axis would hardly turn at all. But not
-    lower: pairs that hardly turn are what finds a thing by its name, however far the question is from the picture. With
-    few pairs for time and many for width, both kinds are there."""
+    """Low, because positions here are small: with the release's million the width axis would hardly turn at all. But
+    not lower: pairs that hardly turn are what finds a thing by its name, however far the question is from the picture.
+    With few pairs for time and many for width, both kinds are there."""
     rms_norm_eps: float = 1e-6
     max_position_embeddings: int = 20_480
     vision_depth: int = 4
@@ -158,7 +159,7 @@ NAME = Stage(
 SEE = Stage(
     name="1 see",
     frozen=(),
-    steps=1500,
+    steps=1200,
     lr=(1.0, 1.0, 1.0),
     samples={"scene": 0.6, "reading": 0.36, "handwriting": 0.04},
     questions={
@@ -179,7 +180,7 @@ SEE = Stage(
 UNDERSTAND = Stage(
     name="2 understand",
     frozen=(),
-    steps=2000,
+    steps=1100,
     lr=(1.0, 0.0, 0.6),
     samples={
         "scene": 0.38,
@@ -198,13 +199,13 @@ UNDERSTAND = Stage(
     placing=0.1,
     pointing=0.3,
 )
-SETTLE = replace(UNDERSTAND, name="2 settle", steps=2500, lr=(0.6, 0.0, 0.05), naming=0.1, placing=0.05, pointing=0.2)
+SETTLE = replace(UNDERSTAND, name="2 settle", steps=1600, lr=(0.6, 0.0, 0.05), naming=0.1, placing=0.05, pointing=0.2)
 """Stage 2 comes to rest: the rate falls."""
 TALK = replace(
     UNDERSTAND,
     name="3 talk",
     frozen=("visual.",),
-    steps=250,
+    steps=150,
     lr=(0.15, 0.0, 0.0),
     samples={**UNDERSTAND.samples, "talk": 0.12, "photo": 0.05},
     naming=0.0,

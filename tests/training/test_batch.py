@@ -79,7 +79,7 @@ def test_media_are_sized_as_the_server_sizes_them() -> None:
     rows, grid = prepare(Medium("image", (np.zeros((500, 900, 3), np.uint8),)), QUICK.limits)
     assert grid.num_tokens <= 64 and rows.shape == (grid.num_patches, 588)
     rows, grid = prepare(Medium("video", (np.zeros((60, 60, 3), np.uint8),) * 6), QUICK.limits)
-    assert grid == Grid(3, 4, 4) and rows.shape == (48, 1176)
+    assert grid == Grid(3, 6, 6) and rows.shape == (108, 1176)
 
 
 def test_shared_media_must_come_first(tokenizer: Tokenizer) -> None:
