@@ -180,7 +180,7 @@ SEE = Stage(
 UNDERSTAND = Stage(
     name="2 understand",
     frozen=(),
-    steps=1100,
+    steps=900,
     lr=(1.0, 0.0, 0.6),
     samples={
         "scene": 0.38,
@@ -199,8 +199,25 @@ UNDERSTAND = Stage(
     placing=0.1,
     pointing=0.3,
 )
-SETTLE = replace(UNDERSTAND, name="2 settle", steps=1600, lr=(0.6, 0.0, 0.05), naming=0.1, placing=0.05, pointing=0.2)
-"""Stage 2 comes to rest: the rate falls."""
+SETTLE = replace(
+    UNDERSTAND,
+    name="2 settle",
+    steps=1600,
+    lr=(0.6, 0.0, 0.05),
+    samples={
+        "scene": 0.33,
+        "reading": 0.25,
+        "handwriting": 0.05,
+        "clip": 0.20,
+        "pair": 0.13,
+        "talk": 0.02,
+        "photo": 0.02,
+    },
+    naming=0.1,
+    placing=0.05,
+    pointing=0.2,
+)
+"""Stage 2 comes to rest: the rate falls, and there is more of what is learnt last: reading and comparing."""
 TALK = replace(
     UNDERSTAND,
     name="3 talk",
