@@ -116,7 +116,13 @@ def is_right(exchange: Exchange, text: str) -> bool:
         return given is not None and true is not None and overlap(_corners(given), _corners(true)) >= 0.5
     if exchange.task == "second":
         return text.strip().isdigit() and abs(int(text) - int(exchange.answer)) <= 0.5
+    if exchange.task in ("count", "comparison"):  # what was counted or compared stands before it
+        return _verdict(text) == _verdict(exchange.answer)
     return text.strip() == exchange.answer
+
+
+def _verdict(text: str) -> str:
+    return text.strip().rpartition(": ")[2]
 
 
 def _corners(match: re.Match[str]) -> tuple[int, int, int, int]:

@@ -13,7 +13,7 @@ def pair_sample(rng: Random, mix: SizeMix) -> tuple[tuple[Medium, ...], list[Ask
     """Two pictures of one thing each to compare, or two or three of several things to count and search."""
     scenes = _twins(rng, mix) if rng.random() < 0.5 else _crowds(rng, mix, rng.choice((2, 2, 3)))
     single = len(scenes) == 2 and all(len(scene.things) == 1 for scene in scenes)
-    asked = _compare(rng, scenes) if single else _search(rng, scenes)
+    asked = _compare(rng, scenes) if single else _search(rng, scenes)  # what is compared is said before the verdict
     which = rng.randrange(len(scenes))
     told = targets(scenes[which], *scenes[which].things, medium=which)
     asked.append(Asked("one of several", f"Describe the {NUMBERS[which]} picture.", caption(scenes[which]), told))
@@ -44,23 +44,30 @@ def _compare(rng: Random, scenes: list[Scene]) -> list[Asked]:
     same_shape = "yes" if first.shape == second.shape else "no"
     color = rng.choice(("Do both pictures show the same color?", "Is the color the same?"))
     shape = rng.choice(("Do both pictures show the same shape?", "Is the shape the same?"))
-    return [Asked("comparison", color, same_color), Asked("comparison", shape, same_shape)]
+    both = (*targets(scenes[0], first, medium=0), *targets(scenes[1], second, medium=1))
+    return [
+        Asked("comparison", color, f"{first.color}, {second.color}: {same_color}", both),
+        Asked("comparison", shape, f"{first.shape}, {second.shape}: {same_shape}", both),
+    ]
 
 
 def _search(rng: Random, scenes: list[Scene]) -> list[Asked]:
     counts = [len(scene.things) for scene in scenes]
     most = [NUMBERS[index] for index, count in enumerate(counts) if count == max(counts)]
+    listed = ", ".join(str(count) for count in counts)
     asked = []
     if len(scenes) == 2:
         more = f"the {most[0]}" if len(most) == 1 else "both the same"
-        asked = [Asked("comparison", "Which picture has more objects?", more)]
+        asked = [Asked("comparison", "Which picture has more objects?", f"{listed}: {more}")]
     elif len(most) == 1:
-        asked = [Asked("comparison", "Which picture has the most objects?", f"the {most[0]}")]
+        asked = [Asked("comparison", "Which picture has the most objects?", f"{listed}: the {most[0]}")]
     for which in rng.sample(range(len(scenes)), len(scenes)):
         elsewhere = {thing.name for index, scene in enumerate(scenes) if index != which for thing in scene.things}
-        own = [thing.name for thing in scenes[which].things if thing.name not in elsewhere]
+        own = [thing for thing in scenes[which].things if thing.name not in elsewhere]
         if own:
-            question = f"Which picture shows {indefinite(rng.choice(own))}?"
-            asked.append(Asked("comparison", question, f"the {NUMBERS[which]}"))
+            thing = rng.choice(own)
+            told = targets(scenes[which], thing, medium=which)
+            question = f"Which picture shows {indefinite(thing.name)}?"
+            asked.append(Asked("comparison", question, f"the {NUMBERS[which]}", told))
             break
     return asked

@@ -138,7 +138,7 @@ _ALL_QUESTIONS = {
     "what is at": 0.5,
     "exists": 0.5,
     "grounding": 0.8,
-    "background": 0.15,
+    "background": 0.3,
     "outside": 0.1,
 }
 

@@ -161,14 +161,17 @@ def _size(rng: Random, scene: Scene) -> Asked | None:
 def _count(rng: Random, scene: Scene) -> Asked:
     kind = rng.random()
     if kind < 0.4:
-        return Asked("count", rng.choice(_COUNT).format(rng.choice(("objects", "shapes"))), str(len(scene.things)))
-    if kind < 0.7:
+        what, counted = rng.choice(("objects", "shapes")), list(scene.things)
+    elif kind < 0.7:
         shape = rng.choice([thing.shape for thing in scene.things] + [rng.choice(SHAPES)])
-        number = sum(thing.shape == shape for thing in scene.things)
-        return Asked("count", rng.choice(_COUNT).format(plural(shape)), str(number))
-    color = rng.choice([thing.color for thing in scene.things] + [rng.choice(list(COLORS))])
-    number = sum(thing.color == color for thing in scene.things)
-    return Asked("count", rng.choice(_COUNT).format(f"{color} objects"), str(number))
+        what, counted = plural(shape), [thing for thing in scene.things if thing.shape == shape]
+    else:
+        color = rng.choice([thing.color for thing in scene.things] + [rng.choice(list(COLORS))])
+        what, counted = f"{color} objects", [thing for thing in scene.things if thing.color == color]
+    # A model this small counts far better when it may say what it counts.
+    listed = ", ".join(CELLS[thing.cell] for thing in counted)
+    answer = f"{listed}: {len(counted)}" if counted else "0"
+    return Asked("count", rng.choice(_COUNT).format(what), answer, targets(scene, *counted))
 
 
 def _at(rng: Random, scene: Scene) -> Asked:
