@@ -202,7 +202,7 @@ UNDERSTAND = Stage(
 SETTLE = replace(
     UNDERSTAND,
     name="2 settle",
-    steps=1600,
+    steps=1400,
     lr=(0.6, 0.0, 0.05),
     samples={
         "scene": 0.33,
