@@ -152,8 +152,8 @@ def test_pointers_stand_before_what_they_point_at(tokenizer: Tokenizer) -> None:
                 assert "".join(said[index] for index in mine) == exchange.answer
             elif exchange.task in ("caption", "one of several"):
                 assert [said[index].strip() for index in mine] == ["A", *["a"] * (len(mine) - 1)]
-            elif exchange.targets:
-                assert mine == [at[0]]
+            elif exchange.targets:  # at the start of the answer, and after each comma between the things it names
+                assert mine[0] == at[0] and [said[index - 1] for index in mine[1:]] == [","] * (len(mine) - 1)
             seen.add(exchange.task)
     assert {"caption", "one of several", "word", "grounding", "color"} <= seen
 

@@ -79,7 +79,8 @@ def _check(scene: Scene, task: str, question: str, answer: str) -> None:
         case "position":
             assert [CELLS[thing.cell] for thing in fitting] == [answer]
         case "count":
-            assert str(len(fitting)) == answer
+            listed = ", ".join(CELLS[thing.cell] for thing in fitting)
+            assert (f"{listed}: {len(fitting)}" if fitting else "0") == answer
         case "exists":
             assert answer == ("yes" if fitting else "no")
         case "what is at":
@@ -171,10 +172,12 @@ def _check_comparison(scenes: list[Scene], question: str, answer: str) -> None:
     elif "same" in words:
         first, second = (scene.things[0] for scene in scenes)
         attribute = "color" if "color" in words else "shape"
-        assert (answer == "yes") == (getattr(first, attribute) == getattr(second, attribute))
+        both = getattr(first, attribute), getattr(second, attribute)
+        assert answer == f"{both[0]}, {both[1]}: {'yes' if both[0] == both[1] else 'no'}"
     elif "more" in words or "most" in words:
         most = [name for name, count in zip(ordinals, counts, strict=False) if count == max(counts)]
-        assert answer == (f"the {most[0]}" if len(most) == 1 else "both the same")
+        verdict = f"the {most[0]}" if len(most) == 1 else "both the same"
+        assert answer == f"{', '.join(map(str, counts))}: {verdict}"
     else:
         shows = [any(set(thing.name.split()) <= words for thing in scene.things) for scene in scenes]
         assert [f"the {name}" for name, shown in zip(ordinals, shows, strict=False) if shown] == [answer]
