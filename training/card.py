@@ -84,7 +84,8 @@ def _accuracy(measured: dict[str, Any]) -> str:
     text = (
         "## Accuracy\n\nHeld-out samples, exact match; grounding counts from an overlap (IoU) of 0.5, seconds within "
         "half a second. In process, an answer counts when each of its tokens is the likeliest after the true ones "
-        "before it, which is the same as generating it greedily, except for grounding.\n\n"
+        "before it, which is the same as generating it greedily, except for grounding, and for counting and comparing, "
+        "where the last word counts and what stands before it was given.\n\n"
         f"| task |{head}\n| --- |{' --- |' * len(columns)}\n{rows}"
     )
     if "server" in measured:

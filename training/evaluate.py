@@ -284,21 +284,24 @@ def evaluate_in_process(run: Run, number: int) -> None:
 
 
 async def evaluate_server(url: str, recipe: Recipe, folder: Path, number: int) -> None:
-    """Measure every task through a server; write it under `server`."""
-    accuracy, stopped = {}, {}
+    """Measure every task through a server; write it under `server`, as it comes."""
+    accuracy: dict[str, float] = {}
+    stopped: dict[str, float] = {}
+    values: dict[str, Any] = {"cases": number, "accuracy": accuracy, "stopped": stopped}
     for task in KIND_OF_TASK:
         asked = list(cases(recipe.stages[-1], task, number))
         measured = await measure_through_server(url, SERVED_NAME, asked)
         accuracy[task], stopped[task] = measured.share, measured.stopped / measured.asked
         print(f"{task:<14}{measured.share:7.1%}  stopped {stopped[task]:.1%}", flush=True)
-    formats = {}
+        record(folder, {"server": values})
+    formats = values["formats"] = {}
     for name in typing.get_args(PictureFormat):
         right = [
             await measure_through_server(url, SERVED_NAME, list(cases(recipe.stages[-1], task, number)), name)
             for task in ("color", "shape", "number")
         ]
         formats[name] = sum(one.right for one in right) / sum(one.asked for one in right)
-    record(folder, {"server": {"cases": number, "accuracy": accuracy, "stopped": stopped, "formats": formats}})
+        record(folder, {"server": values})
 
 
 def record(folder: Path, values: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ Source: Qwen2-VL report (arXiv 2409.12191) section 2.1.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -418,8 +419,8 @@ def point(language: Language, batch: Batch, made: list[Tensor]) -> tuple[Tensor,
     Returns:
         The loss, and the share of pointers that hit.
     """
-    layer = language.layers[POINTING_LAYER]
-    attention: Attention = layer.self_attn
+    layer = cast(Block, language.layers[POINTING_LAYER])
+    attention = layer.self_attn
     entering = layer.input_layernorm(made[POINTING_LAYER])
 
     def heads(project: nn.Module, index: npt.NDArray[np.int64], number: int) -> Tensor:
