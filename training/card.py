@@ -46,7 +46,7 @@ def _training(run: Run) -> str:
     return (
         f"## Training\n\n| stage | trains | steps x batch | samples |\n| --- | --- | --- | --- |\n{rows}\n"
         f"{run.step} of {run.num_steps} steps, "
-        f"{run.seconds / 60:.0f} minutes on two cores shared with other work ({platform.machine()}), "
+        f"{run.seconds / 60:.0f} minutes, mostly on one core of a busy machine ({platform.machine()}), "
         f"seed {run.recipe.seed}. Neither a language model nor a vision tower was there to start from. So stage 0, "
         f"which the paper does not need, warms up the vision tower: linear layers that are thrown away afterwards "
         f"name what each of its tokens shows, and tell how far its edges are. Stage 1 trains all parts, which the "
@@ -57,7 +57,10 @@ def _training(run: Run) -> str:
         f"it. Positions here are small, so theta is {run.recipe.shape.rope_theta:g}, and most rotary pairs are on the "
         f"width axis: the fast ones tell where a token lies; by the slow ones, hardly turned between a question and "
         f"its picture, a thing is found by its name. With theta 8 and pairs shared out evenly, an earlier model named "
-        f"what is at a place but hardly ever found a named thing among three. No sample was seen twice.\n\n"
+        f"what is at a place but hardly ever found a named thing among three. No sample was seen twice. The "
+        f"lengths of stages 1 to 3 and the samples of stage 2 settle were set while earlier ones ran, and at step 2800 "
+        f"counting and comparing aloud and more questions about backgrounds joined; the whole run has not been "
+        f"repeated.\n\n"
         f"![loss]({CURVE})\n\nThe loss includes that of naming, placing and pointing where they take part.\n\n"
         f"Versions: Python {platform.python_version()}, {versions}.\n"
     )
