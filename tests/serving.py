@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
 
@@ -30,11 +31,13 @@ class RunningServer:
     def __init__(self, model: Path | None, settings: Mapping[str, str] | None = None, *, ready: bool = True) -> None:
         """See the class."""
         self._ready = ready
+        self._data = TemporaryDirectory(prefix="tessera-data-")  # one server at a time may use such a folder
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("TESSERA_")},
             **({} if model is None else {"TESSERA_MODEL": str(model), "TESSERA_SERVED_MODEL_NAME": "tessera-test"}),
             "TESSERA_PORT": "0",
             "TESSERA_HOST": "127.0.0.1",
+            "TESSERA_DATA_FOLDER": self._data.name,
             **(settings or {}),
         }
         self.log: list[str] = []
@@ -111,6 +114,7 @@ class RunningServer:
         self._reader.join(5)
         assert self._process.stdout is not None
         self._process.stdout.close()
+        self._data.cleanup()
         return self._process.returncode
 
     def metrics(self) -> dict[str, float]:

@@ -136,6 +136,7 @@ async def test_random_requests_are_answered_as_documented(
         seen = await asyncio.to_thread(ask_all, document, world.url, mode)
     if mode.is_positive:
         assert len(seen) == sum(len(path) for path in document["paths"].values())
-        assert all(200 in seen[f"POST {path}"] for path in ANSWERED)
+        if int(EXAMPLES or DEFAULT_EXAMPLES) >= DEFAULT_EXAMPLES:  # fewer may all happen to be refused
+            assert all(200 in seen[f"POST {path}"] for path in ANSWERED)
     else:
         assert all(400 in statuses for statuses in seen.values()) and len(seen) >= len(ANSWERED)
