@@ -210,6 +210,7 @@ async def measure_interference(server: RunningServer, clip: Path) -> None:
         httpx.AsyncClient(base_url=server.url, timeout=900) as health,
     ):
         alone = await _stream_and_health(client, health, asyncio.create_task(asyncio.sleep(STREAM_S)))
+        _print_interference("alone", alone)
         previews = [
             health.post(
                 "/v1/chat/completions/preview",
@@ -220,9 +221,13 @@ async def measure_interference(server: RunningServer, clip: Path) -> None:
         beside = await _stream_and_health(client, health, preparing := asyncio.gather(*previews))
         for answer in preparing.result():
             answer.raise_for_status()
-    for name, (rate, p99_s) in (("alone", alone), (f"beside {NUM_CLIPS} clips", beside)):
-        print(f"text stream {name}: {rate:.1f} tokens a second, /health p99 {p99_s * 1000:.1f} ms")
+    _print_interference(f"beside {NUM_CLIPS} clips", beside)
     print(f"decode rate beside / alone {beside[0] / alone[0]:.2f}")
+
+
+def _print_interference(name: str, measured: tuple[float, float]) -> None:
+    rate, p99_s = measured
+    print(f"text stream {name}: {rate:.1f} tokens a second, /health p99 {p99_s * 1000:.1f} ms", flush=True)
 
 
 def _own_part(clip: Path, number: int) -> dict[str, Any]:
@@ -336,7 +341,14 @@ def main() -> None:
         measure_clip(long_clip(cache, arguments.seconds), f"{arguments.seconds} s of 1080p H.264")
     if "interference" in arguments.rows and arguments.model is not None:
         clip = long_clip(cache, MINUTE_S)
-        with RunningServer(arguments.model, {"TESSERA_MEDIA__FILE_FOLDER": str(clip.parent)}) as server:
+        settings = {
+            "TESSERA_MEDIA__FILE_FOLDER": str(clip.parent),
+            "TESSERA_MEDIA__TIMEOUT_S": "600",
+            "TESSERA_ENGINE__KV_CACHE_BYTES": str(1 << 29),
+            "TESSERA_ENGINE__WARM_SPARE": "false",  # its start would compete as well
+        }
+        with RunningServer(arguments.model, settings) as server:
+            print(f"server ready after {server.ready_s:.0f} s", flush=True)
             asyncio.run(measure_interference(server, clip))
 
 
