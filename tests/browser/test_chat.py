@@ -36,7 +36,7 @@ async def test_an_answer_appears_while_it_is_written(page: Page, serve: OpenPage
 
 
 async def test_times_and_counts_after_an_answer_are_those_of_the_server(page: Page, serve: OpenPage) -> None:
-    async with serve(FakeEngine(script=lambda *_: [0.3, *say("a", "b"), 0.5, *say(" c")])) as world:
+    async with serve(FakeEngine(script=lambda *_: [0.3, *say("a", "b"), 2.0, *say(" c")])) as world:
         await open_ready(page, world)
         await ask(page, "Hi.")
         answered = await world.ask(
@@ -49,7 +49,8 @@ async def test_times_and_counts_after_an_answer_are_those_of_the_server(page: Pa
         waited = await facts.locator("[data-fact=first-token] dd").inner_text()
         assert 300 <= (float(waited.split()[0]) * (1 if waited.endswith("ms") else 1000)) < 20_000
         speed = await facts.locator("[data-fact=speed] dd").inner_text()
-        assert 0 < float(speed.split()[0]) <= 2 / 0.5  # two tokens came after the first, the last half a second later
+        # Two tokens came after the first, the last two seconds later, as far as a busy machine delivers both alike.
+        assert 0 < float(speed.split()[0]) <= 2 / 1.5
 
 
 async def test_what_was_said_goes_with_the_next_question(page: Page, serve: OpenPage) -> None:
