@@ -13,6 +13,12 @@ _TOKEN = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)|\(\?(?:<[=!]|P<\w+
 _CLASSES = frozenset("dDwWsS")
 _CONTROLS = frozenset("nrtfv")
 _PLAIN_GROUPS = re.compile(r"\(\?(?::|P?<\w+>)")
+_ATOM = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]", re.DOTALL)
+"""An escaped character or a character class, in which no character repeats anything."""
+_STRUCTURE = re.compile(r"\((?:\?(?::|P?<\w+>))?|\)|\{(\d+)(?:,(\d*))?\}|.", re.DOTALL)
+MAX_NESTED_REPETITIONS = 256
+"""Counts of repetitions inside of each other, multiplied; from some thousands on the grammar engine takes minutes for
+one token."""
 
 
 def require_pattern(pattern: str, param: str, *, in_json: bool) -> None:
@@ -41,7 +47,32 @@ def require_pattern(pattern: str, param: str, *, in_json: bool) -> None:
         if in_json and fault is None:
             fault = _json_fault(token)
         if fault is not None:
-            raise BadRequestError(f"'{param}' {fault}, which is not supported.", param=param, code="unsupported_value")
+            raise _unsupported(param, fault)
+    if nested_repetitions(pattern) > MAX_NESTED_REPETITIONS:
+        raise _unsupported(param, f"repeats repetitions more than {MAX_NESTED_REPETITIONS} times in all")
+
+
+def _unsupported(param: str, fault: str) -> BadRequestError:
+    return BadRequestError(f"'{param}' {fault}, which is not supported.", param=param, code="unsupported_value")
+
+
+def nested_repetitions(pattern: str) -> int:
+    """The largest product of the counts of repetitions inside of each other; 1 where none is inside of another."""
+    largest, last = 1, 1
+    groups = [1]
+    for match in _STRUCTURE.finditer(_ATOM.sub("a", pattern)):
+        if match[1] is not None:
+            inner, last = last, last * max(1, int(match[2] or match[1]))
+            largest = max(largest, last if inner > 1 else 1)
+        elif match[0].startswith("("):
+            groups.append(1)
+            continue
+        elif match[0] == ")":
+            last = groups.pop() if len(groups) > 1 else 1
+        elif match[0] not in "*+?":
+            last = 1
+        groups[-1] = max(groups[-1], last)
+    return largest
 
 
 def _fault(token: str, *, in_class: bool) -> str | None:

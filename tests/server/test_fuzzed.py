@@ -25,7 +25,7 @@ from tests.fakes import MODEL
 from tests.server.conftest import OpenWorld
 
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
-DEFAULT_EXAMPLES = 20
+DEFAULT_EXAMPLES = 50
 ANSWERED = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize", "/detokenize")
 EVENTS = {
     "/v1/chat/completions": ["ChatCompletionChunk"],
@@ -137,6 +137,6 @@ async def test_random_requests_are_answered_as_documented(
     if mode.is_positive:
         assert len(seen) == sum(len(path) for path in document["paths"].values())
         if int(EXAMPLES or DEFAULT_EXAMPLES) >= DEFAULT_EXAMPLES:  # fewer may all happen to be refused
-            assert all(200 in seen[f"POST {path}"] for path in ANSWERED)
+            assert [path for path in ANSWERED if 200 not in seen[f"POST {path}"]] == []
     else:
         assert all(400 in statuses for statuses in seen.values()) and len(seen) >= len(ANSWERED)
