@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
 import msgspec
@@ -23,7 +24,7 @@ import numpy as np
 from model_executor.geometry import TEMPORAL_PATCH_FRAMES, Grid, Size, image_grid
 from server.errors import ClientError
 from server.media import images
-from server.media.clip import ClipSource, FrameWriter, OpenWriter
+from server.media.clip import Clip, ClipSource, FrameWriter, OpenWriter
 from server.media.confinement import ConfinementError, confine
 from server.media.job import (
     ClipBudget,
@@ -43,7 +44,7 @@ from server.media.video import open_clip
 
 NICENESS = 5
 """Where a core is wanted by both, the engine gets three parts of four: a running answer is waited for at every token.
-Beside busy cores, 10 kept answers hardly faster and gave workers a third of the time."""
+Clips, whose decoding is long, give way altogether (`_in_idle_time`)."""
 
 _GRACE_S = 5
 _REPORT_INTERVAL_S = 0.5
@@ -153,7 +154,11 @@ def _prepare_picture(file: BinaryIO, budget: ImageBudget, output: str | None) ->
 
 def _prepare_clip(files: list[BinaryIO], job: Job, budget: ClipBudget, report: Report) -> Prepared:
     source: ClipSource = Stills(files, budget) if job.is_frame_list else open_clip(files[0], budget)
-    clip = source.announced if job.output is None else source.write(_clip_writer(job.output, report))
+    if job.output is None:
+        clip = source.announced
+    else:
+        writer = _clip_writer(job.output, report)
+        clip = _in_idle_time(lambda: source.write(writer))
     return Prepared(
         grid=(clip.grid.t, clip.grid.h, clip.grid.w),
         source_size=_pair(clip.source_size),
@@ -163,6 +168,19 @@ def _prepare_clip(files: list[BinaryIO], job: Job, budget: ClipBudget, report: R
         effective_fps=clip.effective_fps,
         notes=list(clip.notes),
     )
+
+
+def _in_idle_time(work: Callable[[], Clip]) -> Clip:
+    """Do `work`, and all that threads it starts do, in time that no other thread of the machine's wants.
+
+    Niceness is not enough for minutes of decoding: a nice thread still keeps its core for milliseconds when the engine
+    wakes up for its next token, at any niceness. This policy makes way at once. It cannot be taken back without
+    privileges, so it is taken by a thread of its own.
+    """
+    with ThreadPoolExecutor(
+        1, initializer=os.sched_setscheduler, initargs=(0, os.SCHED_IDLE, os.sched_param(0))
+    ) as one:
+        return one.submit(work).result()
 
 
 def _clip_writer(output: str, report: Report) -> OpenWriter:
