@@ -172,10 +172,14 @@ def encode(sample: Sample, tokenizer: Tokenizer, limits: Limits) -> Encoded:
 def _pointers(exchange: Exchange, answer: Sequence[int], tokenizer: Tokenizer) -> list[tuple[int, Target]]:
     """Where in the answer each target is about to be told of: how many of its tokens have been said, and the target.
 
+    All along the answer where that is a box.
+
     Raises:
         ValueError: the answer has neither one target, nor one for each token, nor one for each phrase.
     """
     targets = exchange.targets
+    if "<|box_start|>" in exchange.answer:
+        return [(index, target) for target in targets for index in range(len(answer))]
     if len(targets) <= 1:
         return [(0, target) for target in targets]
     if len(answer) - 1 == len(targets):  # the end token tells of nothing

@@ -67,6 +67,6 @@ def _draw(kind: str, stage: Stage, rng: Random, split: Split) -> tuple[tuple[Med
 
 def _scene(stage: Stage, rng: Random) -> tuple[tuple[Medium, ...], list[Asked]]:
     scene = random_scene(rng, stage.sizes, stage.things, stage.backgrounds)
-    kinds = [kind for kind, chance in stage.questions.items() if rng.random() < chance]
+    kinds = [kind for kind, number in stage.questions.items() for _ in range(int(number) + (rng.random() < number % 1))]
     asked = ask(rng, scene, kinds) or ask(rng, scene, ["caption"])
     return (scene_picture(rng, scene),), asked

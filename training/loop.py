@@ -20,9 +20,10 @@ from torch.utils.data import DataLoader, Dataset
 from model_executor.tokens import Tokenizer
 from training.batch import Batch, collate, encode
 from training.data import draw_sample
-from training.model import Model, Naming, Placing, point
+from training.model import Model
 from training.optimizer import NATIVE_BFLOAT16, Optimizer
 from training.recipe import Recipe, Stage
+from training.scaffold import Boxing, Naming, Placing, point
 from training.vocabulary import save_tokenizer
 
 LOG_EVERY_STEPS = 20
@@ -101,8 +102,8 @@ class Run:
         self.recipe, self.folder, self.step = recipe, folder, 0
         torch.manual_seed(recipe.seed)
         self.model = Model(recipe.shape)
-        self.naming, self.placing = Naming(recipe.shape), Placing(recipe.shape)
-        self.optimizer = Optimizer(self.model, self.naming, self.placing, rates=recipe.optimizer)
+        self.naming, self.placing, self.boxing = Naming(recipe.shape), Placing(recipe.shape), Boxing(recipe.shape)
+        self.optimizer = Optimizer(self.model, self.naming, self.placing, self.boxing, rates=recipe.optimizer)
         self.seconds = 0.0
         if not (folder / "tokenizer.json").exists():
             save_tokenizer(recipe, folder)
@@ -170,6 +171,9 @@ class Run:
             if len(batch.pointing) and stage.pointing:
                 pointing, told["pointed"] = point(self.model.model, batch, made)
                 loss = loss + stage.pointing * pointing
+            if len(batch.pointing) and stage.boxing:
+                boxing, told["box error"] = self.boxing(batch, made)
+                loss = loss + stage.boxing * boxing
         if seen is not None and stage.naming:
             naming, told["named"] = self.naming(batch, seen)
             loss = loss + stage.naming * naming
@@ -183,6 +187,7 @@ class Run:
             "model": self.model.state_dict(),
             "naming": self.naming.state_dict(),
             "placing": self.placing.state_dict(),
+            "boxing": self.boxing.state_dict(),
             "optimizer": self.optimizer.state(),
         }
         torch.save(state, self._save_path.with_suffix(".new"))
@@ -193,6 +198,7 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.naming.load_state_dict(state["naming"])
         self.placing.load_state_dict(state["placing"])
+        self.boxing.load_state_dict(state["boxing"])
         self.optimizer.load(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
         log = self.folder / "log.jsonl"

@@ -143,7 +143,10 @@ def test_pointers_stand_before_what_they_point_at(tokenizer: Tokenizer) -> None:
             for index, token in zip(at, ids, strict=True)
         }
         pointed = [index for index, _ in encoded.pointers]
-        assert len(pointed) == sum(len(exchange.targets) for exchange in sample.exchanges)
+        assert len(pointed) == sum(
+            len(at) if exchange.task == "grounding" else len(exchange.targets)
+            for exchange, (_, at, _) in zip(sample.exchanges, encoded.answers, strict=True)
+        )
         assert set(batch.pointing.tolist()) <= set(pointed)
         assert batch.pointed.any(axis=1).all() and not (batch.pointed & (batch.candidates < 0)).any()
         for exchange, (_, at, _) in zip(sample.exchanges, encoded.answers, strict=True):
@@ -152,6 +155,8 @@ def test_pointers_stand_before_what_they_point_at(tokenizer: Tokenizer) -> None:
                 assert "".join(said[index] for index in mine) == exchange.answer
             elif exchange.task in ("caption", "one of several"):
                 assert [said[index].strip() for index in mine] == ["A", *["a"] * (len(mine) - 1)]
+            elif exchange.task == "grounding":
+                assert mine == at.tolist()
             elif exchange.targets:  # at the start of the answer, and after each comma between the things it names
                 assert mine[0] == at[0] and [said[index - 1] for index in mine[1:]] == [","] * (len(mine) - 1)
             seen.add(exchange.task)
