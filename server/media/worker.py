@@ -2,8 +2,7 @@
 
 It handles hostile bytes, so it is started with a clean interpreter and an almost empty environment, may take only so
 much address space, has neither network nor other programs (`server/media/confinement.py`), and may be killed at any
-moment. It imports neither torch nor vllm nor
-fastapi. Twin that must agree: `server/media/process.py`.
+moment. It imports neither torch nor vllm nor fastapi. Twin that must agree: `server/media/process.py`.
 """
 
 import contextlib

@@ -88,7 +88,33 @@ REFUSED: dict[str, list[Any]] = {
     "model": ["", 1, []],
     "messages": [[], "hi", {}],
     "logit_bias": [[], {"a": 1}, {"-1": 1}, {"01": 1}],
+    "skip_special_tokens": [1, "false"],
+    "include_stop_str_in_output": [0, []],
+    "add_generation_prompt": ["yes"],
+    "add_vision_id": [1],
+    "continue_final_message": [1, "true"],
+    "parallel_tool_calls": [1, "true"],
+    "top_logprobs": [-1, 21, 1.0, "3", True],
+    "response_format": ["json_object", []],
+    "structured_outputs": ["a", []],
+    "stream_options": [True, []],
+    "tools": [{}, "paint"],
+    "tool_choice": [1, []],
+    "modalities": ["text"],
 }
+UNBOUNDED = (
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "prediction",
+    "verbosity",
+    "reasoning_effort",
+)
+"""Taken and without effect here."""
 UNSUPPORTED = (
     "functions",
     "function_call",
@@ -103,7 +129,23 @@ def test_takes_values_in_range(name: str, value: Any) -> None:
     assert getattr(parse(**{name: value}), name) is not None
 
 
-OTHERS = ("stream", "stream_options", "top_logprobs", "tools", "tool_choice", "parallel_tool_calls")
+OTHERS = (
+    "stream",
+    "stream_options",
+    "top_logprobs",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "continue_final_message",
+    "prompt_cache_options",
+)
+"""May be left out like the others; what they take depends on other fields."""
+
+
+def test_every_field_is_tried_without_within_and_beyond_its_bounds() -> None:
+    fields = set(ChatCompletionRequest.model_fields)
+    assert {*ACCEPTED, *UNSUPPORTED, *OTHERS, "model", "messages"} == fields
+    assert {*REFUSED, *UNSUPPORTED, *UNBOUNDED} == fields
 
 
 @pytest.mark.parametrize("name", [*ACCEPTED, *UNSUPPORTED, *OTHERS])
