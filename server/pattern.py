@@ -15,7 +15,7 @@ _CONTROLS = frozenset("nrtfv")
 _PLAIN_GROUPS = re.compile(r"\(\?(?::|P?<\w+>)")
 _ATOM = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]", re.DOTALL)
 """An escaped character or a character class, in which no character repeats anything."""
-_STRUCTURE = re.compile(r"\((?:\?(?::|P?<\w+>))?|\)|\{(\d+)(?:,(\d*))?\}|.", re.DOTALL)
+_STRUCTURE = re.compile(_PLAIN_GROUPS.pattern + r"|[()]|\{(\d+)(?:,(\d*))?\}|.", re.DOTALL)
 MAX_NESTED_REPETITIONS = 256
 """Counts of repetitions inside of each other, multiplied; from some thousands on the grammar engine takes minutes for
 one token."""

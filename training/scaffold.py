@@ -103,14 +103,13 @@ class Boxing(nn.Module):
         super().__init__()
         self.edges = nn.Linear(shape.hidden_size, 4)
         self.shares = nn.Linear(shape.hidden_size, 4)
+        # What the heads look at is large: from noise, their first losses would drown all others.
         for head in (self.edges, self.shares):
-            nn.init.zeros_(
-                head.weight
-            )  # what it looks at is large: from noise, its first losses would drown all others
+            nn.init.zeros_(head.weight)
 
     def forward(self, batch: Batch, made: list[Tensor]) -> tuple[Tensor, float]:
         """Loss of telling edges by what the layers `made` (`Model.answer`), and the mean error of a share in [0, 1]."""
-        slices, rows, columns = torch.from_numpy(batch.places)
+        _, rows, columns = torch.from_numpy(batch.places)
         centres = torch.stack([columns, rows, columns, rows]).float() + 0.5
         edges = (centres + torch.from_numpy(batch.labels.boxes)).T  # [M, 4]: left, top, right, bottom
         things = torch.from_numpy(batch.labels.owners) >= 0

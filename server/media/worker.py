@@ -176,10 +176,9 @@ def _in_idle_time(work: Callable[[], Clip]) -> Clip:
     wakes up for its next token, at any niceness. This policy makes way at once. It cannot be taken back without
     privileges, so it is taken by a thread of its own.
     """
-    with ThreadPoolExecutor(
-        1, initializer=os.sched_setscheduler, initargs=(0, os.SCHED_IDLE, os.sched_param(0))
-    ) as one:
-        return one.submit(work).result()
+    policy = (0, os.SCHED_IDLE, os.sched_param(0))
+    with ThreadPoolExecutor(1, initializer=os.sched_setscheduler, initargs=policy) as thread:
+        return thread.submit(work).result()
 
 
 def _clip_writer(output: str, report: Report) -> OpenWriter:

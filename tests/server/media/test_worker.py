@@ -4,16 +4,16 @@ import os
 import threading
 from pathlib import Path
 
-from server.media.job import ClipBudget, Job, Prepared
+from server.media.job import Job, Prepared
 from server.media.worker import prepare
 from tests.server.media.clips import BUDGET, real_clip
 
 
-def job(tmp_path: Path, budget: ClipBudget = BUDGET) -> Job:
+def job(tmp_path: Path) -> Job:
     clip, output = tmp_path / "clip", tmp_path / "output"
     clip.write_bytes(real_clip("bikes"))
     output.touch()
-    return Job(contents=[str(clip)], is_frame_list=False, output=str(output), budget=budget, timeout_s=60)
+    return Job(contents=[str(clip)], is_frame_list=False, output=str(output), budget=BUDGET, timeout_s=60)
 
 
 def decoder_threads() -> list[int]:
