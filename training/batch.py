@@ -271,24 +271,26 @@ def token_labels(medium: Medium, grid: Grid) -> Labels:
     if medium.regions is None:
         untold = np.full((2, grid.num_tokens), UNTOLD, np.int64)
         return Labels(untold, np.full(grid.num_tokens, -1), np.zeros((4, grid.num_tokens), np.float32))
-    names = np.zeros((2, grid.h // 2, grid.w // 2), np.int64)
-    owners = np.full(names.shape[1:], -1)
-    boxes = np.zeros((4, *names.shape[1:]), np.float32)
-    most = np.full(names.shape[1:], _LEAST_COVERED)
+    merged = (grid.t, grid.h // 2, grid.w // 2)
+    names, owners = np.zeros((2, *merged), np.int64), np.full(merged, -1)
+    boxes = np.zeros((4, *merged), np.float32)
+    most = np.full(merged, _LEAST_COVERED)
     height, width = medium.frames[0].shape[:2]
-    down, across = names.shape[1] / height, names.shape[2] / width  # merged patches a source pixel
-    rows, columns = np.arange(names.shape[1])[:, None], np.arange(names.shape[2])[None]
+    down, across = merged[1] / height, merged[2] / width  # merged patches a source pixel
+    rows, columns = np.arange(merged[1])[:, None], np.arange(merged[2])[None]
     for number, region in enumerate(medium.regions):
         left, top, right, bottom = region.left * across, region.top * down, region.right * across, region.bottom * down
         high = np.minimum(rows + 1, bottom) - np.maximum(rows, top)
         wide = np.minimum(columns + 1, right) - np.maximum(columns, left)
         covered = np.clip(high, 0, 1) * np.clip(wide, 0, 1)
-        here = covered > most
+        here = np.zeros(merged, bool)
+        here[region.slice] = covered > most[region.slice]
+        covered = np.broadcast_to(covered, merged)
         most[here], owners[here] = covered[here], number
         names[0, here] = UNTOLD if region.color is None else 1 + COLOR_LABELS.index(region.color)
         names[1, here] = 1 + SYMBOL_LABELS.index(region.symbol)
         edges = (left - columns, top - rows, right - columns, bottom - rows)
-        boxes[:, here] = [np.broadcast_to(edge - 0.5, names.shape[1:])[here] for edge in edges]
+        boxes[:, here] = [np.broadcast_to(edge - 0.5, merged)[here] for edge in edges]
     return Labels(names.reshape(2, -1), owners.reshape(-1), boxes.reshape(4, -1))
 
 

@@ -3,17 +3,20 @@
 Frames are half a second apart, so two frames make one temporal slice and one second. Lengths are in frames, even.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from random import Random
 
 from model_executor.geometry import Size
 from training.drawing import Pixels
-from training.sample import Asked, Medium
-from training.scenes import draw_picture
+from training.sample import Asked, Medium, Target
+from training.scenes import draw_picture, region
 from training.world import COLORS, SHAPES, Scene, Thing, draw_background, draw_thing, indefinite, jitter
 
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 FRAMES_PER_SECOND = 2
+FRAMES_PER_SLICE = 2
+"""So a temporal slice is a second."""
 MAX_BLINKS = 4
 
 _DESCRIBE = ("What happens in the video?", "Describe the video.", "What happens?")
@@ -34,12 +37,23 @@ def _draw_size(rng: Random) -> Size:
 
 
 def _film(rng: Random, scenes: list[Scene]) -> Medium:
-    """The clip of `scenes`; equal scenes in a row are drawn once."""
+    """The clip of `scenes`; equal scenes in a row are drawn once. Each slice tells what its first frame shows."""
     drawn: dict[Scene, Pixels] = {}
     for scene in scenes:
         if scene not in drawn:
             drawn[scene] = draw_picture(rng, scene)
-    return Medium("video", tuple(drawn[scene] for scene in scenes))
+    regions = tuple(region(thing, slice_) for slice_, thing in _shown(scenes))
+    return Medium("video", tuple(drawn[scene] for scene in scenes), regions)
+
+
+def _shown(scenes: list[Scene]) -> list[tuple[int, Thing]]:
+    """Slice and thing of each region of the clip of `scenes`, in order."""
+    return [(index, thing) for index, scene in enumerate(scenes[::FRAMES_PER_SLICE]) for thing in scene.things]
+
+
+def _target(scenes: list[Scene], thing: Thing, second: int) -> Target:
+    """The region of `thing`, as it is at `second`, in the clip of `scenes`."""
+    return 0, _shown(scenes).index((second, thing))
 
 
 def motion(rng: Random, num_frames: int) -> tuple[Medium, list[Asked]]:
@@ -91,19 +105,22 @@ def appearance(rng: Random, num_frames: int) -> tuple[Medium, list[Asked]]:
 
     order = ", ".join(thing.name for thing in things)
     which = rng.randrange(num_things)
+    scenes = [at_frame(frame) for frame in range(num_frames)]
+    first = tuple(_target(scenes, thing, second) for thing, second in zip(things, seconds, strict=True))
     asked = [
-        Asked("clip caption", rng.choice(_DESCRIBE), _told(things, seconds)),
-        Asked("order", rng.choice(_ORDER), order),
+        Asked("clip caption", rng.choice(_DESCRIBE), _told(things, seconds), first),
+        Asked("order", rng.choice(_ORDER), order, first),
         Asked(
             "second",
             rng.choice(_SECOND).format(rng.choice((things[which].shape, things[which].name))),
             str(seconds[which]),
+            first[which : which + 1],
         ),
-        Asked("order", "Which object appears first?", things[0].name),
-        Asked("order", "Which object appears last?", things[-1].name),
+        Asked("order", "Which object appears first?", things[0].name, first[:1]),
+        Asked("order", "Which object appears last?", things[-1].name, first[-1:]),
         Asked("clip count", "How many objects are there at the end?", str(num_things)),
     ]
-    return _film(rng, [at_frame(frame) for frame in range(num_frames)]), asked
+    return _film(rng, scenes), asked
 
 
 def _told(things: list[Thing], seconds: list[int]) -> str:
@@ -128,10 +145,19 @@ def change(rng: Random, num_frames: int) -> tuple[Medium, list[Asked]]:
         Scene(size, name, rgb, (thing if frame < second * FRAMES_PER_SECOND else changed,))
         for frame in range(num_frames)
     ]
+    turned = (_target(scenes, changed, second),)
+    when = rng.randrange(num_frames // FRAMES_PER_SECOND)
+    now = thing if when < second else changed
     asked = [
-        Asked("clip caption", rng.choice(_DESCRIBE), f"The {thing.name} turns {after} at second {second}."),
-        Asked("change", "What changes in the video?", f"the {thing.shape} turns {after}"),
-        Asked("second", rng.choice(_CHANGE_SECOND), str(second)),
+        Asked("clip caption", rng.choice(_DESCRIBE), f"The {thing.name} turns {after} at second {second}.", turned),
+        Asked("change", "What changes in the video?", f"the {thing.shape} turns {after}", turned),
+        Asked("second", rng.choice(_CHANGE_SECOND), str(second), turned),
+        Asked(
+            "clip color",
+            f"What color is the {thing.shape} at second {when}?",
+            now.color,
+            (_target(scenes, now, when),),
+        ),
     ]
     return _film(rng, scenes), asked
 
@@ -154,13 +180,17 @@ def blinking(rng: Random) -> tuple[Medium, list[Asked]]:
     return _film(rng, scenes), asked
 
 
-def clip_sample(rng: Random, low: int, high: int) -> tuple[Medium, list[Asked]]:
-    """A clip of any of the four kinds, `low` to `high` frames long (blinking: as long as it takes)."""
-    kind = rng.random()
-    if kind < 0.35:
-        return motion(rng, draw_frames(rng, low, high))
-    if kind < 0.7:
-        return appearance(rng, draw_frames(rng, low, high))
-    if kind < 0.85:
-        return change(rng, draw_frames(rng, low, high))
-    return blinking(rng)
+def clip_sample(rng: Random, low: int, high: int, kinds: Mapping[str, float]) -> tuple[Medium, list[Asked]]:
+    """A clip of one of the four kinds, `low` to `high` frames long (blinking: as long as it takes).
+
+    Args:
+        rng: where chance comes from.
+        low: fewest frames, even.
+        high: most frames, even.
+        kinds: shares of `motion`, `appearance`, `change` and `blinking`.
+    """
+    kind = rng.choices(list(kinds), list(kinds.values()))[0]
+    if kind == "blinking":
+        return blinking(rng)
+    make = {"motion": motion, "appearance": appearance, "change": change}[kind]
+    return make(rng, draw_frames(rng, low, high))

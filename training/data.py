@@ -49,7 +49,7 @@ def _draw(kind: str, stage: Stage, rng: Random, split: Split) -> tuple[tuple[Med
         case "scene":
             return _scene(stage, rng)
         case "pair":
-            return pair_sample(rng, stage.sizes)
+            return pair_sample(rng, stage.sizes, twins=stage.twins)
         case "talk":
             return (), talk_sample(rng)
         case "reading":
@@ -59,7 +59,7 @@ def _draw(kind: str, stage: Stage, rng: Random, split: Split) -> tuple[tuple[Med
         case "photo":
             medium, asked = photo_sample(rng, stage.sizes, split)
         case "clip":
-            medium, asked = clip_sample(rng, *stage.clip_frames)
+            medium, asked = clip_sample(rng, *stage.clip_frames, stage.clips)
         case _:
             raise ValueError(f"no samples of kind {kind!r}")
     return (medium,), asked

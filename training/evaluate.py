@@ -37,7 +37,7 @@ KIND_OF_TASK = {
     **dict.fromkeys(
         ("caption", "color", "shape", "position", "size", "count", "what is at", "exists", "grounding"), "scene"
     ),
-    **dict.fromkeys(("background", "outside"), "scene"),
+    **dict.fromkeys(("form", "background", "outside"), "scene"),
     **dict.fromkeys(("word", "number"), "reading"),
     **dict.fromkeys(("comparison", "one of several"), "pair"),
     **dict.fromkeys(("motion", "order", "second", "change", "blinking", "clip caption"), "clip"),

@@ -9,9 +9,9 @@ from training.world import COLORS, SHAPES, Scene, draw_background, draw_scene, d
 NUMBERS = ("first", "second", "third")
 
 
-def pair_sample(rng: Random, mix: SizeMix) -> tuple[tuple[Medium, ...], list[Asked]]:
-    """Two pictures of one thing each to compare, or two or three of several things to count and search."""
-    scenes = _twins(rng, mix) if rng.random() < 0.6 else _crowds(rng, mix, rng.choice((2, 2, 3)))
+def pair_sample(rng: Random, mix: SizeMix, *, twins: float) -> tuple[tuple[Medium, ...], list[Asked]]:
+    """Two pictures of one thing each to compare (the share `twins`), or two or three to count and search."""
+    scenes = _twins(rng, mix) if rng.random() < twins else _crowds(rng, mix, rng.choice((2, 2, 3)))
     single = len(scenes) == 2 and all(len(scene.things) == 1 for scene in scenes)
     asked = _compare(rng, scenes) if single else _search(rng, scenes)  # what is compared is said before the verdict
     which = rng.randrange(len(scenes))

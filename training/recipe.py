@@ -111,6 +111,12 @@ class Stage:
     """Share of words, against numbers, among printed text."""
     clip_frames: tuple[int, int] = (4, 10)
     """Fewest and most frames of a clip."""
+    clips: dict[str, float] = field(
+        default_factory=lambda: {"motion": 0.35, "appearance": 0.35, "change": 0.15, "blinking": 0.15}
+    )
+    """Shares of the kinds of clip."""
+    twins: float = 0.6
+    """Share of pairs of one thing each, to compare, among several pictures."""
     systems: float = 0.0
     """Share of samples with a system turn of their own."""
     turns: float = 0.0
@@ -140,6 +146,7 @@ _ALL_QUESTIONS = {
     "what is at": 0.5,
     "exists": 0.5,
     "grounding": 0.8,
+    "form": 0.4,
     "background": 0.3,
     "outside": 0.1,
 }
@@ -223,14 +230,14 @@ SETTLE = replace(
 SHARPEN = replace(
     UNDERSTAND,
     name="2 sharpen",
-    steps=1150,
+    steps=4000,
     lr=(0.6, 0.0, 0.05),
     samples={
         "scene": 0.38,
-        "reading": 0.20,
+        "reading": 0.24,
         "handwriting": 0.03,
-        "clip": 0.16,
-        "pair": 0.19,
+        "clip": 0.18,
+        "pair": 0.13,
         "talk": 0.02,
         "photo": 0.02,
     },
@@ -240,17 +247,19 @@ SHARPEN = replace(
         "shape": 0.5,
         "position": 0.6,
         "size": 0.6,
-        "count": 1.5,
+        "count": 2.0,
         "what is at": 0.5,
         "exists": 0.5,
-        "grounding": 2.0,
+        "grounding": 2.5,
+        "form": 0.6,
         "background": 0.5,
         "outside": 0.1,
     },
     sizes=(0.44, 0.24, 0.12, 0.20),
     things=(1, 1, 1, 1, 1, 1),
-    letters=(2, 2, 3, 3, 3, 3),
+    letters=(1, 2, 3, 4, 4, 4),
     words=0.6,
+    clips={"motion": 0.2, "appearance": 0.42, "change": 0.22, "blinking": 0.16},
     naming=0.3,
     placing=0.05,
     pointing=0.3,

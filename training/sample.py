@@ -21,7 +21,7 @@ Target = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Where something is in a picture, in source pixels, and what it is."""
+    """Where something is in a picture or in one temporal slice of a clip, in source pixels, and what it is."""
 
     left: float
     top: float
@@ -31,6 +31,8 @@ class Region:
     """One of `world.COLORS`; None where the colour is not told."""
     symbol: str
     """One of `world.SHAPES`, a capital or a digit."""
+    slice: int = 0
+    """Of a clip: which two frames it is told of."""
 
 
 @dataclass(frozen=True, slots=True)

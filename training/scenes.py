@@ -1,5 +1,6 @@
 """Questions about one drawn scene, with answers that are true of it."""
 
+import json
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -21,6 +22,7 @@ _AT = ("What is at the {}?", "What is in the {} part of the picture?", "Which ob
 _EXISTS = ("Is there {}?", "Do you see {}?", "Is there {} in the picture?")
 _LOCATE = ("Locate the {}.", "Give the bounding box of the {}.", "Find the {}.")
 _BACKGROUND = ("What color is the background?", "Which color does the background have?")
+_FORM = ("Give the {} of the object as JSON.", "Answer in JSON with the {} of the object.", "JSON with {}, please.")
 _OUTSIDE = (
     "What breed is the dog?",
     "Who is the person in the picture?",
@@ -64,10 +66,13 @@ def draw_picture(rng: Random, scene: Scene) -> Pixels:
 
 def scene_picture(rng: Random, scene: Scene) -> Medium:
     """The scene drawn, with its regions."""
-    regions = tuple(
-        Region(t.left, t.top, t.left + t.diameter, t.top + t.diameter, t.color, t.shape) for t in scene.things
-    )
-    return picture(draw_picture(rng, scene), regions)
+    return picture(draw_picture(rng, scene), tuple(region(thing) for thing in scene.things))
+
+
+def region(thing: Thing, slice_: int = 0) -> Region:
+    """Where the thing is; in a clip, in which temporal slice."""
+    right, bottom = thing.left + thing.diameter, thing.top + thing.diameter
+    return Region(thing.left, thing.top, right, bottom, thing.color, thing.shape, slice_)
 
 
 def _enlarged(scene: Scene, factor: int) -> Scene:
@@ -198,6 +203,18 @@ def _grounding(rng: Random, scene: Scene) -> Asked | None:
     return Asked("grounding", question, box(scene, thing), targets(scene, thing))
 
 
+def _form(rng: Random, scene: Scene) -> Asked | None:
+    """What is told of a single thing, as a JSON object with the keys that are asked for."""
+    if len(scene.things) > 1:
+        return None
+    (thing,) = scene.things
+    told = {"color": thing.color, "shape": thing.shape, "size": thing.size, "position": CELLS[thing.cell]}
+    keys = ["color", "shape"] if rng.random() < 0.6 else rng.sample(list(told), rng.randint(1, len(told)))
+    listed = " and ".join(filter(None, (", ".join(keys[:-1]), keys[-1])))
+    question = rng.choice((*_FORM, "Describe the object as JSON." if keys == ["color", "shape"] else _FORM[0]))
+    return Asked("form", question.format(listed), json.dumps({key: told[key] for key in keys}))
+
+
 def _background(rng: Random, scene: Scene) -> Asked:
     return Asked("background", rng.choice(_BACKGROUND), scene.background)
 
@@ -216,6 +233,7 @@ QUESTIONS: dict[str, Callable[[Random, Scene], Asked | None]] = {
     "what is at": _at,
     "exists": _exists,
     "grounding": _grounding,
+    "form": _form,
     "background": _background,
     "outside": _outside,
 }

@@ -163,6 +163,17 @@ def test_pointers_stand_before_what_they_point_at(tokenizer: Tokenizer) -> None:
     assert {"caption", "one of several", "word", "grounding", "color"} <= seen
 
 
+def test_a_clips_pointer_meets_the_slice_its_region_shows_in(tokenizer: Tokenizer) -> None:
+    regions = tuple(Region(0, 0, 28, 28, "red", "circle", slice=index) for index in (1, 2))
+    medium = Medium("video", (np.zeros((56, 84, 3), np.uint8),) * 6, regions)
+    asked = [Asked("second", "?", "1", ((0, 0),))]
+    batch = collate([_encoded(converse((medium,), asked, system=None, media_first=True), tokenizer)])
+    owners = batch.labels.owners.reshape(3, -1)
+    assert [set(row.tolist()) for row in owners] == [{-1}, {-1, 0}, {-1, 1}]
+    assert (batch.pointed.reshape(3, -1) == (owners == 0)).all()
+    assert (batch.places[:, batch.pointed[0]][0] == 1).all()
+
+
 def test_a_pointer_meets_the_tokens_its_region_covers(tokenizer: Tokenizer) -> None:
     regions = (Region(0, 0, 28, 28, "red", "circle"), Region(56, 28, 84, 84, "blue", "square"))
     medium = Medium("image", (np.zeros((84, 84, 3), np.uint8),), regions)

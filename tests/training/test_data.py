@@ -1,5 +1,6 @@
 """What the model learns from: seeded, true of the drawn scene, rendered as the server renders."""
 
+import json
 import re
 from random import Random
 
@@ -89,6 +90,13 @@ def _check(scene: Scene, task: str, question: str, answer: str) -> None:
             assert answer == scene.background
         case "grounding":
             assert answer == box(scene, fitting[0]) and len(fitting) == 1
+        case "form":
+            (thing,) = scene.things
+            told = json.loads(answer)
+            asked = [key for key in ("color", "shape", "size", "position") if key in words] or ["color", "shape"]
+            assert sorted(told) == sorted(asked)
+            true = {"color": thing.color, "shape": thing.shape, "size": thing.size, "position": CELLS[thing.cell]}
+            assert told == {key: true[key] for key in told}
         case "caption":
             assert answer == caption(scene) and len(answer.split(",")) == len(scene.things)
         case _:
@@ -128,6 +136,8 @@ def test_something_appears_or_changes_at_the_second_said() -> None:
         if make is appearance:
             seconds = [int(second) for second in re.findall(r"second (\d+)", asked[0].answer)]
             assert next(item for item in asked if item.task == "second").answer in map(str, seconds)
+            told = [medium.regions[region].slice for _, region in asked[0].targets]
+            assert told == seconds and [item.targets for item in asked if item.task == "order"][0] == asked[0].targets
             seconds = [second for second in seconds if second > 0]
         else:
             seconds = [int(next(item for item in asked if item.task == "second").answer)]
@@ -155,7 +165,7 @@ def test_comparisons_are_true_of_two_or_three_pictures(monkeypatch: pytest.Monke
     seen = set()
     for seed in range(80):
         drawn.clear()
-        media, asked = pair_sample(Random(seed), (1, 0, 0, 0))
+        media, asked = pair_sample(Random(seed), (1, 0, 0, 0), twins=0.6)
         assert len(media) == len(drawn) in (2, 3)
         for item in asked:
             seen.add((len(media), re.sub(r" an? [a-z]+ [a-z]+\?", "", item.question)))
