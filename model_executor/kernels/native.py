@@ -13,7 +13,7 @@ import torch
 
 from model_executor.kernels.build import FOLDER, LIBRARY
 
-INSTRUCTION_SETS = ("avx512", "avx2", "portable")
+INSTRUCTION_SETS = ("avx512_bf16", "avx512", "avx2", "portable")
 """What the library contains on x86-64, fastest first; elsewhere only the last."""
 
 _log = logging.getLogger(__name__)

@@ -4,8 +4,9 @@
 // multiply-add: compile with -ffp-contract=off), rounded once to the nearest even bfloat16.
 //
 // It is written against torch's stable interface, so that one build serves every later torch, and contains the same
-// loops three times, for AVX-512, for AVX2 and for any machine; which ones run is decided when the library is loaded.
-// Threads are torch's own (`parallel_for`), as the process configured them.
+// loops for AVX-512, for AVX2 and for any machine, and those of bfloat16 once more for processors that round to it by
+// themselves; which ones run is decided when the library is loaded. Threads are torch's own (`parallel_for`), as the
+// process configured them.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -14,11 +15,17 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <type_traits>
 #include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define TESSERA_AVX512 "avx512f,avx512bw,avx512dq,avx512vl"
+#endif
 
 namespace {
 
@@ -89,6 +96,13 @@ TESSERA_INLINE uint32_t rounded(float value) {
 }
 TESSERA_INLINE uint32_t joined(float even, float odd) { return (rounded(even) >> 16) | (rounded(odd) & 0xffff0000); }
 
+/// Rotates one pair.
+TESSERA_INLINE void rotate_pair(uint16_t& first, uint16_t& second, float cosine, float sine) {
+  const float a = even(first), b = even(second);
+  first = static_cast<uint16_t>(rounded(a * cosine - b * sine) >> 16);
+  second = static_cast<uint16_t>(rounded(b * cosine + a * sine) >> 16);
+}
+
 /// As above; `row` holds even cosines, odd cosines, even sines, odd sines, then cosine and sine of an unpaired last.
 TESSERA_INLINE void rotate_token(const Heads<uint16_t>& heads, int64_t token, const float* __restrict row,
                                  int64_t half) {
@@ -106,12 +120,7 @@ TESSERA_INLINE void rotate_token(const Heads<uint16_t>& heads, int64_t token, co
       second[i] =
           joined(even(b) * cosines[0][i] + even(a) * sines[0][i], odd(b) * cosines[1][i] + odd(a) * sines[1][i]);
     }
-    if (half % 2) {
-      const float a = even(head[half - 1]), b = even(head[2 * half - 1]);
-      const float cosine = row[2 * half - 2], sine = row[2 * half - 1];
-      head[half - 1] = static_cast<uint16_t>(rounded(a * cosine - b * sine) >> 16);
-      head[2 * half - 1] = static_cast<uint16_t>(rounded(b * cosine + a * sine) >> 16);
-    }
+    if (half % 2) rotate_pair(head[half - 1], head[2 * half - 1], row[2 * half - 2], row[2 * half - 1]);
   }
 }
 
@@ -130,18 +139,77 @@ TESSERA_INLINE void split(const float* __restrict row, int64_t half, float* __re
   }
 }
 
-/// The row of a token whose axes stand at different positions.
-TESSERA_INLINE void mix(const Rotation& r, const int64_t* position, float* __restrict out) {
-  for (int64_t axis = 0, start = 0; axis < r.num_axes; start += r.section[axis++]) {
-    const float* row = r.table + position[axis * r.axis_stride] * r.row_stride;
-    for (int64_t i = start; i < start + r.section[axis]; ++i) {
-      out[i] = row[i];
-      out[r.half + i] = row[r.half + i];
+#if defined(__x86_64__)
+constexpr int64_t kPairs = 32;  // of bfloat16, in a pair of 512-bit registers
+
+/// Takes evens before odds to evens beside odds.
+alignas(64) constexpr uint16_t kSideBySide[kPairs] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+
+/// Even neighbours and odd ones, rounded by the processor and put side by side.
+__attribute__((target(TESSERA_AVX512 ",avx512bf16"), always_inline)) inline __m512i joined(__m512 even, __m512 odd,
+                                                                                           __m512i side_by_side) {
+  return _mm512_permutexvar_epi16(side_by_side, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even)));
+}
+
+/// As above, with the rounding of AVX512-BF16, for heads of whole registers; `row` holds cosines, then sines.
+/// That rounding takes what is too small for a normal number to zero, so where a zero comes out `rotate_pair` decides.
+__attribute__((target(TESSERA_AVX512 ",avx512bf16"))) void rotate_token_rounding(const Heads<uint16_t>& heads,
+                                                                                 int64_t token, const float* row,
+                                                                                 int64_t half) {
+  const __m512i side_by_side = _mm512_load_si512(kSideBySide), magnitude = _mm512_set1_epi16(0x7fff);
+  const __m512i evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const __m512i odds = _mm512_or_si512(evens, _mm512_set1_epi32(1)), high = _mm512_set1_epi32(~0xffff);
+  for (int64_t i = 0; i < half; i += kPairs) {
+    const float *cosine = row + i, *sine = cosine + half;
+    const __m512 cosines[] = {_mm512_loadu_ps(cosine), _mm512_loadu_ps(cosine + kPairs / 2)};
+    const __m512 sines[] = {_mm512_loadu_ps(sine), _mm512_loadu_ps(sine + kPairs / 2)};
+    const __m512 even_cosine = _mm512_permutex2var_ps(cosines[0], evens, cosines[1]);
+    const __m512 odd_cosine = _mm512_permutex2var_ps(cosines[0], odds, cosines[1]);
+    const __m512 even_sine = _mm512_permutex2var_ps(sines[0], evens, sines[1]);
+    const __m512 odd_sine = _mm512_permutex2var_ps(sines[0], odds, sines[1]);
+    uint16_t* first = heads.data + token * heads.token_stride + i;
+    for (int64_t n = 0; n < heads.num_heads; ++n, first += heads.head_stride) {
+      uint16_t* second = first + half;
+      prefetch(first + heads.token_stride, 1);
+      prefetch(second + heads.token_stride, 1);
+      const __m512i a = _mm512_loadu_si512(first), b = _mm512_loadu_si512(second);
+      const __m512 even_a = _mm512_castsi512_ps(_mm512_slli_epi32(a, 16));
+      const __m512 even_b = _mm512_castsi512_ps(_mm512_slli_epi32(b, 16));
+      const __m512 odd_a = _mm512_castsi512_ps(_mm512_and_si512(a, high));
+      const __m512 odd_b = _mm512_castsi512_ps(_mm512_and_si512(b, high));
+      const __m512i rotated_a = joined(even_a * even_cosine - even_b * even_sine, odd_a * odd_cosine - odd_b * odd_sine,
+                                       side_by_side);
+      const __m512i rotated_b = joined(even_b * even_cosine + even_a * even_sine, odd_b * odd_cosine + odd_a * odd_sine,
+                                       side_by_side);
+      if (_mm512_testn_epi16_mask(rotated_a, magnitude) | _mm512_testn_epi16_mask(rotated_b, magnitude)) [[unlikely]] {
+        for (int j = 0; j < kPairs; ++j) rotate_pair(first[j], second[j], cosine[j], sine[j]);
+      } else {
+        _mm512_storeu_si512(first, rotated_a);
+        _mm512_storeu_si512(second, rotated_b);
+      }
     }
   }
 }
+#endif
 
-template <typename T>
+/// Copies by eights: sections are short, and a loop the compiler makes wider ends with too many single ones.
+TESSERA_INLINE void copy(const float* from, int64_t size, float* to) {
+  constexpr int64_t kEight = 8;
+  for (; size >= kEight; size -= kEight, from += kEight, to += kEight) std::memcpy(to, from, kEight * sizeof(float));
+  for (int64_t i = 0; i < size; ++i) to[i] = from[i];
+}
+
+/// The row of a token whose axes stand at different positions.
+TESSERA_INLINE void mix(const Rotation& r, const int64_t* position, float* __restrict out) {
+  for (int64_t axis = 0, start = 0; axis < r.num_axes; start += r.section[axis++]) {
+    const float* row = r.table + position[axis * r.axis_stride] * r.row_stride + start;
+    copy(row, r.section[axis], out + start);
+    copy(row + r.half, r.section[axis], out + r.half + start);
+  }
+}
+
+template <typename T, bool is_split, void (*rotate_token)(const Heads<T>&, int64_t, const float*, int64_t)>
 TESSERA_INLINE void rotate_tokens(const Rotation& r, int64_t begin, int64_t end) {
   const Heads<T> queries(r.q), keys(r.k);
   std::vector<float> mixed_row(2 * r.half), split_row(2 * r.half);
@@ -154,7 +222,7 @@ TESSERA_INLINE void rotate_tokens(const Rotation& r, int64_t begin, int64_t end)
       mix(r, position, mixed_row.data());
       row = mixed_row.data();
     }
-    if (std::is_same_v<T, uint16_t>) {
+    if (is_split) {
       split(row, r.half, split_row.data());
       row = split_row.data();
     }
@@ -172,21 +240,27 @@ struct Loops {  // the loops of one instruction set
 
 #define TESSERA_LOOPS(set, attributes)                                                   \
   attributes void float32_##set(const Rotation& rotation, int64_t begin, int64_t end) {  \
-    rotate_tokens<float>(rotation, begin, end);                                          \
+    rotate_tokens<float, false, rotate_token>(rotation, begin, end);                     \
   }                                                                                      \
   attributes void bfloat16_##set(const Rotation& rotation, int64_t begin, int64_t end) { \
-    rotate_tokens<uint16_t>(rotation, begin, end);                                       \
+    rotate_tokens<uint16_t, true, rotate_token>(rotation, begin, end);                   \
   }
 
 #if defined(__x86_64__)
-TESSERA_LOOPS(avx512, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))))
+TESSERA_LOOPS(avx512, __attribute__((target(TESSERA_AVX512))))
 TESSERA_LOOPS(avx2, __attribute__((target("avx2"))))
+
+__attribute__((target(TESSERA_AVX512))) void bfloat16_rounding(const Rotation& rotation, int64_t begin, int64_t end) {
+  if (rotation.half % kPairs) return bfloat16_avx512(rotation, begin, end);
+  rotate_tokens<uint16_t, false, rotate_token_rounding>(rotation, begin, end);
+}
 
 bool has_avx512() {
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 bool has_avx2() {
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx2");
@@ -196,6 +270,7 @@ TESSERA_LOOPS(portable, )
 
 const Loops kLoops[] = {
 #if defined(__x86_64__)
+    {"avx512_bf16", has_avx512_bf16, float32_avx512, bfloat16_rounding},
     {"avx512", has_avx512, float32_avx512, bfloat16_avx512},
     {"avx2", has_avx2, float32_avx2, bfloat16_avx2},
 #endif
@@ -256,6 +331,11 @@ Rotation checked(const Tensor& q, const Tensor& k, const Tensor& positions, cons
 /// Every position is looked at before anything is written: a refused call leaves q and k as they were.
 void check_positions(const Rotation& r) {
   for (int64_t axis = 0; axis < r.num_axes; ++axis) {
+    uint64_t largest = 0;  // a negative one is the largest of all
+    for (int64_t token = 0; token < r.num_tokens; ++token) {
+      largest = std::max(largest, static_cast<uint64_t>(r.positions[axis * r.axis_stride + token * r.token_stride]));
+    }
+    if (largest < static_cast<uint64_t>(r.num_rows)) continue;
     for (int64_t token = 0; token < r.num_tokens; ++token) {
       const int64_t position = r.positions[axis * r.axis_stride + token * r.token_stride];
       if (position < 0 || position >= r.num_rows) {

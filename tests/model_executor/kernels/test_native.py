@@ -62,18 +62,21 @@ def test_threads_do_not_change_the_result(num_threads: int) -> None:
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("num_pairs", [1, 32])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_infinities_and_tiny_and_missing_numbers_stay_what_they_are(instructions: str, dtype: torch.dtype) -> None:
+def test_infinities_and_tiny_and_missing_numbers_stay_what_they_are(
+    instructions: str, dtype: torch.dtype, num_pairs: int
+) -> None:
     odd = torch.tensor([float("nan"), float("-nan"), float("inf"), -float("inf"), 3.3e38, 1e-39, -0.0, 1.0])
     bits = torch.tensor([0x7FFF, -1, 0x7F81, 0x7F7F], dtype=torch.int16).view(torch.bfloat16).to(dtype)
     numbers = torch.cat([odd.to(dtype), bits])
-    q = torch.cartesian_prod(numbers, numbers)[:, None].contiguous()
-    k, table = q.clone(), torch.tensor([[0.6, 0.8], [0.0, 1.0], [1.0, 0.0]])
+    q = torch.cartesian_prod(numbers, numbers).repeat_interleave(num_pairs, 1)[:, None].contiguous()
+    k, table = q.clone(), torch.tensor([[0.6, 0.8], [0.0, 1.0], [1.0, 0.0]]).repeat_interleave(num_pairs, 1)
     for position in range(3):
         ours, expected = (q.clone(), k.clone()), (q.clone(), k.clone())
         positions = torch.full((len(q),), position)
-        mrope_(*ours, positions, table, [1])
-        reference.rotate_(*expected, positions, table, [1])
+        mrope_(*ours, positions, table, [num_pairs])
+        reference.rotate_(*expected, positions, table, [num_pairs])
         for one, other in zip(ours, expected, strict=True):
             assert torch.equal(one.isnan(), other.isnan())
             assert torch.equal(one.nan_to_num(), other.nan_to_num())
