@@ -34,10 +34,11 @@ class Still:
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip of a conversation: the file, and the size its frames are to have where that is not the usual one."""
+    """A clip of a conversation: the file, and the limits of its frames where those are not the usual ones."""
 
     content: bytes
     max_pixels: int = 768 * 784
+    min_pixels: int = 128 * 784
 
 
 Turn = tuple[str, list[str | Still | Clip]]
@@ -150,7 +151,7 @@ def clip_rows(clip: Clip) -> tuple[npt.NDArray[np.float32], tuple[int, int, int]
     total = len(frames)
     count = math.floor(min(max(total / rate * 2, 4), min(768, total) // 2 * 2) / 2) * 2
     chosen = [frames[round(index)] for index in np.linspace(0, total - 1, count)]
-    height, width = clip_size(frames[0].height, frames[0].width, count, clip.max_pixels)
+    height, width = clip_size(frames[0].height, frames[0].width, count, clip.min_pixels, clip.max_pixels)
     resized = [frame.reformat(width, height, "gbrp", interpolation=BICUBIC, threads=1).to_ndarray() for frame in chosen]
     pixels = ((np.stack(resized) / 255 - MEAN) / STD).astype(np.float32)
     t, h, w = count // 2, height // 14, width // 14
@@ -165,10 +166,10 @@ def resized_still(picture: Image.Image, height: int, width: int) -> Image.Image:
     return Image.fromarray(np.stack(scaled, -1))
 
 
-def clip_size(height: int, width: int, count: int, max_pixels: int) -> tuple[int, int]:
+def clip_size(height: int, width: int, count: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
     """Height and width of every frame, by the published formula."""
     top = min(768 * 784, 16_384 * 784 * 2 / count, max_pixels)
-    low = min(128 * 784, top)
+    low = min(min_pixels, top)
     h, w = max(28, round(height / 28) * 28), max(28, round(width / 28) * 28)
     if h * w > top:
         shrink = math.sqrt(height * width / top)

@@ -36,7 +36,7 @@ def turns(case: Case) -> list[Turn]:
         if medium.modality == "image":
             return Still(Image.fromarray(medium.frames[0]))
         content = base64.b64decode(media_url(medium).partition(",")[2])
-        return Clip(content, FULL.limits.video_max_pixels)
+        return Clip(content, FULL.limits.video_max_pixels, FULL.limits.video_min_pixels)
 
     return [
         (message.role, [value if isinstance(value, str) else part(value.index) for value in message.parts])
