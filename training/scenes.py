@@ -212,7 +212,7 @@ def _form(rng: Random, scene: Scene) -> Asked | None:
     keys = ["color", "shape"] if rng.random() < 0.6 else rng.sample(list(told), rng.randint(1, len(told)))
     listed = " and ".join(filter(None, (", ".join(keys[:-1]), keys[-1])))
     question = rng.choice((*_FORM, "Describe the object as JSON." if keys == ["color", "shape"] else _FORM[0]))
-    return Asked("form", question.format(listed), json.dumps({key: told[key] for key in keys}))
+    return Asked("form", question.format(listed), json.dumps({key: told[key] for key in keys}, separators=(",", ":")))
 
 
 def _background(rng: Random, scene: Scene) -> Asked:
