@@ -61,8 +61,9 @@ def _training(run: Run) -> str:
         f"what is at a place but hardly ever found a named thing among three. No sample was seen twice. The "
         f"lengths of stages 1 to 3 and the samples of stage 2 settle were set while earlier ones ran, and at step 2800 "
         f"counting and comparing aloud and more questions about backgrounds joined. Stage 2 sharpen was added to a "
-        f"finished run: the first 150 of its steps were a stage 3, and its lengths changed while it ran. The whole run "
-        f"has not been repeated.\n\n"
+        f"finished run, twice: the first 150 of its steps and those from 5150 to 5270 were a stage 3, its samples and "
+        f"lengths changed while it ran, and from step 5270 on things in clips are pointed at too, and answers as JSON "
+        f"joined. The whole run has not been repeated.\n\n"
         f"![loss]({CURVE})\n\nThe loss includes that of naming, placing, pointing and boxing where they take part.\n\n"
         f"Versions: Python {platform.python_version()}, {versions}.\n"
     )

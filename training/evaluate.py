@@ -95,7 +95,7 @@ def cases(stage: Stage, task: str, number: int) -> Iterator[Case]:
         fitting = [exchange for exchange in sample.exchanges if exchange.task == task]
         if fitting:
             found += 1
-            yield Case(sample.media, fitting[0])
+            yield Case(sample.media, fitting[seed % len(fitting)])
 
 
 def long_cases(task: str, times: int, stage: Stage, number: int) -> Iterator[Case]:
