@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from model_executor.client import EngineClient
-from model_executor.engine import Grammar, SamplingLimits
+from model_executor.engine import Grammar, RequestRefusedError, SamplingLimits
 from server.calls import CallReader
 from server.choice import Choice
 from server.errors import BadRequestError
@@ -161,6 +161,18 @@ def test_a_bomb_among_the_tools_is_refused_before_the_engine_sees_it(choice: str
     with pytest.raises(BadRequestError) as caught:
         grammar(tool("f"), tool("g", {**schema, "required": ["a"]}, strict=True), tool_choice=choice)
     assert caught.value.param == "tools[1].function.parameters.properties.a.pattern"
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+async def test_a_bomb_among_the_tools_that_only_compiling_finds_is_refused(engine: EngineClient, choice: str) -> None:
+    long_strings = {f"p{i}": {"type": "string", "pattern": f"^[a-zà-ſ]{{0,{4000 + i}}}x$"} for i in range(40)}
+    schema = {"type": "object", "properties": long_strings}
+    bomb = grammar(tool("f"), tool("g", schema, strict=True), tool_choice=choice)
+    with pytest.raises(RequestRefusedError, match="too much time or memory") as caught:
+        await collect(engine, PROMPT, SamplingLimits(max_tokens=3, grammar=bomb))
+    assert caught.value.param == bomb.param
+    free = await collect(engine, PROMPT, SamplingLimits(max_tokens=3, ignore_eos=True))
+    assert free[-1].finish_reason == "length"
 
 
 async def test_many_tools_are_ready_at_once(engine: EngineClient) -> None:
