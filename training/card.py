@@ -139,6 +139,8 @@ def _limits(run: Run, measured: dict[str, Any]) -> str:
         )
         + "- Anything outside its world: it is trained to say so, and will often guess instead.\n"
         "- Other words than those it was trained on; English only.\n"
+        "- JSON by itself: it fills in what is asked for, but often under another key. Where the form is enforced, "
+        "keys are right.\n"
         "- Small letters, handwriting other than single digits, more than one line of text.\n"
         "- More than six things in a picture; things that overlap; positions finer than thirds.\n"
         f"- Clips unlike its own: {low} to {high} frames, one event at a time, frames of about 50 to 120 px a side.\n"
