@@ -46,7 +46,7 @@ def _training(run: Run) -> str:
     return (
         f"## Training\n\n| stage | trains | steps x batch | samples |\n| --- | --- | --- | --- |\n{rows}\n"
         f"{run.step} of {run.num_steps} steps, "
-        f"{run.seconds / 60:.0f} minutes, mostly on one core of a busy machine ({platform.machine()}), "
+        f"{run.seconds / 60:.0f} minutes on one or two cores of a busy machine ({platform.machine()}), "
         f"seed {run.recipe.seed}. Neither a language model nor a vision tower was there to start from. So stage 0, "
         f"which the paper does not need, warms up the vision tower: linear layers that are thrown away afterwards "
         f"name what each of its tokens shows, and tell how far its edges are. Stage 1 trains all parts, which the "
