@@ -136,6 +136,7 @@ def test_something_appears_or_changes_at_the_second_said() -> None:
         if make is appearance:
             seconds = [int(second) for second in re.findall(r"second (\d+)", asked[0].answer)]
             assert next(item for item in asked if item.task == "second").answer in map(str, seconds)
+            assert medium.regions is not None
             told = [medium.regions[region].slice for _, region in asked[0].targets]
             assert told == seconds and [item.targets for item in asked if item.task == "order"][0] == asked[0].targets
             seconds = [second for second in seconds if second > 0]
