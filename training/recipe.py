@@ -265,7 +265,7 @@ SHARPEN = replace(
     pointing=0.3,
     boxing=0.3,
 )
-"""Stage 2 once more, for what is still weak: counts, boxes, comparisons, long words, crowded and narrow pictures."""
+"""Stage 2 once more, for what is weak: counts, boxes, events, long words, crowded and narrow pictures; and JSON."""
 TALK = replace(
     UNDERSTAND,
     name="3 talk",
