@@ -100,7 +100,9 @@ def test_shared_media_must_come_first(tokenizer: Tokenizer) -> None:
 def test_the_tokenizer_spells_what_is_read(tokenizer: Tokenizer, tmp_path: Path) -> None:
     from model_executor.tokens import ClientText
 
-    assert len(tokenizer.encode([ClientText("QUARTZ")], []).token_ids) == 6
+    capitals = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    for text in ("QUARTZ", "JSON", *(first + second for first in capitals for second in capitals)):
+        assert len(tokenizer.encode([ClientText(text)], []).token_ids) == len(text)
     assert len(tokenizer.encode([ClientText("4071")], []).token_ids) == 4
     assert tokenizer.num_tokens <= QUICK.shape.vocab_size
 
