@@ -283,14 +283,12 @@ def token_labels(medium: Medium, grid: Grid) -> Labels:
         high = np.minimum(rows + 1, bottom) - np.maximum(rows, top)
         wide = np.minimum(columns + 1, right) - np.maximum(columns, left)
         covered = np.clip(high, 0, 1) * np.clip(wide, 0, 1)
-        here = np.zeros(merged, bool)
-        here[region.slice] = covered > most[region.slice]
-        covered = np.broadcast_to(covered, merged)
-        most[here], owners[here] = covered[here], number
-        names[0, here] = UNTOLD if region.color is None else 1 + COLOR_LABELS.index(region.color)
-        names[1, here] = 1 + SYMBOL_LABELS.index(region.symbol)
+        at, here = region.slice, covered > most[region.slice]
+        most[at, here], owners[at, here] = covered[here], number
+        names[0, at, here] = UNTOLD if region.color is None else 1 + COLOR_LABELS.index(region.color)
+        names[1, at, here] = 1 + SYMBOL_LABELS.index(region.symbol)
         edges = (left - columns, top - rows, right - columns, bottom - rows)
-        boxes[:, here] = [np.broadcast_to(edge - 0.5, merged)[here] for edge in edges]
+        boxes[:, at, here] = [np.broadcast_to(edge - 0.5, here.shape)[here] for edge in edges]
     return Labels(names.reshape(2, -1), owners.reshape(-1), boxes.reshape(4, -1))
 
 

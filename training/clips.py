@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from random import Random
 
-from model_executor.geometry import Size
+from model_executor.geometry import TEMPORAL_PATCH_FRAMES, Size
 from training.drawing import Pixels
 from training.sample import Asked, Medium, Target
 from training.scenes import draw_picture, region
@@ -15,8 +15,6 @@ from training.world import COLORS, SHAPES, Scene, Thing, draw_background, draw_t
 
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 FRAMES_PER_SECOND = 2
-FRAMES_PER_SLICE = 2
-"""So a temporal slice is a second."""
 MAX_BLINKS = 4
 
 _DESCRIBE = ("What happens in the video?", "Describe the video.", "What happens?")
@@ -48,7 +46,7 @@ def _film(rng: Random, scenes: list[Scene]) -> Medium:
 
 def _shown(scenes: list[Scene]) -> list[tuple[int, Thing]]:
     """Slice and thing of each region of the clip of `scenes`, in order."""
-    return [(index, thing) for index, scene in enumerate(scenes[::FRAMES_PER_SLICE]) for thing in scene.things]
+    return [(index, thing) for index, scene in enumerate(scenes[::TEMPORAL_PATCH_FRAMES]) for thing in scene.things]
 
 
 def _target(scenes: list[Scene], thing: Thing, second: int) -> Target:

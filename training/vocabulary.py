@@ -1,10 +1,9 @@
 """The model's own small byte-level BPE, with Qwen's special tokens.
 
-Trained on the text of drawn samples only, without what is read from pictures and without words of capitals: so every
-capital letter and every digit of a printed text stays a token of its own, and reading is spelling.
+Trained on the text of drawn samples only, without what is read from pictures. Every digit, and every capital that no
+small letter follows, stays a token of its own, so that reading is spelling.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +14,7 @@ from training.qwen_tokenizer import SPECIAL_TOKENS
 from training.recipe import Recipe
 
 _READ_TASKS = {"word", "number", "handwriting"}
-_WORDS = Regex(r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+")
-_CAPITALS = re.compile(r"[A-Z]{2,}")
+_WORDS = Regex(r" ?\p{Lu}(?!\p{Ll})| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+")
 _CHATML = "system\nYou are a helpful assistant.\nuser\nassistant\n"
 
 
@@ -50,8 +48,7 @@ def _texts(recipe: Recipe) -> Iterator[str]:
     for number in range(recipe.vocabulary_samples):
         yield _CHATML
         for exchange in draw_sample(stage, f"vocabulary {number}").exchanges:
-            parts = (part for message in exchange.messages for part in message.parts)
-            yield from (_CAPITALS.sub("\n", part) for part in parts if isinstance(part, str))
+            yield from (part for message in exchange.messages for part in message.parts if isinstance(part, str))
             if exchange.task not in _READ_TASKS:
                 yield _without_special(exchange.answer)
 

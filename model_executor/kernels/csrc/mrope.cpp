@@ -19,7 +19,6 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <vector>
 
 #if defined(__x86_64__)
@@ -331,11 +330,6 @@ Rotation checked(const Tensor& q, const Tensor& k, const Tensor& positions, cons
 /// Every position is looked at before anything is written: a refused call leaves q and k as they were.
 void check_positions(const Rotation& r) {
   for (int64_t axis = 0; axis < r.num_axes; ++axis) {
-    uint64_t largest = 0;  // a negative one is the largest of all
-    for (int64_t token = 0; token < r.num_tokens; ++token) {
-      largest = std::max(largest, static_cast<uint64_t>(r.positions[axis * r.axis_stride + token * r.token_stride]));
-    }
-    if (largest < static_cast<uint64_t>(r.num_rows)) continue;
     for (int64_t token = 0; token < r.num_tokens; ++token) {
       const int64_t position = r.positions[axis * r.axis_stride + token * r.token_stride];
       if (position < 0 || position >= r.num_rows) {
