@@ -13,10 +13,10 @@ from fastapi import FastAPI
 
 from model_executor.engine import EngineState
 from server.app import create_app
-from server.log import configure_logging
-from server.opening import open_model
-from server.service import Service
-from server.settings import Settings
+from server.core.json_log import configure_logging
+from server.core.settings import Settings
+from server.generation.model_service import Service
+from server.model_loading import open_model
 
 PROGRESS_INTERVAL_S = 5.0
 """How often loading is reported."""

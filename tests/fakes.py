@@ -14,12 +14,12 @@ from model_executor.engine import (
     Prompt,
     SamplingLimits,
 )
-from model_executor.geometry import Grid, Size
-from model_executor.tokens import Tokenizer
-from server.chat import ServedModel
-from server.media.part import MediaPart, PreparedMedia
+from model_executor.processor.geometry import Grid, Size
+from model_executor.processor.tokenizer import Tokenizer
+from server.chat.serving import ServedModel
+from server.media.preprocessor import MediaLoad
 from server.media.progress import FrameCount, Progress
-from server.media.service import MediaLoad
+from server.media.types import MediaPart, PreparedMedia
 
 MODEL = "tessera-test"
 

@@ -1,4 +1,4 @@
-"""Samples to arrays: rendered by `server.chatml`, sized by `model_executor.geometry`, placed by `positions`.
+"""Samples to arrays: rendered, sized and placed by the modules of `model_executor.processor`.
 
 The exchanges of a sample share its media. Their prompts begin alike, so the common beginning (branch 0) is computed
 once, and each exchange continues it as a branch of its own: a token sees the beginning and its own branch, at the
@@ -13,11 +13,11 @@ from os.path import commonprefix
 import numpy as np
 import numpy.typing as npt
 
-from model_executor.geometry import Grid, image_grid, smart_resize, video_grid, video_size
-from model_executor.positions import MediaSpan, mrope_positions
-from model_executor.tokens import ControlText, Tokenizer
-from server.chatml import render
-from server.media.patches import row_bytes, write_clip_frame, write_picture
+from model_executor.processor.chatml import render
+from model_executor.processor.geometry import Grid, image_grid, smart_resize, video_grid, video_size
+from model_executor.processor.mrope_positions import MediaSpan, mrope_positions
+from model_executor.processor.patches import row_bytes, write_clip_frame, write_picture
+from model_executor.processor.tokenizer import ControlText, Tokenizer
 from training.drawing import resize
 from training.recipe import Limits
 from training.sample import Exchange, Medium, Sample, Target

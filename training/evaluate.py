@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from model_executor.tokens import MediaSlot, Tokenizer
+from model_executor.processor.tokenizer import MediaSlot, Tokenizer
 from training.batch import Batch, collate, encode
 from training.clips import FRAMES_PER_SECOND, appearance, motion
 from training.data import draw_sample

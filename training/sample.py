@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from model_executor.engine import Modality
-from model_executor.tokens import MediaSlot
-from server.chatml import Message
+from model_executor.processor.chatml import Message
+from model_executor.processor.tokenizer import MediaSlot
 from training.drawing import Pixels
 
 SizeMix = tuple[float, float, float, float]

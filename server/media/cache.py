@@ -4,8 +4,8 @@ Whoever asks first starts the work; whoever asks for the same meanwhile waits fo
 nobody waits any more. A ready entry stays for as long as a request holds it. After that it waits for the next one,
 until newer entries or other work need the memory: the one unused for longest goes first.
 
-What it does not: make keys, or know how a medium is prepared (`server/media/service.py`). All of it runs in one event
-loop's thread.
+What it does not: make keys, or know how a medium is prepared (`server/media/preprocessor.py`). All of it runs in one
+event loop's thread.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from server.media.job import Prepared
+from server.media.messages import Prepared
 from server.media.progress import FrameCount
-from server.media.shared import Lease
+from server.media.shared_memory import Lease
 
 
 @dataclass(frozen=True, slots=True)

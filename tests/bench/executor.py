@@ -28,14 +28,14 @@ from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.distributed import init_distributed_environment, initialize_model_parallel
 from vllm.model_executor.models.utils import AutoWeightsLoader
 
-from model_executor.checkpoint import BUNDLED_MODEL, CLIP_MEAN, CLIP_STD, resolve_checkpoint
-from model_executor.client import EngineClient
+from model_executor.checkpoint.config import BUNDLED_MODEL, CLIP_MEAN, CLIP_STD, resolve_checkpoint
+from model_executor.client.engine_client import EngineClient
+from model_executor.cpu import has_native_bfloat16, num_cores
 from model_executor.engine import EngineSettings, EngineState, Prompt, SamplingLimits
-from model_executor.geometry import Grid
 from model_executor.kernels import native
 from model_executor.kernels.mrope import cos_sin_table, inverse_frequencies, mrope_
-from model_executor.machine import has_native_bfloat16, num_cores
-from model_executor.qwen2_vl.vision import PixelStatistics, VisionTower
+from model_executor.models.qwen2_vl.vision import PixelStatistics, VisionTower
+from model_executor.processor.geometry import Grid
 from tests.bench.mrope import HEAD_DIM, HEADS, SECTION, THETA, positions
 from training.random_checkpoint import CheckpointShape, TextShape, VisionShape, write_random_checkpoint
 

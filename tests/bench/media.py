@@ -31,15 +31,15 @@ from av.filter import Graph
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from model_executor.geometry import MAX_VIDEO_TOKENS, TOKEN_PX, Size, image_grid
-from server.errors import BadRequestError
-from server.media.demux import DECODER_THREADS
-from server.media.images import Picture, picture_size
-from server.media.job import ClipBudget, FramesDone, ImageBudget, Job, Outcome, Prepared, Ready
-from server.media.part import MediaPart
-from server.media.patches import row_bytes, write_picture
-from server.media.service import MediaService
-from server.settings import MediaSettings
+from model_executor.processor.geometry import MAX_VIDEO_TOKENS, TOKEN_PX, Size, image_grid
+from model_executor.processor.patches import row_bytes, write_picture
+from server.core.errors import BadRequestError
+from server.core.settings import MediaSettings
+from server.media.decode.demuxer import DECODER_THREADS
+from server.media.decode.image import Picture, picture_size
+from server.media.messages import ClipBudget, FramesDone, ImageBudget, Job, Outcome, Prepared, Ready
+from server.media.preprocessor import MediaService
+from server.media.types import MediaPart
 from tests.pictures import asked, encoded, text_part
 from tests.server.media.clips import BUDGET, REAL_CLIPS, remux
 from tests.serving import RunningServer
@@ -89,7 +89,7 @@ def long_clip(folder: Path, seconds: int) -> Path:
 def prepared_by_worker(clip: Path, budget: ClipBudget) -> tuple[Usage, Prepared]:
     """One clip through one fresh worker process: its headers, then its frames, as every request has it."""
     worker = subprocess.Popen(
-        [sys.executable, "-m", "server.media.worker", str(MediaSettings().max_worker_bytes)],
+        [sys.executable, "-m", "server.media.workers.main", str(MediaSettings().max_worker_bytes)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -14,10 +14,10 @@ import torch
 from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
 
-from model_executor.geometry import Grid
 from model_executor.kernels import native
 from model_executor.kernels.mrope import cos_sin_table, inverse_frequencies, mrope_
-from model_executor.positions import MediaSpan, mrope_positions
+from model_executor.processor.geometry import Grid
+from model_executor.processor.mrope_positions import MediaSpan, mrope_positions
 
 HEAD_DIM, SECTION, THETA = 128, [16, 24, 24], 1_000_000.0
 HEADS = {"2B": (12, 2), "7B": (28, 4)}

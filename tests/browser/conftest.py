@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from playwright.async_api import BrowserContext, Page, async_playwright, expect
 
-from model_executor.checkpoint import DEFAULT_IMAGE_MAX_PIXELS, DEFAULT_IMAGE_MIN_PIXELS
+from model_executor.checkpoint.config import DEFAULT_IMAGE_MAX_PIXELS, DEFAULT_IMAGE_MIN_PIXELS
 from model_executor.engine import EngineState
-from model_executor.tokens import Tokenizer
+from model_executor.processor.tokenizer import Tokenizer
 from server.app import create_app
-from server.chat import ServedModel
-from server.media.service import MediaService
-from server.settings import MediaSettings, Settings
+from server.chat.serving import ServedModel
+from server.core.settings import MediaSettings, Settings
+from server.media.preprocessor import MediaService
 from tests.fakes import MODEL, FakeEngine
 from tests.server.conftest import World, serve_live
 

@@ -11,7 +11,7 @@ from tests.clients.conftest import ROOT, tessera
 @pytest.mark.parametrize(
     ("arguments", "foreign"),
     [
-        (["ask", "--help"], {"fastapi", "uvicorn", "pydantic_settings", "server.settings", "model_executor"}),
+        (["ask", "--help"], {"fastapi", "uvicorn", "pydantic_settings", "server.core.settings", "model_executor"}),
         # rich is not among these: httpx loads it wherever it is installed.
         (["serve", "--help"], {"openai", "tessera_client", "tessera_cli.ask"}),
         (["doctor", "--help"], {"openai", "tessera_client", "tessera_cli.ask", "torch"}),

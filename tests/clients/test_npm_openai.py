@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from model_executor.engine import EngineBusyError, EngineState, EngineUnavailableError
-from server.errors import BadRequestError
+from server.core.errors import BadRequestError
 from tests.fakes import FakeEngine, hello
 from tests.programs import run
 from tests.server.conftest import OpenWorld, World

@@ -6,7 +6,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from server.media.part import LocalFile
+from server.media.types import LocalFile
 from tessera_client import MediaError, content, preview, upload
 from tests.fakes import MODEL
 from tests.pictures import asked

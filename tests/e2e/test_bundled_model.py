@@ -10,7 +10,7 @@ import jsonschema
 import openai
 import pytest
 
-from model_executor.checkpoint import BUNDLED_MODEL, resolve_checkpoint
+from model_executor.checkpoint.config import BUNDLED_MODEL, resolve_checkpoint
 from tests.oracle import Oracle
 from tests.pictures import asked, data_url, made_clip, photo, picture_part, text_part
 from tests.serving import RunningServer

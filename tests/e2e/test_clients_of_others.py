@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from model_executor.checkpoint import BUNDLED_MODEL
+from model_executor.checkpoint.config import BUNDLED_MODEL
 from tests.pictures import made_clip
 from tests.programs import PROGRAMS, ROOT, Done, install_javascript, require_python, run
 from tests.serving import RunningServer

@@ -32,7 +32,7 @@ def ask(server: RunningServer, **extra: Any) -> httpx.Response:
 
 
 def engine_pids(server: RunningServer) -> list[int]:
-    return [pid for pid, command in server.processes().items() if "model_executor.host" in command]
+    return [pid for pid, command in server.processes().items() if "model_executor.engine_process.main" in command]
 
 
 def test_answers_503_with_the_state_while_the_model_loads(own_server: RunningServer) -> None:

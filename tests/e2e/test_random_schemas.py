@@ -8,7 +8,7 @@ import httpx
 import jsonschema
 import pytest
 
-from model_executor.checkpoint import BUNDLED_MODEL
+from model_executor.checkpoint.config import BUNDLED_MODEL
 from tests.error_body import check_error
 from tests.schemas import random_schema, unsupported_schema
 from tests.serving import RunningServer

@@ -19,7 +19,7 @@ import httpx
 import jsonschema
 import pytest
 
-from model_executor.checkpoint import BUNDLED_MODEL
+from model_executor.checkpoint.config import BUNDLED_MODEL
 from tests.error_body import check_error
 from tests.pictures import asked, clip_part, made_clip, picture_part, plain, small_photos, text_part
 from tests.serving import RunningServer

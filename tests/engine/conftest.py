@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import pytest
 import torch
 
-from model_executor.client import EngineClient
+from model_executor.client.engine_client import EngineClient
 from model_executor.engine import EngineSettings, EngineState
 from tests.oracle import Oracle
 from training.random_checkpoint import CheckpointShape, TextShape, VisionShape, write_random_checkpoint
@@ -22,7 +22,7 @@ def vllm_imported() -> None:
     """For tests that look inside: vLLM in this process, which takes some ten seconds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # vLLM and torch warn of each other while they are imported
-        import model_executor.qwen2_vl.model  # noqa: F401
+        import model_executor.models.qwen2_vl.model  # noqa: F401
 
 
 async def ready(engine: EngineClient) -> None:

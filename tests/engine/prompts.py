@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from model_executor.client import EngineClient
+from model_executor.client.engine_client import EngineClient
 from model_executor.engine import Delta, MediaItem, Modality, Prompt, SamplingLimits
 from tests.oracle import MEAN, STD, Answer, Clip, Oracle, Still, Turn
 from tests.pictures import made_clip, photo, real_clip, small_photos

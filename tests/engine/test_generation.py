@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from model_executor.client import EngineClient
+from model_executor.client.engine_client import EngineClient
 from model_executor.engine import (
     EngineBusyError,
     MediaItem,
@@ -18,7 +18,7 @@ from model_executor.engine import (
     RequestRefusedError,
     SamplingLimits,
 )
-from model_executor.wire import WINDOW
+from model_executor.ipc import WINDOW
 from tests.engine.prompts import collect, conversations, ids_of, prompt_of, text_of
 from tests.oracle import Oracle, Still
 from tests.pictures import plain

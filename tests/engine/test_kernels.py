@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from model_executor.client import EngineClient
+from model_executor.client.engine_client import EngineClient
 from model_executor.engine import EngineSettings
 from tests.engine.conftest import ready
 from tests.engine.prompts import NUM_TOKENS, conversations, greedy, prompt_of

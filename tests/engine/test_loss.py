@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from model_executor.client import EngineClient
+from model_executor.client.engine_client import EngineClient
 from model_executor.engine import EngineSettings, EngineState, EngineUnavailableError, Prompt, SamplingLimits
 from tests.engine.conftest import ready
 from tests.engine.prompts import collect, ids_of
@@ -59,7 +59,7 @@ async def spare_of(engine: EngineClient, others: set[int]) -> int:
     """The host that waits, once there is one; `others` are processes that have nothing to do with this engine."""
     while True:
         for child in set(children(os.getpid())) - others - {engine.process_id}:
-            if "model_executor.host" in Path(f"/proc/{child}/cmdline").read_text():
+            if "model_executor.engine_process.main" in Path(f"/proc/{child}/cmdline").read_text():
                 return child
         await asyncio.sleep(0.1)
 

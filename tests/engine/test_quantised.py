@@ -8,8 +8,8 @@ from typing import Literal
 import pytest
 import torch
 
-from model_executor.checkpoint import read_checkpoint
-from model_executor.client import EngineClient
+from model_executor.checkpoint.config import read_checkpoint
+from model_executor.client.engine_client import EngineClient
 from model_executor.engine import EngineSettings
 from tests.engine.conftest import ready
 from tests.engine.prompts import conversations, greedy, prompt_of
@@ -60,7 +60,7 @@ async def test_answers_as_transformers_does_with_the_dequantised_weights(
 
 @pytest.mark.usefixtures("vllm_imported")
 def test_a_cpu_refuses_by_name_what_it_cannot_compute(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    from model_executor.launch import SettingsError, launch
+    from model_executor.engine_process.vllm_config import SettingsError, launch
 
     folder = tmp_path / "quantised"
     shutil.copytree(tiny_checkpoint, folder)

@@ -12,10 +12,10 @@ import jsonschema
 import numpy as np
 import pytest
 
-from model_executor.client import EngineClient
+from model_executor.client.engine_client import EngineClient
 from model_executor.engine import Grammar, Prompt, RequestRefusedError, SamplingLimits
-from server.errors import BadRequestError
-from server.schema import enforceable
+from server.core.errors import BadRequestError
+from server.structured_output.json_schema import enforceable
 from tests.engine.prompts import collect, ids_of, text_of
 from tests.oracle import Oracle
 from tests.schemas import random_schema, unsupported_schema

@@ -8,14 +8,14 @@ from typing import Any
 import jsonschema
 import pytest
 
-from model_executor.client import EngineClient
+from model_executor.client.engine_client import EngineClient
 from model_executor.engine import Grammar, RequestRefusedError, SamplingLimits
-from server.calls import CallReader
-from server.choice import Choice
-from server.errors import BadRequestError
-from server.protocol.chat_request import ChatCompletionRequest
-from server.protocol.chat_response import Message
-from server.structured import grammar_of
+from server.chat.request import ChatCompletionRequest
+from server.chat.response import Message
+from server.core.errors import BadRequestError
+from server.generation.choice import Choice
+from server.generation.grammar import grammar_of
+from server.tools.parser import CallReader
 from tests.engine.prompts import collect
 from tests.engine.test_structured import BOMBS, PROMPT, Writer
 from tests.fakes import say

@@ -21,8 +21,8 @@ from model_executor.engine import (
     RequestRefusedError,
     SamplingLimits,
 )
-from model_executor.session import Session
-from model_executor.wire import Channel, Impossible, frame, wait_for_start
+from model_executor.engine_process.session import Session
+from model_executor.ipc import Channel, Impossible, frame, wait_for_start
 
 
 class Scripted:

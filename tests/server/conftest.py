@@ -14,10 +14,10 @@ import pytest
 from fastapi import FastAPI
 
 from model_executor.engine import EngineState
-from model_executor.tokens import Tokenizer
+from model_executor.processor.tokenizer import Tokenizer
 from server.app import create_app
+from server.core.settings import Settings
 from server.serve import Server, server_config
-from server.settings import Settings
 from tests.fakes import MODEL, FakeEngine, FakeMedia, opener
 
 

@@ -12,7 +12,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from model_executor.engine import EngineState, Prompt, SamplingLimits
-from server.errors import BadRequestError
+from server.core.errors import BadRequestError
 from server.media.progress import FrameCount
 from tests.error_body import check_error, check_error_body
 from tests.fakes import MODEL, FakeEngine, FakeMedia, Step, say

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from model_executor.geometry import Grid
-from model_executor.tokens import ControlText, Tokenizer
-from server.chatml import render
+from model_executor.processor.chatml import render
+from model_executor.processor.geometry import Grid
+from model_executor.processor.tokenizer import ControlText, Tokenizer
 from training.batch import SYMBOL_LABELS, UNTOLD, Encoded, collate, encode, patch_positions, prepare, token_labels
 from training.data import draw_sample
 from training.model import Model
@@ -98,7 +98,7 @@ def test_shared_media_must_come_first(tokenizer: Tokenizer) -> None:
 
 
 def test_the_tokenizer_spells_what_is_read(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    from model_executor.tokens import ClientText
+    from model_executor.processor.tokenizer import ClientText
 
     capitals = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     for text in ("QUARTZ", "JSON", *(first + second for first in capitals for second in capitals)):

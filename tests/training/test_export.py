@@ -7,9 +7,9 @@ from shutil import copy
 import pytest
 import torch
 
-from model_executor.checkpoint import CLIP_MEAN, CLIP_STD, read_checkpoint
-from model_executor.tokens import ControlText, Tokenizer
-from server.chatml import render
+from model_executor.checkpoint.config import CLIP_MEAN, CLIP_STD, read_checkpoint
+from model_executor.processor.chatml import render
+from model_executor.processor.tokenizer import ControlText, Tokenizer
 from training.batch import collate, encode
 from training.card import card
 from training.data import draw_sample

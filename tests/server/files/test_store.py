@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from server.errors import ApiError, BadRequestError, NotFoundError, StorageError, TooLargeError, UnavailableError
+from server.core.errors import ApiError, BadRequestError, NotFoundError, StorageError, TooLargeError, UnavailableError
+from server.core.settings import FilesSettings
 from server.files.record import Record
 from server.files.store import FileStore
-from server.settings import FilesSettings
 
 
 def png(size: int = 1000) -> bytes:
@@ -254,7 +254,7 @@ async def test_a_disk_that_refuses_is_said_and_nothing_stays(
         raise OSError(number, os.strerror(number))
 
     async with opened(tmp_path) as store:
-        monkeypatch.setattr("server.files.disk.os.write", write)
+        monkeypatch.setattr("server.files.durable.os.write", write)
         assert words in await refused(store, StorageError, code)
         monkeypatch.undo()
         assert left(tmp_path) == []

@@ -14,10 +14,10 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image
 
-from model_executor.geometry import Grid
-from server.media.clip import Clip, FrameWriter
-from server.media.job import ClipBudget
-from server.media.video import open_clip
+from model_executor.processor.geometry import Grid
+from server.media.decode.video import open_clip
+from server.media.decode.video_source import Clip, FrameWriter
+from server.media.messages import ClipBudget
 
 Pixels = NDArray[np.uint8]
 

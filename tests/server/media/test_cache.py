@@ -15,16 +15,16 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from server.errors import BadRequestError, DeadlineError, RateLimitError
+from server.core.errors import BadRequestError, DeadlineError, RateLimitError
 from server.media.cache import CachedMedium, Hold, MediaCache
-from server.media.job import Prepared
-from server.media.part import MediaPart, PreparedMedia
+from server.media.messages import Prepared
+from server.media.preprocessor import MediaService
 from server.media.progress import FrameCount, Progress
-from server.media.service import MediaService
-from server.media.shared import SharedFolder
+from server.media.shared_memory import SharedFolder
+from server.media.types import MediaPart, PreparedMedia
 from tests.server.media.clips import real_clip
-from tests.server.media.test_images import encoded
-from tests.server.media.test_service import CLIP, PHOTO, clip_part, data_url, files, image_part, running
+from tests.server.media.decode.test_image import encoded
+from tests.server.media.test_preprocessor import CLIP, PHOTO, clip_part, data_url, files, image_part, running
 
 PREPARED = Prepared(grid=(1, 2, 2), source_size=(28, 28), size=(28, 28))
 FLIPPED = encoded(Image.fromarray(skimage.data.astronaut()[::-1]), "JPEG")
