@@ -19,7 +19,7 @@ from model_executor.engine import (
     Prompt,
     RequestFailedError,
     RequestRefusedError,
-    SamplingLimits,
+    SamplingParams,
 )
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class Generate(msgspec.Struct, frozen=True, tag="generate"):
 
     request_id: str
     prompt: Prompt
-    limits: SamplingLimits
+    limits: SamplingParams
 
 
 class Abort(msgspec.Struct, frozen=True, tag="abort"):

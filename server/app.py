@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from server.api.request_body import BodyLimit
+from server.api.request_body import BodyLimitMiddleware
 from server.auth.api_keys import KeyRing
 from server.auth.rate_limits import Limits
 from server.chat import preview_router
@@ -23,11 +23,11 @@ from server.core.settings import Settings, split_list
 from server.files import router as files
 from server.files.store import FileStore
 from server.generation.model_service import OpenModel, Service
-from server.middleware.access_log import Access
-from server.middleware.authentication import Auth
-from server.middleware.cors import Cors
-from server.middleware.disconnect import Disconnect
-from server.middleware.errors import Boundary, translate_http_exception
+from server.middleware.access_log import AccessLogMiddleware
+from server.middleware.authentication import AuthenticationMiddleware
+from server.middleware.cors import CorsMiddleware
+from server.middleware.disconnect import DisconnectMiddleware
+from server.middleware.errors import ErrorMiddleware, translate_http_exception
 from server.ops import health, metrics, models, openapi, playground
 from server.ops.playground_files import read_page
 from server.responses import router as responses
@@ -71,13 +71,15 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
         redirect_slashes=False,
         lifespan=lifespan,
         middleware=[
-            Middleware(Access, metrics=measurements, log=settings.access_log),
-            *([Middleware(Cors, origins=origins)] if (origins := split_list(settings.cors_origins)) else []),
-            Middleware(Boundary),
-            Middleware(Auth, keys=keys, open_paths=(*OPEN_PATHS, *page)),
+            Middleware(AccessLogMiddleware, metrics=measurements, log=settings.access_log),
+            *([Middleware(CorsMiddleware, origins=origins)] if (origins := split_list(settings.cors_origins)) else []),
+            Middleware(ErrorMiddleware),
+            Middleware(AuthenticationMiddleware, keys=keys, open_paths=(*OPEN_PATHS, *page)),
             Middleware(Limits, metrics=measurements),
-            Middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_upload_bytes=settings.files.max_file_bytes),
-            Middleware(Disconnect),
+            Middleware(
+                BodyLimitMiddleware, max_bytes=settings.max_body_bytes, max_upload_bytes=settings.files.max_file_bytes
+            ),
+            Middleware(DisconnectMiddleware),
         ],
         exception_handlers={HTTPException: translate_http_exception},
     )

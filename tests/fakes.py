@@ -12,7 +12,7 @@ from model_executor.engine import (
     EngineUnavailableError,
     FinishReason,
     Prompt,
-    SamplingLimits,
+    SamplingParams,
 )
 from model_executor.processor.geometry import Grid, Size
 from model_executor.processor.tokenizer import Tokenizer
@@ -25,7 +25,7 @@ MODEL = "tessera-test"
 
 Step = Delta | Exception | float | asyncio.Event
 """What a script does next: add something, fail, sleep so many seconds, wait."""
-Script = Callable[[Prompt, SamplingLimits], Iterable[Step]]
+Script = Callable[[Prompt, SamplingParams], Iterable[Step]]
 
 
 def say(*texts: str, index: int = 0, finish: FinishReason = "stop") -> list[Delta]:
@@ -37,7 +37,7 @@ def say(*texts: str, index: int = 0, finish: FinishReason = "stop") -> list[Delt
     ]
 
 
-def hello(_: Prompt, limits: SamplingLimits) -> list[Step]:
+def hello(_: Prompt, limits: SamplingParams) -> list[Step]:
     """`Hello, world!` in three deltas, for every choice in turn."""
     choices = [say("Hello", ", world", "!", index=index) for index in range(limits.n)]
     return [delta for step in zip(*choices, strict=True) for delta in step]
@@ -53,12 +53,12 @@ class FakeEngine:
     failure: str | None = None
     readings: EngineStats = EngineStats()
     prompts: list[Prompt] = field(default_factory=list)
-    limits: list[SamplingLimits] = field(default_factory=list)
+    limits: list[SamplingParams] = field(default_factory=list)
     running: set[str] = field(default_factory=set)
     aborted: list[str] = field(default_factory=list)
     """Requests whose generator was closed before its end."""
 
-    async def generate(self, request_id: str, prompt: Prompt, limits: SamplingLimits) -> AsyncGenerator[Delta, None]:
+    async def generate(self, request_id: str, prompt: Prompt, limits: SamplingParams) -> AsyncGenerator[Delta, None]:
         if self.state is not EngineState.READY:
             raise EngineUnavailableError("the engine is away", self.state)
         assert request_id not in self.running

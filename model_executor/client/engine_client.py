@@ -17,7 +17,7 @@ from model_executor.engine import (
     EngineStats,
     EngineUnavailableError,
     Prompt,
-    SamplingLimits,
+    SamplingParams,
 )
 from model_executor.ipc import (
     WINDOW,
@@ -99,7 +99,7 @@ class EngineClient:
         """Stop the host; returns when none of its processes is left."""
         await self._supervisor.close()
 
-    async def generate(self, request_id: str, prompt: Prompt, limits: SamplingLimits) -> AsyncGenerator[Delta, None]:
+    async def generate(self, request_id: str, prompt: Prompt, limits: SamplingParams) -> AsyncGenerator[Delta, None]:
         """As `engine.Engine.generate`."""
         channel = self._channel()
         inbox = self._inboxes[request_id] = asyncio.Queue()

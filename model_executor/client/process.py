@@ -20,7 +20,7 @@ _GROUP_END_S = 2.0
 """What killed processes get to disappear."""
 
 
-class HostProcess:
+class EngineProcess:
     """Made by `spawn`; whoever has one must `stop` it, also when it has ended by itself."""
 
     def __init__(self, process: Process, channel: Channel, scratch: "tempfile.TemporaryDirectory[str]") -> None:
@@ -33,7 +33,7 @@ class HostProcess:
         self._scratch = scratch
 
     @classmethod
-    async def spawn(cls, command: Sequence[str]) -> "HostProcess":
+    async def spawn(cls, command: Sequence[str]) -> "EngineProcess":
         """Start the process, which prepares itself as far as it can and then waits to be told to go.
 
         Args:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from model_executor.client.process import HostProcess
+from model_executor.client.process import EngineProcess
 
 _log = logging.getLogger(__name__)
 
@@ -16,24 +16,24 @@ SPARE_DELAY_S = 5.0
 """From a host's getting ready to the spare's start, so that it does not compete with the first requests."""
 
 
-class Spare:
+class Standby:
     """At most one waiting host.
 
     Args:
-        command: as of `HostProcess.spawn`.
+        command: as of `EngineProcess.spawn`.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
         """See the class."""
         self._command = command
         self._planned: asyncio.TimerHandle | None = None
-        self._made: asyncio.Task[HostProcess] | None = None
+        self._made: asyncio.Task[EngineProcess] | None = None
 
     def plan(self) -> None:
         """Have one before long."""
         self._planned = asyncio.get_running_loop().call_later(SPARE_DELAY_S, self._make)
 
-    async def take(self) -> HostProcess | None:
+    async def take(self) -> EngineProcess | None:
         """The waiting host, which is the caller's from now on; None if there is none."""
         if self._planned is not None:
             self._planned.cancel()
@@ -51,4 +51,4 @@ class Spare:
         return None
 
     def _make(self) -> None:
-        self._made = asyncio.create_task(HostProcess.spawn(self._command))
+        self._made = asyncio.create_task(EngineProcess.spawn(self._command))

@@ -8,8 +8,8 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from model_executor.client.process import HostProcess
-from model_executor.client.standby import Spare
+from model_executor.client.process import EngineProcess
+from model_executor.client.standby import Standby
 from model_executor.engine import EngineState
 from model_executor.ipc import Channel, FromHost, Impossible, Ready, WireError
 
@@ -52,7 +52,7 @@ class Supervisor:
         self._command = (sys.executable, "-m", module, *arguments, "--socket")
         self._start_timeout_s = start_timeout_s
         self._warm_spare = warm_spare
-        self._spare = Spare(self._command)
+        self._spare = Standby(self._command)
         self._on_message = on_message
         self._on_loss = on_loss
         self._ready_at_s: float | None = None
@@ -102,7 +102,7 @@ class Supervisor:
 
     async def _live_once(self) -> float | None:
         """Run one host to its end: seconds it served, or None if it never got ready."""
-        host = await self._spare.take() or await HostProcess.spawn(self._command)
+        host = await self._spare.take() or await EngineProcess.spawn(self._command)
         self.process_id = host.process_id
         host.start()
         attending = asyncio.create_task(self._attend(host.channel))

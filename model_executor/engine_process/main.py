@@ -28,12 +28,12 @@ from model_executor.checkpoint.config import CheckpointError, read_checkpoint
 from model_executor.checkpoint.lora import read_adapters
 from model_executor.cpu import num_cores, on_cpu
 from model_executor.engine import EngineSettings
-from model_executor.engine_process.media_files import HeldMedia
+from model_executor.engine_process.media_files import OpenMediaFiles
 from model_executor.engine_process.session import Session
 from model_executor.ipc import Channel, Impossible, frame, wait_for_start
 
 if TYPE_CHECKING:
-    from model_executor.engine_process.vllm_engine import Runner
+    from model_executor.engine_process.vllm_engine import VllmEngine
 
 EXIT_IMPOSSIBLE = 3
 EXIT_LOST = 4
@@ -63,7 +63,7 @@ def main() -> int:
         SettingsError,
         launch,
     )
-    from model_executor.engine_process.vllm_engine import Runner
+    from model_executor.engine_process.vllm_engine import VllmEngine
 
     if not wait_for_start(end):
         return 0
@@ -75,8 +75,8 @@ def main() -> int:
     except (CheckpointError, SettingsError) as error:
         end.sendall(frame(Impossible(str(error))))
         return EXIT_IMPOSSIBLE
-    held = HeldMedia(arguments.shared_memory)
-    runner = Runner(engine, gauges, held, grammars, checkpoint.end_token_ids, adapters)
+    held = OpenMediaFiles(arguments.shared_memory)
+    runner = VllmEngine(engine, gauges, held, grammars, checkpoint.end_token_ids, adapters)
     try:
         return asyncio.run(_serve(end, runner, arguments.settings))
     except SettingsError as error:
@@ -86,7 +86,7 @@ def main() -> int:
         runner.close()
 
 
-async def _serve(end: socket.socket, runner: "Runner", settings: EngineSettings) -> int:
+async def _serve(end: socket.socket, runner: "VllmEngine", settings: EngineSettings) -> int:
     """Serve until the other side hangs up, SIGTERM comes, or the engine is lost.
 
     Raises:

@@ -41,7 +41,7 @@ def check_placeholders(prompt: Prompt, placeholders: dict[Modality, int]) -> Non
         raise RequestFailedError("the prompt has placeholders that belong to no medium")
 
 
-class HeldMedia:
+class OpenMediaFiles:
     """Open files of running requests.
 
     Args:

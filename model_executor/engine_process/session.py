@@ -16,7 +16,7 @@ from model_executor.engine import (
     EngineStats,
     EngineUnavailableError,
     Prompt,
-    SamplingLimits,
+    SamplingParams,
 )
 from model_executor.ipc import (
     WINDOW,
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 class Generator(Protocol):
     """What a session needs of an engine."""
 
-    def generate(self, request_id: str, prompt: Prompt, limits: SamplingLimits) -> AsyncGenerator[Delta, None]:
+    def generate(self, request_id: str, prompt: Prompt, limits: SamplingParams) -> AsyncGenerator[Delta, None]:
         """As `engine.Engine.generate`, without the waiting room."""
 
     def stats(self) -> EngineStats:

@@ -8,7 +8,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from model_executor.engine import EngineStats
 
 
-class Gauges(StatLoggerBase):
+class StatsCollector(StatLoggerBase):
     """A stat logger of vLLM's that logs nothing and remembers."""
 
     def __init__(self, *_: Any) -> None:

@@ -18,7 +18,7 @@ from model_executor.checkpoint.lora import MAX_RANK, Adapter
 from model_executor.checkpoint.quantization import CPU_FORMATS
 from model_executor.cpu import has_native_bfloat16
 from model_executor.engine import EngineSettings
-from model_executor.engine_process.stats import Gauges
+from model_executor.engine_process.stats import StatsCollector
 
 CPU_KV_CACHE_BYTES = 2 << 30
 """Default on CPU, where vLLM cannot measure what is free for it."""
@@ -35,7 +35,7 @@ class SettingsError(Exception):
 
 def launch(
     checkpoint: Checkpoint, settings: EngineSettings, adapters: Sequence[Adapter] = (), *, cpu: bool
-) -> tuple[AsyncLLM, Gauges]:
+) -> tuple[AsyncLLM, StatsCollector]:
     """Start vLLM; returns when it can take requests to the model itself, and adapters.
 
     Args:
@@ -67,7 +67,7 @@ def launch(
     if single:
         # The CPU platform has just forced "spawn"; forking saves the child all imports.
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
-    gauges = Gauges()
+    gauges = StatsCollector()
     engine = AsyncLLM(
         config,
         Executor.get_class(config),

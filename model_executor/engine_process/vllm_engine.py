@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
 
-from vllm import SamplingParams
+from vllm import SamplingParams as VllmSamplingParams
 from vllm.exceptions import VLLMClientError, VLLMError
 from vllm.inputs.engine import mm_input, tokens_input
 from vllm.lora.request import LoRARequest
@@ -30,12 +30,12 @@ from model_executor.engine import (
     Prompt,
     RequestFailedError,
     RequestRefusedError,
-    SamplingLimits,
+    SamplingParams,
     TokenLogprob,
 )
 from model_executor.engine_process.grammar_check import GrammarCheck, structured_outputs
-from model_executor.engine_process.media_files import HeldMedia, check_placeholders
-from model_executor.engine_process.stats import Gauges
+from model_executor.engine_process.media_files import OpenMediaFiles, check_placeholders
+from model_executor.engine_process.stats import StatsCollector
 from model_executor.engine_process.vllm_config import load_adapters
 from model_executor.models.qwen2_vl.processing import media_item
 from model_executor.processor.geometry import Grid
@@ -46,7 +46,7 @@ _DEATH_POLL_S = 0.05
 _STOP_TIMEOUT_S = 5
 
 
-class Runner:
+class VllmEngine:
     """Generates with vLLM; implements `session.Generator`.
 
     Args:
@@ -61,8 +61,8 @@ class Runner:
     def __init__(
         self,
         engine: AsyncLLM,
-        gauges: Gauges,
-        held: HeldMedia,
+        gauges: StatsCollector,
+        held: OpenMediaFiles,
         grammars: GrammarCheck,
         end_token_ids: tuple[int, ...],
         adapters: Sequence[Adapter],
@@ -87,7 +87,7 @@ class Runner:
         """
         self._loaded = await load_adapters(self._engine, self._adapters)
 
-    async def generate(self, request_id: str, prompt: Prompt, limits: SamplingLimits) -> AsyncGenerator[Delta, None]:
+    async def generate(self, request_id: str, prompt: Prompt, limits: SamplingParams) -> AsyncGenerator[Delta, None]:
         """As `engine.Engine.generate`."""
         check_placeholders(prompt, self._placeholders)
         if prompt.adapter is not None and prompt.adapter not in self._loaded:
@@ -130,10 +130,10 @@ class Runner:
         """Stop vLLM."""
         self._engine.shutdown(timeout=_STOP_TIMEOUT_S)
 
-    def _sampling_params(self, limits: SamplingLimits) -> SamplingParams:
+    def _sampling_params(self, limits: SamplingParams) -> VllmSamplingParams:
         ends = [] if limits.ignore_eos else self._end_token_ids
         try:
-            return SamplingParams(
+            return VllmSamplingParams(
                 n=limits.n,
                 max_tokens=limits.max_tokens,
                 temperature=limits.temperature,
@@ -187,7 +187,7 @@ def _inputs(prompt: Prompt, paths: list[str]) -> Any:
     return mm_input(prompt.token_ids, MultiModalKwargsItems(items), hashes, places, cache_salt=prompt.cache_salt)
 
 
-def _deltas(output: RequestOutput, limits: SamplingLimits) -> Iterator[Delta]:
+def _deltas(output: RequestOutput, limits: SamplingParams) -> Iterator[Delta]:
     for choice in output.outputs:
         if choice.finish_reason not in (None, "stop", "length"):
             raise RequestFailedError(f"the engine gave up on this request ({choice.finish_reason})")

@@ -18,12 +18,12 @@ from jinja2.meta import find_undeclared_variables
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from model_executor.processor.tokenizer import ClientText, ControlText
+from model_executor.processor.tokenizer import TemplateText, UserText
 
-Text = ClientText | ControlText
+Text = UserText | TemplateText
 
 _MARKS = "marks of client text"
-"""The name, which no template can write, of the `Marks` of a rendering."""
+"""The name, which no template can write, of the `Sentinels` of a rendering."""
 _PLAIN_KEY = re.compile(r"[\w$.-]+")
 """Names in an object that a template may look up; they cannot hold a control token."""
 
@@ -32,7 +32,7 @@ class TemplateFaultError(Exception):
     """The chat template refuses the conversation, or loses or repeats parts of it."""
 
 
-class Marks:
+class Sentinels:
     """Stand-ins for the client text of one rendering."""
 
     def __init__(self) -> None:
@@ -53,12 +53,12 @@ class Marks:
     def name(self, name: str) -> str:
         """The mark of a name that must come out, wherever and however often."""
         self._some.add(len(self._pieces))
-        return self._mark([ClientText(name)])
+        return self._mark([UserText(name)])
 
     def value(self, value: Any) -> Any:
         """A JSON value with marks in place of its texts, which may come out."""
         if isinstance(value, str):
-            return self._mark([ClientText(value)])
+            return self._mark([UserText(value)])
         if isinstance(value, Mapping):
             return {
                 key if _PLAIN_KEY.fullmatch(key) else self.value(key): self.value(entry) for key, entry in value.items()
@@ -70,7 +70,7 @@ class Marks:
         inside: list[int] = []
         text = json.dumps(self._unmarked(value, inside), **options)
         self._inside[len(self._pieces)] = inside
-        return self._mark([ClientText(text)])
+        return self._mark([UserText(text)])
 
     def split(self, rendered: str) -> list[Text]:
         """What came out, client text apart.
@@ -87,7 +87,7 @@ class Marks:
             elif self._secret in piece:
                 raise TemplateFaultError("the model's chat template takes texts of this conversation apart")
             else:
-                texts.append(ControlText(piece))
+                texts.append(TemplateText(piece))
         once = set(self._once)
         if [index for index in seen if index in once] != self._once or not self._some.issubset(seen):
             raise TemplateFaultError(
@@ -111,7 +111,7 @@ class Marks:
         return [self._unmarked(entry, inside) for entry in value] if isinstance(value, list | tuple) else value
 
 
-def render_template(template: str, marks: Marks, **variables: Any) -> list[Text]:
+def render_template(template: str, marks: Sentinels, **variables: Any) -> list[Text]:
     """The texts of a prompt.
 
     Args:
@@ -169,7 +169,7 @@ def _to_json(
     sort_keys: bool = False,
 ) -> str:
     """What transformers gives templates under the name `tojson`: plain JSON, not made safe for web pages."""
-    marks: Marks = context[_MARKS]
+    marks: Sentinels = context[_MARKS]
     return marks.json(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

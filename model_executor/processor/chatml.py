@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from model_executor.engine import Modality
-from model_executor.processor.chat_template import Marks, TemplateFaultError, Text, render_template
-from model_executor.processor.tokenizer import ClientText, ControlText, MediaSlot, Segment
+from model_executor.processor.chat_template import Sentinels, TemplateFaultError, Text, render_template
+from model_executor.processor.tokenizer import MediaPlaceholder, Segment, TemplateText, UserText
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
 Role = Literal["system", "user", "assistant", "tool"]
@@ -39,25 +39,25 @@ class Message:
     """One turn: its parts in order, text as strings and media as slots, and what it calls."""
 
     role: Role
-    parts: tuple[str | MediaSlot, ...]
+    parts: tuple[str | MediaPlaceholder, ...]
     calls: tuple[Call, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class RenderedTurn:
     """One turn with everything that is not said by itself, such as calls, written out."""
 
     role: Role
     parts: tuple[Segment, ...]
 
 
-def segments_of(turn: Message | Written) -> list[Segment]:
+def segments_of(turn: Message | RenderedTurn) -> list[Segment]:
     """The parts of a turn, client text apart."""
-    return [ClientText(part) if isinstance(part, str) else part for part in turn.parts]
+    return [UserText(part) if isinstance(part, str) else part for part in turn.parts]
 
 
 def render(
-    messages: Sequence[Message | Written],
+    messages: Sequence[Message | RenderedTurn],
     *,
     template: str | None = None,
     tools: Sequence[Mapping[str, Any]] = (),
@@ -92,35 +92,35 @@ def render(
 
 
 def _chatml(
-    messages: Sequence[Message | Written], *, add_generation_prompt: bool, add_vision_id: bool
+    messages: Sequence[Message | RenderedTurn], *, add_generation_prompt: bool, add_vision_id: bool
 ) -> list[Segment]:
     segments: list[Segment] = []
     counts: dict[Modality, int] = {"image": 0, "video": 0}
     if not messages or messages[0].role != "system":
-        segments.append(ControlText(f"<|im_start|>system\n{DEFAULT_SYSTEM}<|im_end|>\n"))
+        segments.append(TemplateText(f"<|im_start|>system\n{DEFAULT_SYSTEM}<|im_end|>\n"))
     for message in messages:
-        segments.append(ControlText(f"<|im_start|>{message.role}\n"))
+        segments.append(TemplateText(f"<|im_start|>{message.role}\n"))
         for part in segments_of(message):
-            if not isinstance(part, MediaSlot):
+            if not isinstance(part, MediaPlaceholder):
                 segments.append(part)
                 continue
             counts[part.modality] += 1
             label = f"{_LABEL[part.modality]} {counts[part.modality]}: " if add_vision_id else ""
-            segments += [ControlText(f"{label}<|vision_start|>"), part, ControlText("<|vision_end|>")]
-        segments.append(ControlText("<|im_end|>\n"))
+            segments += [TemplateText(f"{label}<|vision_start|>"), part, TemplateText("<|vision_end|>")]
+        segments.append(TemplateText("<|im_end|>\n"))
     if add_generation_prompt:
-        segments.append(ControlText("<|im_start|>assistant\n"))
+        segments.append(TemplateText("<|im_start|>assistant\n"))
     return segments
 
 
 def _templated(
-    messages: Sequence[Message | Written],
+    messages: Sequence[Message | RenderedTurn],
     template: str,
     tools: Sequence[Mapping[str, Any]],
     add_generation_prompt: bool,
     add_vision_id: bool,
 ) -> list[Segment]:
-    marks = Marks()
+    marks = Sentinels()
     rendered = render_template(
         template,
         marks,
@@ -129,19 +129,19 @@ def _templated(
         add_generation_prompt=add_generation_prompt,
         add_vision_id=add_vision_id,
     )
-    slots = [part for message in messages for part in message.parts if isinstance(part, MediaSlot)]
+    slots = [part for message in messages for part in message.parts if isinstance(part, MediaPlaceholder)]
     return _placed(rendered, slots)
 
 
-def _turn(message: Message | Written, marks: Marks) -> dict[str, Any]:
+def _turn(message: Message | RenderedTurn, marks: Sentinels) -> dict[str, Any]:
     """A message as templates take it."""
     parts = segments_of(message)
-    texts = [part for part in parts if not isinstance(part, MediaSlot)]
+    texts = [part for part in parts if not isinstance(part, MediaPlaceholder)]
     content: str | list[dict[str, str]] = ""
     if len(texts) < len(parts):
         content = [
             {"type": part.modality, part.modality: ""}
-            if isinstance(part, MediaSlot)
+            if isinstance(part, MediaPlaceholder)
             else {"type": "text", "text": marks.content([part])}
             for part in parts
         ]
@@ -156,49 +156,49 @@ def _turn(message: Message | Written, marks: Marks) -> dict[str, Any]:
     return turn
 
 
-def _named(tool: Mapping[str, Any], marks: Marks) -> dict[str, Any]:
+def _named(tool: Mapping[str, Any], marks: Sentinels) -> dict[str, Any]:
     """A function, or a call of one, of which at least the name must come out."""
     function = {**marks.value(tool["function"]), "name": marks.name(tool["function"]["name"])}
     return {"type": "function", "function": function}
 
 
-def _placed(texts: Sequence[Text], slots: Sequence[MediaSlot]) -> list[Segment]:
+def _placed(texts: Sequence[Text], slots: Sequence[MediaPlaceholder]) -> list[Segment]:
     """Texts with the media in the places the template has for them."""
     segments: list[Segment] = []
     for text in texts:
-        segments.extend(_control(text.text) if isinstance(text, ControlText) else [text])
-    placed = [segment for segment in segments if isinstance(segment, MediaSlot)]
+        segments.extend(_control(text.text) if isinstance(text, TemplateText) else [text])
+    placed = [segment for segment in segments if isinstance(segment, MediaPlaceholder)]
     if [slot.modality for slot in placed] != [slot.modality for slot in slots]:
         raise TemplateFaultError("the model's chat template leaves out, repeats or reorders media of this conversation")
     in_order = iter(slots)
-    return [next(in_order) if isinstance(segment, MediaSlot) else segment for segment in segments]
+    return [next(in_order) if isinstance(segment, MediaPlaceholder) else segment for segment in segments]
 
 
 def _control(text: str) -> Iterator[Segment]:
     """Control text with the template's media placeholders taken out as slots (numbered by the caller)."""
     for piece in _PLACEHOLDER_PATTERN.split(text):
         if piece in _MODALITY:
-            yield MediaSlot(-1, _MODALITY[piece])
+            yield MediaPlaceholder(-1, _MODALITY[piece])
         elif piece:
-            yield ControlText(piece)
+            yield TemplateText(piece)
 
 
 def _reopened(segments: list[Segment]) -> list[Segment]:
     """The segments without what closes the last turn."""
     last = segments[-1]
-    if not isinstance(last, ControlText) or "<|im_end|>" not in last.text:
+    if not isinstance(last, TemplateText) or "<|im_end|>" not in last.text:
         raise TemplateFaultError("the model's chat template does not close a turn with <|im_end|>")
-    return _merged([*segments[:-1], ControlText(last.text.rpartition("<|im_end|>")[0])])
+    return _merged([*segments[:-1], TemplateText(last.text.rpartition("<|im_end|>")[0])])
 
 
 def _merged(segments: list[Segment]) -> list[Segment]:
     """Neighbouring control texts as one, empty texts left out."""
     merged: list[Segment] = []
     for segment in segments:
-        if not isinstance(segment, MediaSlot) and not segment.text:
+        if not isinstance(segment, MediaPlaceholder) and not segment.text:
             continue
-        if merged and isinstance(segment, ControlText) and isinstance(merged[-1], ControlText):
-            merged[-1] = ControlText(merged[-1].text + segment.text)
+        if merged and isinstance(segment, TemplateText) and isinstance(merged[-1], TemplateText):
+            merged[-1] = TemplateText(merged[-1].text + segment.text)
         else:
             merged.append(segment)
     return merged

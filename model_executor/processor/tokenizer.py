@@ -20,21 +20,21 @@ from model_executor.engine import Modality
 
 
 @dataclass(frozen=True, slots=True)
-class ControlText:
+class TemplateText:
     """Text of the prompt format; special tokens in it are special."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class ClientText:
+class UserText:
     """Text somebody wrote; nothing in it is special."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class MediaSlot:
+class MediaPlaceholder:
     """The place of one medium's placeholders; the delimiters around it are control text."""
 
     index: int
@@ -42,7 +42,7 @@ class MediaSlot:
     modality: Modality
 
 
-Segment = ControlText | ClientText | MediaSlot
+Segment = TemplateText | UserText | MediaPlaceholder
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Tokenizer:
 
         Args:
             segments: in prompt order.
-            num_media_tokens: placeholders of each medium, by `MediaSlot.index`.
+            num_media_tokens: placeholders of each medium, by `MediaPlaceholder.index`.
         """
         ids: list[int] = []
         offsets = [-1] * len(num_media_tokens)
@@ -121,7 +121,7 @@ class Tokenizer:
             match piece:
                 case _Run():
                     ids.extend(self._plain.encode(piece.text, add_special_tokens=False).ids)
-                case (_, MediaSlot(index, modality)):
+                case (_, MediaPlaceholder(index, modality)):
                     offsets[index] = len(ids)
                     ids.extend([self._placeholders[modality]] * num_media_tokens[index])
                 case (_, token_id):
@@ -144,13 +144,13 @@ class Tokenizer:
                     ends = list(accumulate(map(len, texts)))
                     for start, _ in self._plain.encode(piece.text, add_special_tokens=False).offsets:
                         counts[numbers[min(bisect_right(ends, start), len(ends) - 1)]] += 1
-                case (number, MediaSlot(index, _)):
+                case (number, MediaPlaceholder(index, _)):
                     counts[number] += num_media_tokens[index]
                 case (number, _):
                     counts[number] += 1
         return counts
 
-    def _pieces(self, segments: Iterable[Segment]) -> Iterator["_Run | tuple[int, int | MediaSlot]"]:
+    def _pieces(self, segments: Iterable[Segment]) -> Iterator["_Run | tuple[int, int | MediaPlaceholder]"]:
         """What is encoded in one go: runs of plain text; special tokens and media, with their segment's number."""
         run = _Run([], [])
         for number, atom in self._atoms(segments):
@@ -164,16 +164,16 @@ class Tokenizer:
         if run.texts:
             yield run
 
-    def _atoms(self, segments: Iterable[Segment]) -> Iterator[tuple[int, str | int | MediaSlot]]:
+    def _atoms(self, segments: Iterable[Segment]) -> Iterator[tuple[int, str | int | MediaPlaceholder]]:
         """Plain texts, ids of special tokens, and media, each with the number of its segment."""
         for number, segment in enumerate(segments):
             match segment:
-                case ClientText(text):
+                case UserText(text):
                     yield number, text
-                case ControlText(text):
+                case TemplateText(text):
                     for part in self._splitter.split(text):
                         yield number, self._special.get(part, part)
-                case MediaSlot():
+                case MediaPlaceholder():
                     yield number, segment
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:

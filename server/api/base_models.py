@@ -31,7 +31,7 @@ Unsupported = Annotated[None, BeforeValidator(unsupported_parameter)]
 """Type of a field that must be absent or null."""
 
 
-class WireModel(BaseModel):
+class RequestModel(BaseModel):
     """An object a client sends.
 
     JSON types are taken literally (`"1"` is no number, `true` no integer, NaN no float), `null` counts as absent for

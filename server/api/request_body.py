@@ -34,7 +34,7 @@ class _Limit:
     message: str
 
 
-class BodyLimit:
+class BodyLimitMiddleware:
     """Middleware that refuses bodies over a size: at once where the size is declared, else on the byte too many.
 
     Args:

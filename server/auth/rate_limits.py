@@ -72,7 +72,7 @@ class LimitError(RateLimitError):
     """A key's limit is reached."""
 
 
-class Account:
+class KeyUsage:
     """What one key has used.
 
     Args:
@@ -145,7 +145,7 @@ class Account:
 
 
 class Limits:
-    """Middleware that holds each key to its limits; stands inside of `Auth`, which names the key.
+    """Middleware that holds each key to its limits; stands inside of `AuthenticationMiddleware`, which names the key.
 
     `scope["state"]["account"]` is the key's account from here on.
 
@@ -160,7 +160,7 @@ class Limits:
         self._app = app
         self._metrics = metrics
         self._clock = clock
-        self._accounts: dict[str, Account] = {}
+        self._accounts: dict[str, KeyUsage] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request.
@@ -182,17 +182,17 @@ class Limits:
         finally:
             account.leave()
 
-    def _account(self, key: Key) -> Account:
+    def _account(self, key: Key) -> KeyUsage:
         account = self._accounts.get(key.name)
         if account is None:
-            account = self._accounts[key.name] = Account(key, self._metrics, self._clock)
+            account = self._accounts[key.name] = KeyUsage(key, self._metrics, self._clock)
         account.renew(key)
         return account
 
 
-def account_of(request: Request) -> Account | None:
+def key_usage_of(request: Request) -> KeyUsage | None:
     """The account a request is charged to; None where it came without a key."""
-    account: Account | None = getattr(request.state, "account", None)
+    account: KeyUsage | None = getattr(request.state, "account", None)
     return account
 
 

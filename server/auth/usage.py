@@ -3,8 +3,8 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from model_executor.engine import Delta, Engine, EngineState, EngineStats, Prompt, SamplingLimits
-from server.auth.rate_limits import Account
+from model_executor.engine import Delta, Engine, EngineState, EngineStats, Prompt, SamplingParams
+from server.auth.rate_limits import KeyUsage
 
 
 class MeteredEngine:
@@ -15,7 +15,7 @@ class MeteredEngine:
         account: whose.
     """
 
-    def __init__(self, engine: Engine, account: Account) -> None:
+    def __init__(self, engine: Engine, account: KeyUsage) -> None:
         """See the class."""
         self._engine = engine
         self._account = account
@@ -35,7 +35,7 @@ class MeteredEngine:
         """As the engine's."""
         return self._engine.max_model_len
 
-    async def generate(self, request_id: str, prompt: Prompt, limits: SamplingLimits) -> AsyncGenerator[Delta, None]:
+    async def generate(self, request_id: str, prompt: Prompt, limits: SamplingParams) -> AsyncGenerator[Delta, None]:
         """As the engine's; the prompt is charged with the first delta, so that nobody pays for a refusal."""
         charged = False
         async with aclosing(self._engine.generate(request_id, prompt, limits)) as deltas:

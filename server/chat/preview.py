@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from model_executor.processor.chatml import PLACEHOLDERS
-from model_executor.processor.tokenizer import ClientText, ControlText, MediaSlot, Segment
+from model_executor.processor.tokenizer import MediaPlaceholder, Segment, TemplateText, UserText
 from server.chat.preview_response import ChatPreview, PreviewPart, TokenCounts
 from server.chat.request import ChatCompletionRequest
 from server.chat.serving import ServedModel
@@ -65,7 +65,7 @@ def _preview(
     return ChatPreview(
         object="chat.completion.preview",
         model=request.model,
-        prompt="".join(PLACEHOLDERS[s.modality] if isinstance(s, MediaSlot) else s.text for s in segments),
+        prompt="".join(PLACEHOLDERS[s.modality] if isinstance(s, MediaPlaceholder) else s.text for s in segments),
         prompt_tokens=sum(counts),
         prompt_tokens_details=TokenCounts(
             control=totals["control"], text=totals["text"], image=totals["image"], video=totals["video"]
@@ -78,9 +78,9 @@ def _preview(
 
 def _part(segment: Segment, num_tokens: int, media: Sequence[MediaPart]) -> PreviewPart:
     match segment:
-        case ControlText(text):
+        case TemplateText(text):
             return PreviewPart(type="control", tokens=num_tokens, text=text, param=None)
-        case ClientText(text):
+        case UserText(text):
             return PreviewPart(type="text", tokens=num_tokens, text=text, param=None)
-        case MediaSlot(index, modality):
+        case MediaPlaceholder(index, modality):
             return PreviewPart(type=modality, tokens=num_tokens, text=None, param=media[index].param)

@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from server.chat.response import MediaReport, Outgoing
+from server.chat.response import MediaReport, ResponseModel
 
 
-class PreviewPart(Outgoing):
+class PreviewPart(ResponseModel):
     """A piece of the prompt."""
 
     type: Literal["control", "text", "image", "video"]
@@ -19,7 +19,7 @@ class PreviewPart(Outgoing):
     """The content part of a medium, such as `messages[0].content[1].image_url`; null for texts."""
 
 
-class TokenCounts(Outgoing):
+class TokenCounts(ResponseModel):
     """The prompt's tokens by kind of part."""
 
     control: int
@@ -29,7 +29,7 @@ class TokenCounts(Outgoing):
     video: int
 
 
-class ChatPreview(Outgoing):
+class ChatPreview(ResponseModel):
     """What the model would be given."""
 
     object: Literal["chat.completion.preview"]

@@ -12,7 +12,7 @@ FinishReason = Literal["stop", "length"]
 ChatFinishReason = Literal["stop", "length", "tool_calls"]
 
 
-class Outgoing(BaseModel):
+class ResponseModel(BaseModel):
     """An object the server sends."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
@@ -22,7 +22,7 @@ class Outgoing(BaseModel):
         return self.model_dump_json(exclude_unset=True).encode()
 
 
-class TopLogprob(Outgoing):
+class TopLogprob(ResponseModel):
     """A likely token of one position."""
 
     token: str
@@ -38,14 +38,14 @@ class TokenLogprob(TopLogprob):
     top_logprobs: list[TopLogprob]
 
 
-class Logprobs(Outgoing):
+class Logprobs(ResponseModel):
     """Log-probabilities of a choice, or of a chunk of it."""
 
     content: list[TokenLogprob]
     refusal: None = None
 
 
-class PromptTokensDetails(Outgoing):
+class PromptTokensDetails(ResponseModel):
     """Of the prompt's tokens."""
 
     cached_tokens: int
@@ -56,7 +56,7 @@ class PromptTokensDetails(Outgoing):
     """Of clips, without delimiters."""
 
 
-class Usage(Outgoing):
+class Usage(ResponseModel):
     """What a request cost, in tokens."""
 
     prompt_tokens: int
@@ -65,14 +65,14 @@ class Usage(Outgoing):
     prompt_tokens_details: PromptTokensDetails
 
 
-class Dimensions(Outgoing):
+class Dimensions(ResponseModel):
     """Size in pixels."""
 
     width: int
     height: int
 
 
-class MediaReport(Outgoing):
+class MediaReport(ResponseModel):
     """What was done to one medium."""
 
     param: str
@@ -96,13 +96,13 @@ class MediaReport(Outgoing):
     """What a person should know."""
 
 
-class Report(Outgoing):
+class Report(ResponseModel):
     """What the server tells beyond the standard, on request by `include`."""
 
     media: list[MediaReport]
 
 
-class CalledFunction(Outgoing):
+class CalledFunction(ResponseModel):
     """A function and what to call it with."""
 
     name: str
@@ -110,7 +110,7 @@ class CalledFunction(Outgoing):
     """JSON text; not whole where the answer ends with `length`."""
 
 
-class ToolCall(Outgoing):
+class ToolCall(ResponseModel):
     """A call the client is to make."""
 
     id: str
@@ -119,7 +119,7 @@ class ToolCall(Outgoing):
     function: CalledFunction
 
 
-class Message(Outgoing):
+class Message(ResponseModel):
     """An answer."""
 
     role: Literal["assistant"]
@@ -130,7 +130,7 @@ class Message(Outgoing):
     """Only where there are some."""
 
 
-class Choice(Outgoing):
+class Choice(ResponseModel):
     """One of the `n` answers."""
 
     index: int
@@ -139,7 +139,7 @@ class Choice(Outgoing):
     finish_reason: ChatFinishReason
 
 
-class ChatCompletion(Outgoing):
+class ChatCompletion(ResponseModel):
     """The whole answer."""
 
     id: str
@@ -152,14 +152,14 @@ class ChatCompletion(Outgoing):
     tessera: Report | None = None
 
 
-class FunctionDelta(Outgoing):
+class FunctionDelta(ResponseModel):
     """What a chunk adds to a call."""
 
     name: str | None = None
     arguments: str
 
 
-class ToolCallDelta(Outgoing):
+class ToolCallDelta(ResponseModel):
     """The beginning of a call, with its id, or more of its arguments."""
 
     index: int
@@ -169,7 +169,7 @@ class ToolCallDelta(Outgoing):
     function: FunctionDelta
 
 
-class ChoiceDelta(Outgoing):
+class ChoiceDelta(ResponseModel):
     """What a chunk adds to an answer; the first of a choice has the role."""
 
     role: Literal["assistant"] | None = None
@@ -178,7 +178,7 @@ class ChoiceDelta(Outgoing):
     tool_calls: list[ToolCallDelta] | None = None
 
 
-class ChunkChoice(Outgoing):
+class ChunkChoice(ResponseModel):
     """A chunk of one of the `n` answers."""
 
     index: int
@@ -187,7 +187,7 @@ class ChunkChoice(Outgoing):
     finish_reason: ChatFinishReason | None
 
 
-class ChatCompletionChunk(Outgoing):
+class ChatCompletionChunk(ResponseModel):
     """One event of a stream."""
 
     id: str

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 from server.api.openapi import errors, event_stream, json_body
 from server.api.request_body import read_json
 from server.api.sse import EventStream
-from server.auth.rate_limits import account_of
+from server.auth.rate_limits import key_usage_of
 from server.chat.request import ChatCompletionRequest
 from server.chat.response import ChatCompletion, ChatCompletionChunk
 from server.generation.model_service import Service
@@ -28,7 +28,7 @@ router = APIRouter()
 async def create_chat_completion(request: Request) -> Response:
     """Answer a conversation of text, pictures and clips, as a whole or as a stream of server-sent events."""
     service: Service = request.app.state.service
-    chat = service.chat(account_of(request))
+    chat = service.chat(key_usage_of(request))
     body = await read_json(request, ChatCompletionRequest)
     service.require_model(body.model)
     tenant: str = request.state.tenant

@@ -24,7 +24,7 @@ from server.core.metrics import Metrics
 from server.generation.grammar import grammar_of
 from server.generation.latency import timed
 from server.generation.output import Answer
-from server.generation.sampling_params import sampling_limits
+from server.generation.sampling_params import sampling_params
 from server.media.preprocessor import MediaLoad
 from server.media.progress import Progress
 from server.media.types import MediaPart, PreparedMedia
@@ -144,7 +144,7 @@ class Chat:
         try:
             with self._metrics.stage_s.labels("prompt").time():
                 prompt = await asyncio.to_thread(self._prompt, request, conversation, media, tenant)
-            limits = sampling_limits(
+            limits = sampling_params(
                 request,
                 num_prompt_tokens=len(prompt.token_ids),
                 max_model_len=engine.max_model_len,

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from server.api.base_models import Unsupported
-from server.chat.response import FinishReason, Outgoing, Usage
+from server.chat.response import FinishReason, ResponseModel, Usage
 from server.generation.sampling_fields import SamplingRequest
 
 MAX_PROMPTS = 128
@@ -80,7 +80,7 @@ class CompletionRequest(SamplingRequest):
         return self
 
 
-class CompletionLogprobs(Outgoing):
+class CompletionLogprobs(ResponseModel):
     """Log-probabilities of a choice, or of a chunk of it; all lists have an entry per token."""
 
     tokens: list[str]
@@ -93,7 +93,7 @@ class CompletionLogprobs(Outgoing):
     """Where each token begins in the choice's whole text, in characters (Unicode code points)."""
 
 
-class CompletionChoice(Outgoing):
+class CompletionChoice(ResponseModel):
     """One answer, or a chunk of it; the `n` answers of the first prompt come first, then those of the second."""
 
     index: int
@@ -103,7 +103,7 @@ class CompletionChoice(Outgoing):
     """null in all chunks but a choice's last."""
 
 
-class Completion(Outgoing):
+class Completion(ResponseModel):
     """The whole answer, or one event of a stream."""
 
     id: str

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 from server.api.openapi import errors, event_stream, json_body
 from server.api.request_body import read_json
 from server.api.sse import EventStream
-from server.auth.rate_limits import account_of
+from server.auth.rate_limits import key_usage_of
 from server.completions.protocol import Completion, CompletionRequest
 from server.generation.model_service import Service
 
@@ -26,7 +26,7 @@ router = APIRouter()
 async def create_completion(request: Request) -> Response:
     """Continue one or several texts as they stand, without a chat's turns, as a whole or as server-sent events."""
     service: Service = request.app.state.service
-    completions = service.completions(account_of(request))
+    completions = service.completions(key_usage_of(request))
     body = await read_json(request, CompletionRequest)
     service.require_model(body.model)
     tenant: str = request.state.tenant

@@ -24,7 +24,7 @@ from server.core.errors import BadRequestError
 from server.core.metrics import Metrics
 from server.generation.latency import timed
 from server.generation.output import Answer
-from server.generation.sampling_params import sampling_limits
+from server.generation.sampling_params import sampling_params
 from server.tokenize.serving import require_known, text_ids
 
 DEFAULT_MAX_TOKENS = 16
@@ -112,7 +112,7 @@ class Completions:
         with self._metrics.stage_s.labels("prompt").time():
             prompts = await asyncio.to_thread(self._prompts, request, tenant)
         limits = [
-            sampling_limits(
+            sampling_params(
                 request,
                 num_prompt_tokens=len(prompt.token_ids),
                 max_model_len=engine.max_model_len,

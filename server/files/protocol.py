@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from server.api.base_models import WireModel
+from server.api.base_models import RequestModel
 
 
-class ExpiresAfter(WireModel):
+class ExpiresAfter(RequestModel):
     """When a file is to expire."""
 
     anchor: Literal["created_at"]
@@ -15,7 +15,7 @@ class ExpiresAfter(WireModel):
     """Seconds after the anchor; the server may delete it sooner."""
 
 
-class FileFields(WireModel):
+class FileFields(RequestModel):
     """What a form says of the file it brings."""
 
     purpose: Literal["vision", "user_data"]
@@ -30,7 +30,7 @@ class FileForm(FileFields):
     """A picture or a clip."""
 
 
-class FileQuery(WireModel):
+class FileQuery(RequestModel):
     """Which files to list."""
 
     after: str | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from model_executor.engine import Delta, FinishReason
 from server.chat import response as wire
-from server.tools.parser import Argued, Called, CallReader, Found, Said
+from server.tools.parser import ArgumentsDelta, CallReader, OutputEvent, TextDelta, ToolCallStart
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class Choice:
         """
         self.ended = delta.finish_reason or self.ended
         if self.reader is None:
-            found: list[Found] = [Said(delta.text)] if delta.text else []
+            found: list[OutputEvent] = [TextDelta(delta.text)] if delta.text else []
         else:
             found = self.reader.feed(delta.text)
             if delta.finish_reason is not None:
@@ -73,12 +73,12 @@ class Choice:
         ]
         return wire.Message(role="assistant", content=text or None, refusal=None, tool_calls=calls)
 
-    def _addition(self, found: Found) -> wire.ChoiceDelta:
+    def _addition(self, found: OutputEvent) -> wire.ChoiceDelta:
         match found:
-            case Said(text):
+            case TextDelta(text):
                 self._said.append(text)
                 return wire.ChoiceDelta(content=text)
-            case Called(name):
+            case ToolCallStart(name):
                 self._calls.append(_Call(f"call_{uuid.uuid4().hex[:24]}", name))
                 call = wire.ToolCallDelta(
                     index=len(self._calls) - 1,
@@ -86,7 +86,7 @@ class Choice:
                     type="function",
                     function=wire.FunctionDelta(name=name, arguments=""),
                 )
-            case Argued(text):
+            case ArgumentsDelta(text):
                 self._calls[-1].arguments.append(text)
                 function = wire.FunctionDelta(arguments=text)
                 call = wire.ToolCallDelta(index=len(self._calls) - 1, function=function)

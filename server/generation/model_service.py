@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from model_executor.checkpoint.config import CheckpointError
 from model_executor.engine import EngineState, EngineStats, EngineUnavailableError
-from server.auth.rate_limits import Account
+from server.auth.rate_limits import KeyUsage
 from server.auth.usage import MeteredEngine
 from server.chat.serving import Chat, ServedModel
 from server.completions.serving import Completions
@@ -117,7 +117,7 @@ class Service:
         retry_after_s = RESTARTING_RETRY_S if state is EngineState.RESTARTING else LOADING_RETRY_S
         return UnavailableError(f"The model is not ready: {state.value}.", retry_after_s=retry_after_s)
 
-    def chat(self, account: Account | None) -> Chat:
+    def chat(self, account: KeyUsage | None) -> Chat:
         """The chat use case over the open model.
 
         Args:
@@ -128,7 +128,7 @@ class Service:
         """
         return Chat(self._metered_model(account), default_max_tokens=self._default_max_tokens, metrics=self.metrics)
 
-    def completions(self, account: Account | None) -> Completions:
+    def completions(self, account: KeyUsage | None) -> Completions:
         """The completions use case over the open model.
 
         Args:
@@ -139,7 +139,7 @@ class Service:
         """
         return Completions(self._metered_model(account), metrics=self.metrics)
 
-    def _metered_model(self, account: Account | None) -> ServedModel:
+    def _metered_model(self, account: KeyUsage | None) -> ServedModel:
         model = self.model()
         return model if account is None else replace(model, engine=MeteredEngine(model.engine, account))
 

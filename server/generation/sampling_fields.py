@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.api.base_models import WireModel, conflict
+from server.api.base_models import RequestModel, conflict
 
 _INT64 = 1 << 63
 _Penalty = Annotated[float, Field(ge=-2, le=2)]
@@ -21,7 +21,7 @@ def _token_id_keys(bias: dict[str, float]) -> dict[str, float]:
     return bias
 
 
-class StreamOptions(WireModel):
+class StreamOptions(RequestModel):
     """What a stream holds besides the deltas."""
 
     include_usage: bool = False
@@ -30,7 +30,7 @@ class StreamOptions(WireModel):
     """Accepted; this server pads no events."""
 
 
-class SamplingRequest(WireModel, ABC):
+class SamplingRequest(RequestModel, ABC):
     """The fields that mean the same wherever text is generated."""
 
     stream: bool = False

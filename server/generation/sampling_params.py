@@ -1,12 +1,12 @@
 """What a request asks of sampling, as the engine's limits; the context's length is enforced here. Pure."""
 
-from model_executor.engine import Grammar, SamplingLimits
+from model_executor.engine import Grammar, SamplingParams
 from server.core.errors import BadRequestError
 from server.generation.sampling_fields import SamplingRequest
 from server.prompt.context_length import require_fit
 
 
-def sampling_limits(
+def sampling_params(
     request: SamplingRequest,
     *,
     num_prompt_tokens: int,
@@ -15,7 +15,7 @@ def sampling_limits(
     num_vocabulary_tokens: int,
     prompt_param: str = "messages",
     grammar: Grammar | None = None,
-) -> SamplingLimits:
+) -> SamplingParams:
     """The engine's limits for a request.
 
     Args:
@@ -44,7 +44,7 @@ def sampling_limits(
     _require_known(request.stop_token_ids, "stop_token_ids", num_vocabulary_tokens)
     # The engine takes temperature 0 for one choice only; sampling from a single candidate is the same for several.
     greedy_choices = request.n > 1 and request.temperature == 0
-    return SamplingLimits(
+    return SamplingParams(
         max_tokens=max_tokens,
         n=request.n,
         temperature=1.0 if greedy_choices else request.temperature,

@@ -22,12 +22,12 @@ from model_executor.processor.geometry import VIDEO_FRAME_MAX_PIXELS, VIDEO_FRAM
 from server.core.errors import BadRequestError, DeadlineError
 from server.core.settings import MediaSettings
 from server.media.budget import CheckpointLimits, clip_budget, image_budget
-from server.media.cache import CachedMedium, CacheLoad, Hold, MediaCache
+from server.media.cache import CachedMedium, CacheLease, CacheLoad, MediaCache
 from server.media.fetch.fetcher import Fetcher
 from server.media.fetch.part_bytes import Contents, together
 from server.media.messages import ClipBudget, ImageBudget, Prepared
 from server.media.progress import Progress
-from server.media.request_limits import Allowance
+from server.media.request_limits import RequestBudget
 from server.media.shared_memory import SharedFolder
 from server.media.timings import Stage, StageLoad, StageTimes
 from server.media.types import MediaPart, PreparedMedia
@@ -61,7 +61,7 @@ class _Request:
     """What the parts of one request share."""
 
     tenant: str
-    allowance: Allowance
+    allowance: RequestBudget
     progress: Progress
     held: contextlib.ExitStack
     """Gives back what the parts hold."""
@@ -78,7 +78,7 @@ class _Known:
     """Gives the encoded bytes back."""
     announced: Prepared
     """What it becomes, if it holds what its headers say."""
-    hold: Hold | None
+    hold: CacheLease | None
     """Where it was in the cache."""
 
 
@@ -179,7 +179,7 @@ class MediaService:
         progress.begin(len(parts))
         try:
             with contextlib.ExitStack() as until_failed:
-                request = _Request(tenant, Allowance(self._settings), progress, until_failed)
+                request = _Request(tenant, RequestBudget(self._settings), progress, until_failed)
                 known = await together(self._know(index, part, request) for index, part in enumerate(asked))
                 prepared = await together(self._prepare_part(index, part, request) for index, part in enumerate(known))
                 until_failed.pop_all()
@@ -237,7 +237,7 @@ def _about(param: str) -> Iterator[None]:
         raise type(error)(error.message, param=param, code=error.code) from error
 
 
-def _prepared_media(part: MediaPart, medium: CachedMedium, hold: Hold) -> PreparedMedia:
+def _prepared_media(part: MediaPart, medium: CachedMedium, hold: CacheLease) -> PreparedMedia:
     prepared = medium.prepared
     return PreparedMedia(
         modality=part.modality,

@@ -11,7 +11,7 @@ from server.core.settings import MediaSettings
 from server.media.messages import Prepared
 
 
-class Allowance:
+class RequestBudget:
     """The sums of one request.
 
     Args:

@@ -34,7 +34,7 @@ class SharedMemoryFullError(RateLimitError):
         )
 
 
-class Lease:
+class SharedFile:
     """One file of the folder and the bytes set aside for it. A context manager: leaving it releases.
 
     Made by `SharedFolder.lease`.
@@ -137,7 +137,7 @@ class SharedFolder:
         """Bytes set aside at the moment."""
         return self._used_bytes
 
-    def lease(self, num_bytes: int) -> Lease:
+    def lease(self, num_bytes: int) -> SharedFile:
         """Make an empty file and set bytes aside for it.
 
         Raises:
@@ -146,7 +146,7 @@ class SharedFolder:
         self.reserve(num_bytes)
         path = self.path / secrets.token_hex(16)
         path.touch(mode=0o600)
-        return Lease(self, path, num_bytes)
+        return SharedFile(self, path, num_bytes)
 
     def reserve(self, num_bytes: int) -> None:
         """Count bytes as used.

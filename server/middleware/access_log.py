@@ -12,7 +12,7 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.auth.rate_limits import Account
+from server.auth.rate_limits import KeyUsage
 from server.core.metrics import Metrics
 
 HEADER = "x-request-id"
@@ -23,7 +23,7 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _log = logging.getLogger("tessera.access")
 
 
-class Access:
+class AccessLogMiddleware:
     """Middleware that names, logs and counts requests.
 
     `scope["state"]["request_id"]` is the client's own id where it sent a sane one, else a new one.
@@ -84,9 +84,9 @@ def _route(scope: Scope) -> str:
     return getattr(scope.get("route"), "path", "unknown")
 
 
-def _account(scope: Scope) -> Account | None:
+def _account(scope: Scope) -> KeyUsage | None:
     """Of the key that was sent; the layers inside put it there."""
-    account: Account | None = scope["state"].get("account")
+    account: KeyUsage | None = scope["state"].get("account")
     return account
 
 

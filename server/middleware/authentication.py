@@ -9,7 +9,7 @@ from server.auth.api_keys import Key, KeyRing
 from server.core.errors import AuthenticationError
 
 
-class Auth:
+class AuthenticationMiddleware:
     """Middleware that lets a request through when it has one of the keys, and names its tenant.
 
     `scope["state"]["tenant"]` becomes the key's tenant, or the empty string where no key is needed; in the latter case

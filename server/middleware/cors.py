@@ -26,7 +26,7 @@ EXPOSED_HEADERS = (
 """Headers of ours that pages may read; the others are readable anyway or mean nothing to them."""
 
 
-class Cors(CORSMiddleware):
+class CorsMiddleware(CORSMiddleware):
     """Starlette's middleware as this API needs it: keys travel in a header, cookies do not exist.
 
     Args:

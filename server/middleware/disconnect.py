@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-class Disconnect:
+class DisconnectMiddleware:
     """Middleware that cancels the application inside when the client has gone.
 
     Args:

@@ -14,7 +14,7 @@ from server.core.errors import ApiError, BadRequestError, MethodError, NotFoundE
 _log = logging.getLogger("tessera.error")
 
 
-class Boundary:
+class ErrorMiddleware:
     """Middleware that answers with the error body whatever is raised inside.
 
     Args:

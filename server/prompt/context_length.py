@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Sequence
 
-from model_executor.processor.tokenizer import MediaSlot, Segment, Tokenizer
+from model_executor.processor.tokenizer import MediaPlaceholder, Segment, Tokenizer
 from server.core.errors import BadRequestError
 
 _PROBED_CHARS_PER_TOKEN = 16
@@ -64,7 +64,7 @@ def refuse_hopeless(
         BadRequestError: it cannot fit.
     """
     budget = _PROBED_CHARS_PER_TOKEN * max_model_len
-    texts = [segment.text for segment in segments if not isinstance(segment, MediaSlot)]
+    texts = [segment.text for segment in segments if not isinstance(segment, MediaPlaceholder)]
     if sum(map(len, texts)) <= budget:
         return
     # No token stands for more bytes than the longest one; the tokenizer may compose characters first.
@@ -72,7 +72,7 @@ def refuse_hopeless(
     require_fit(num_bytes // tokenizer.max_token_bytes, None, max_model_len, param=param, exact=False)
     beginning: list[Segment] = []
     for segment in segments:
-        if isinstance(segment, MediaSlot):
+        if isinstance(segment, MediaPlaceholder):
             beginning.append(segment)
         else:
             beginning.append(type(segment)(segment.text[:budget]))

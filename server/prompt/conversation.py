@@ -11,7 +11,7 @@ from pydantic_core import from_json
 
 from model_executor.processor.chatml import Call, Message, Role
 from model_executor.processor.geometry import TOKEN_PX
-from model_executor.processor.tokenizer import MediaSlot
+from model_executor.processor.tokenizer import MediaPlaceholder
 from server.core.errors import BadRequestError
 from server.core.mime import HEAD_BYTES, modality_of
 from server.media.types import LocalFile, MediaPart, PixelLimits
@@ -49,7 +49,7 @@ class Conversation:
 
     turns: tuple[Message, ...]
     media: tuple[MediaPart, ...]
-    """By `MediaSlot.index`."""
+    """By `MediaPlaceholder.index`."""
 
 
 def read_conversation(messages: list[AnyMessage]) -> Conversation:
@@ -63,7 +63,7 @@ def read_conversation(messages: list[AnyMessage]) -> Conversation:
     turns: list[Message] = []
     for number, message in enumerate(messages):
         contents = [message.content] if isinstance(message.content, str) else message.content or []
-        parts: list[str | MediaSlot] = []
+        parts: list[str | MediaPlaceholder] = []
         for index, content in enumerate(contents):
             if isinstance(content, str):
                 parts.append(content)
@@ -71,7 +71,7 @@ def read_conversation(messages: list[AnyMessage]) -> Conversation:
                 parts.append(content.text)
             else:
                 medium = _medium(content, f"messages[{number}].content[{index}]")
-                parts.append(MediaSlot(len(media), medium.modality))
+                parts.append(MediaPlaceholder(len(media), medium.modality))
                 media.append(medium)
         made = (message.tool_calls if isinstance(message, AssistantMessage) else None) or []
         calls = tuple(_call(call.function) for call in made)

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal, TypedDict
 from pydantic import ConfigDict, Discriminator, Field, PlainValidator, Tag, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.api.base_models import Unsupported, WireModel, conflict
+from server.api.base_models import RequestModel, Unsupported, conflict
 from server.tools.protocol import ToolCall
 
 _Url = Annotated[str, Field(min_length=1)]
 
 
-class ImageLimits(WireModel):
+class ImageLimits(RequestModel):
     """What a client may ask of a medium's size; ranges and the server's own limits are `server/media/budget.py`'s."""
 
     min_pixels: int | None = None
@@ -48,7 +48,7 @@ class VideoLimits(ImageLimits):
     """Where to end in the clip, in seconds."""
 
 
-class TextPart(WireModel):
+class TextPart(RequestModel):
     """A piece of text."""
 
     type: Literal["text"]
@@ -208,7 +208,7 @@ TextContent = Annotated[
 ]
 
 
-class SystemMessage(WireModel):
+class SystemMessage(RequestModel):
     """What the assistant is told to be; `developer` is another name for `system`."""
 
     role: Literal["system", "developer"]
@@ -216,7 +216,7 @@ class SystemMessage(WireModel):
     name: str | None = None
 
 
-class UserMessage(WireModel):
+class UserMessage(RequestModel):
     """What the user said and showed."""
 
     role: Literal["user"]
@@ -224,7 +224,7 @@ class UserMessage(WireModel):
     name: str | None = None
 
 
-class AssistantMessage(WireModel):
+class AssistantMessage(RequestModel):
     """An earlier answer, or the beginning of one to continue."""
 
     model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["content"]}, {"required": ["tool_calls"]}]})
@@ -249,7 +249,7 @@ class AssistantMessage(WireModel):
         return self
 
 
-class ToolMessage(WireModel):
+class ToolMessage(RequestModel):
     """What a function returned."""
 
     role: Literal["tool"]

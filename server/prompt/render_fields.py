@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from server.api.base_models import WireModel, conflict
+from server.api.base_models import RequestModel, conflict
 from server.prompt.messages import AnyMessage
 
 
-class Rendering(WireModel):
+class Rendering(RequestModel):
     """The fields of every request that has a conversation rendered."""
 
     add_generation_prompt: bool | None = None

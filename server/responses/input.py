@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.api.base_models import Unsupported, WireModel, conflict
+from server.api.base_models import RequestModel, Unsupported, conflict
 from server.prompt.messages import TEXT_OR_PARTS, FileId, ImageLimits, VideoLimits, told_by
 from server.responses.tools import FunctionCall, FunctionCallOutput, InputText, TextInput
 
@@ -14,7 +14,7 @@ _Url = Annotated[str, Field(min_length=1)]
 _Status = Literal["in_progress", "completed", "incomplete"]
 
 
-def _require_one(model: WireModel, first: str, second: str) -> None:
+def _require_one(model: RequestModel, first: str, second: str) -> None:
     given = [name for name in (first, second) if getattr(model, name) is not None]
     if len(given) == 2:
         raise conflict(second, f"does not go with '{first}'")
@@ -93,7 +93,7 @@ class InputFile(VideoLimits):
         return self
 
 
-class OutputText(WireModel):
+class OutputText(RequestModel):
     """What the assistant said, as an answer had it."""
 
     type: Literal["output_text"]
@@ -113,7 +113,7 @@ _InputPart = Annotated[
 _OutputPart = Annotated[Annotated[OutputText, Tag("<output_text>")], told_by("type", "output_text")]
 
 
-class InputMessage(WireModel):
+class InputMessage(RequestModel):
     """What all messages share."""
 
     type: Literal["message"] = "message"

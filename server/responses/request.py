@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.api.base_models import Unsupported, WireModel, conflict
+from server.api.base_models import RequestModel, Unsupported, conflict
 from server.responses.input import AnyInput, require_answered_calls
 from server.responses.tools import AnyTool, FunctionChoice
 from server.structured_output.protocol import JsonSchema, SchemaName
@@ -14,7 +14,7 @@ from server.tools.protocol import MAX_TOOLS
 _LOGPROBS = "message.output_text.logprobs"
 
 
-class TextFormat(WireModel):
+class TextFormat(RequestModel):
     """The form of the answer."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -38,7 +38,7 @@ class TextFormat(WireModel):
         return self
 
 
-class TextOptions(WireModel):
+class TextOptions(RequestModel):
     """How to write."""
 
     format: TextFormat | None = None
@@ -46,14 +46,14 @@ class TextOptions(WireModel):
     """Accepted; the model has no such setting."""
 
 
-class ResponseStreamOptions(WireModel):
+class ResponseStreamOptions(RequestModel):
     """How to stream."""
 
     include_obfuscation: bool = False
     """Accepted; this server pads no events."""
 
 
-class ResponseRequest(WireModel):
+class ResponseRequest(RequestModel):
     """Something to answer, and how. Every request brings all it needs: nothing is kept between two."""
 
     model: Annotated[str, Field(min_length=1)]

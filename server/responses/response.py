@@ -5,26 +5,26 @@ As in `server/chat/response.py`, a field that was not given is left out and one 
 
 from typing import Any, Literal
 
-from server.chat.response import Outgoing, TokenLogprob
+from server.chat.response import ResponseModel, TokenLogprob
 
 ResponseStatus = Literal["in_progress", "completed", "incomplete", "failed"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
 
-class ResponseFailure(Outgoing):
+class ResponseFailure(ResponseModel):
     """Why there is no whole answer."""
 
     code: Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]
     message: str
 
 
-class IncompleteDetails(Outgoing):
+class IncompleteDetails(ResponseModel):
     """Why the answer ends early."""
 
     reason: Literal["max_output_tokens"]
 
 
-class OutputTextPart(Outgoing):
+class OutputTextPart(ResponseModel):
     """Text of an answer."""
 
     type: Literal["output_text"]
@@ -35,7 +35,7 @@ class OutputTextPart(Outgoing):
     """Empty unless asked for."""
 
 
-class OutputMessage(Outgoing):
+class OutputMessage(ResponseModel):
     """What the assistant says."""
 
     id: str
@@ -45,7 +45,7 @@ class OutputMessage(Outgoing):
     content: list[OutputTextPart]
 
 
-class FunctionCallItem(Outgoing):
+class FunctionCallItem(ResponseModel):
     """A function the client is to call."""
 
     id: str
@@ -61,7 +61,7 @@ class FunctionCallItem(Outgoing):
 OutputItem = OutputMessage | FunctionCallItem
 
 
-class InputTokensDetails(Outgoing):
+class InputTokensDetails(ResponseModel):
     """Of the prompt's tokens."""
 
     cached_tokens: int
@@ -74,14 +74,14 @@ class InputTokensDetails(Outgoing):
     """Of clips, without delimiters."""
 
 
-class OutputTokensDetails(Outgoing):
+class OutputTokensDetails(ResponseModel):
     """Of the answer's tokens."""
 
     reasoning_tokens: int
     """Always 0."""
 
 
-class ResponseUsage(Outgoing):
+class ResponseUsage(ResponseModel):
     """What a request cost, in tokens."""
 
     input_tokens: int
@@ -91,7 +91,7 @@ class ResponseUsage(Outgoing):
     total_tokens: int
 
 
-class ResponseObject(Outgoing):
+class ResponseObject(ResponseModel):
     """The answer, whole or as far as it has come."""
 
     id: str
@@ -131,7 +131,7 @@ class ResponseObject(Outgoing):
     """Always false: nothing is stored."""
 
 
-class ResponseEvent(Outgoing):
+class ResponseEvent(ResponseModel):
     """An event of a stream; `sequence_number` counts from 0."""
 
     type: str

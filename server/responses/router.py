@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 from server.api.openapi import errors, json_body, named_events
 from server.api.request_body import read_json
 from server.api.sse import EventStream
-from server.auth.rate_limits import account_of
+from server.auth.rate_limits import key_usage_of
 from server.generation.model_service import Service
 from server.media.progress import Progress
 from server.responses.request import ResponseRequest
@@ -29,7 +29,7 @@ router = APIRouter()
 async def create_response(request: Request) -> Response:
     """Answer texts, pictures and clips, as a whole or as a stream of typed events; nothing is stored."""
     service: Service = request.app.state.service
-    chat = service.chat(account_of(request))
+    chat = service.chat(key_usage_of(request))
     body = await read_json(request, ResponseRequest)
     service.require_model(body.model)
     progress = Progress()

@@ -4,12 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from server.api.base_models import WireModel
+from server.api.base_models import RequestModel
 from server.prompt.messages import TEXT_OR_PARTS, told_by
 from server.tools.protocol import FunctionName
 
 
-class InputText(WireModel):
+class InputText(RequestModel):
     """A piece of text."""
 
     type: Literal["input_text"]
@@ -19,7 +19,7 @@ class InputText(WireModel):
 TextInput = Annotated[Annotated[InputText, Tag("<input_text>")], told_by("type", "input_text")]
 
 
-class FunctionTool(WireModel):
+class FunctionTool(RequestModel):
     """A function and how to call it."""
 
     type: Literal["function"]
@@ -33,14 +33,14 @@ class FunctionTool(WireModel):
     """Refuse parameters that cannot be enforced to the letter, instead of enforcing a JSON object."""
 
 
-class ChosenFunction(WireModel):
+class ChosenFunction(RequestModel):
     """One of the functions, by its name."""
 
     type: Literal["function"]
     name: FunctionName
 
 
-class AllowedFunctions(WireModel):
+class AllowedFunctions(RequestModel):
     """Call only some of the functions; the model is told of all."""
 
     type: Literal["allowed_tools"]
@@ -50,7 +50,7 @@ class AllowedFunctions(WireModel):
 
 
 def _choice_form(value: Any) -> str:
-    if not isinstance(value, dict | WireModel):
+    if not isinstance(value, dict | RequestModel):
         return "<mode>"
     kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
     return "<allowed_tools>" if kind == "allowed_tools" else "<function>"
@@ -65,7 +65,7 @@ FunctionChoice = Annotated[
 ]
 
 
-class FunctionCall(WireModel):
+class FunctionCall(RequestModel):
     """A call in an earlier answer; its result follows."""
 
     type: Literal["function_call"]
@@ -80,7 +80,7 @@ class FunctionCall(WireModel):
     """Accepted, since answers have it."""
 
 
-class FunctionCallOutput(WireModel):
+class FunctionCallOutput(RequestModel):
     """What a function returned."""
 
     type: Literal["function_call_output"]

@@ -5,14 +5,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.api.base_models import WireModel, conflict
+from server.api.base_models import RequestModel, conflict
 
 JsonSchema = dict[str, Any]
 SchemaName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 """Letters, digits, underscores and dashes."""
 
 
-class NamedSchema(WireModel):
+class NamedSchema(RequestModel):
     """A JSON Schema with the name the client calls it by."""
 
     name: SchemaName
@@ -24,7 +24,7 @@ class NamedSchema(WireModel):
     """Accepted; the schema is enforced either way."""
 
 
-class ResponseFormat(WireModel):
+class ResponseFormat(RequestModel):
     """The form of the answer."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -41,7 +41,7 @@ class ResponseFormat(WireModel):
         return self
 
 
-class StructuredOutputs(WireModel):
+class StructuredOutputs(RequestModel):
     """A constraint under vLLM's names; exactly one of them."""
 
     json_: (

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from server.api.base_models import Unsupported, WireModel, conflict
-from server.chat.response import Outgoing
+from server.api.base_models import RequestModel, Unsupported, conflict
+from server.chat.response import ResponseModel
 from server.prompt.messages import AnyMessage
 from server.prompt.render_fields import Rendering
 from server.prompt.tool_messages import require_answered_calls
@@ -44,7 +44,7 @@ class TokenizeRequest(Rendering):
         return self
 
 
-class TokenizeResponse(Outgoing):
+class TokenizeResponse(ResponseModel):
     """The token ids."""
 
     count: int
@@ -54,7 +54,7 @@ class TokenizeResponse(Outgoing):
     tokens: list[int]
 
 
-class DetokenizeRequest(WireModel):
+class DetokenizeRequest(RequestModel):
     """Token ids to turn into text."""
 
     model: Annotated[str, Field(min_length=1)]
@@ -63,7 +63,7 @@ class DetokenizeRequest(WireModel):
     """Ids of the model, special ones included."""
 
 
-class DetokenizeResponse(Outgoing):
+class DetokenizeResponse(ResponseModel):
     """The text."""
 
     prompt: str

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from model_executor.processor.tokenizer import ClientText, Tokenizer
+from model_executor.processor.tokenizer import Tokenizer, UserText
 from server.chat.serving import ServedModel
 from server.core.errors import BadRequestError
 from server.prompt.builder import build_prompt
@@ -23,7 +23,7 @@ def text_ids(text: str, tokenizer: Tokenizer, *, max_model_len: int, param: str)
     Raises:
         BadRequestError: the text is far too long.
     """
-    segments = [ClientText(text)]
+    segments = [UserText(text)]
     refuse_hopeless(segments, [], tokenizer, max_model_len, param=param)
     return tokenizer.encode(segments, []).token_ids
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from model_executor.processor.chatml import DEFAULT_SYSTEM, Call, Message, Written, segments_of
-from model_executor.processor.tokenizer import ClientText, ControlText, Segment
+from model_executor.processor.chatml import DEFAULT_SYSTEM, Call, Message, RenderedTurn, segments_of
+from model_executor.processor.tokenizer import Segment, TemplateText, UserText
 
 CALL_START = "<tool_call>"
 CALL_END = "</tool_call>"
@@ -38,50 +38,50 @@ For each function call, return a json object with function name and arguments wi
 </tool_call>"""
 
 
-def plain_turns(turns: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[Written]:
+def plain_turns(turns: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[RenderedTurn]:
     """The conversation with tools, calls and results written out.
 
     Args:
         turns: the conversation.
         tools: what may be called, as the API describes it.
     """
-    written: list[Written] = []
+    written: list[RenderedTurn] = []
     for is_result, run in groupby(turns, lambda turn: turn.role == "tool"):
         group = list(run)
         written += [_results(group)] if is_result else [_spoken(turn) for turn in group]
     if not tools:
         return written
-    told: list[Segment] = [ControlText(_BEFORE_TOOLS)]
+    told: list[Segment] = [TemplateText(_BEFORE_TOOLS)]
     for tool in tools:
-        told += [ControlText("\n"), _json(tool)]
-    told.append(ControlText(_AFTER_TOOLS))
+        told += [TemplateText("\n"), _json(tool)]
+    told.append(TemplateText(_AFTER_TOOLS))
     if written and written[0].role == "system":
-        return [Written("system", (*written[0].parts, *told)), *written[1:]]
-    return [Written("system", (ControlText(DEFAULT_SYSTEM), *told)), *written]
+        return [RenderedTurn("system", (*written[0].parts, *told)), *written[1:]]
+    return [RenderedTurn("system", (TemplateText(DEFAULT_SYSTEM), *told)), *written]
 
 
-def _spoken(turn: Message) -> Written:
+def _spoken(turn: Message) -> RenderedTurn:
     parts = segments_of(turn)
     for call in turn.calls:
-        parts += _call(call, apart=parts not in ([], [ClientText("")]))
-    return Written(turn.role, tuple(parts))
+        parts += _call(call, apart=parts not in ([], [UserText("")]))
+    return RenderedTurn(turn.role, tuple(parts))
 
 
 def _call(call: Call, *, apart: bool) -> Iterator[Segment]:
-    yield ControlText(("\n" if apart else "") + BEFORE_ARGUMENTS % call.name)
-    yield ClientText(call.arguments) if isinstance(call.arguments, str) else _json(call.arguments)
-    yield ControlText(AFTER_ARGUMENTS)
+    yield TemplateText(("\n" if apart else "") + BEFORE_ARGUMENTS % call.name)
+    yield UserText(call.arguments) if isinstance(call.arguments, str) else _json(call.arguments)
+    yield TemplateText(AFTER_ARGUMENTS)
 
 
-def _results(turns: Sequence[Message]) -> Written:
+def _results(turns: Sequence[Message]) -> RenderedTurn:
     """What functions returned, as one turn of the user."""
     parts: list[Segment] = []
     for turn in turns:
         start = "\n<tool_response>\n" if parts else "<tool_response>\n"
-        parts += [ControlText(start), *segments_of(turn), ControlText("\n</tool_response>")]
-    return Written("user", tuple(parts))
+        parts += [TemplateText(start), *segments_of(turn), TemplateText("\n</tool_response>")]
+    return RenderedTurn("user", tuple(parts))
 
 
-def _json(value: object) -> ClientText:
+def _json(value: object) -> UserText:
     """A value as chat templates write it."""
-    return ClientText(json.dumps(value, ensure_ascii=False))
+    return UserText(json.dumps(value, ensure_ascii=False))

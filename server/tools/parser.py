@@ -18,27 +18,27 @@ _GAP = f"[{_SPACE}]{{0,8}}"
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class TextDelta:
     """Text outside of calls."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Called:
+class ToolCallStart:
     """A call begins."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Argued:
+class ArgumentsDelta:
     """More of the arguments of the last call, as JSON text."""
 
     text: str
 
 
-Found = Said | Called | Argued
+OutputEvent = TextDelta | ToolCallStart | ArgumentsDelta
 
 
 def _beginnings(atoms: Iterable[str]) -> re.Pattern[str]:
@@ -73,33 +73,33 @@ class CallReader:
         self._escaped = False
         self._after_call = False
 
-    def feed(self, text: str) -> list[Found]:
+    def feed(self, text: str) -> list[OutputEvent]:
         """What is certain once `text` has come."""
         self._waiting += text
-        found: list[Found] = []
+        found: list[OutputEvent] = []
         while self._read(found):
             pass
         return _joined(found)
 
-    def end(self) -> list[Found]:
+    def end(self) -> list[OutputEvent]:
         """What is left when nothing more comes."""
-        found: list[Found] = []
+        found: list[OutputEvent] = []
         if self._read == self._read_arguments:
             self.is_cut = True
         elif self._read == self._read_head:
-            found.append(Said(self._lead + self._waiting))
+            found.append(TextDelta(self._lead + self._waiting))
         elif self._read == self._read_text and not (self._after_call and not self._waiting.strip(_SPACE)):
-            found.append(Said(self._waiting))
+            found.append(TextDelta(self._waiting))
         self._waiting = ""
         return _joined(found)
 
     # Each of these takes what it can from the waiting text and says whether there is more to do.
 
-    def _read_text(self, found: list[Found]) -> bool:
+    def _read_text(self, found: list[OutputEvent]) -> bool:
         said, start, rest = self._waiting.partition(CALL_START)
         kept = said.rstrip(_SPACE) if start else said[: _certain(said)]
         if kept:
-            found.append(Said(kept))
+            found.append(TextDelta(kept))
             self._after_call = False
         if not start:
             self._waiting = said[len(kept) :]
@@ -109,23 +109,23 @@ class CallReader:
         self._read = self._read_head
         return True
 
-    def _read_head(self, found: list[Found]) -> bool:
+    def _read_head(self, found: list[OutputEvent]) -> bool:
         if head := _WHOLE_HEAD.match(self._waiting):
-            found.append(Called(head[1]))
+            found.append(ToolCallStart(head[1]))
             self._waiting = self._waiting[head.end() :]
             self._read = self._read_arguments
             return True
         if _BEGINS_HEAD.fullmatch(self._waiting):
             return False
-        found.append(Said(self._lead))
+        found.append(TextDelta(self._lead))
         self._after_call = False
         self._read = self._read_text
         return True
 
-    def _read_arguments(self, found: list[Found]) -> bool:
+    def _read_arguments(self, found: list[OutputEvent]) -> bool:
         end = self._object_end()
         if self._waiting[:end]:
-            found.append(Argued(self._waiting[:end]))
+            found.append(ArgumentsDelta(self._waiting[:end]))
         self._waiting = self._waiting[end:]
         if self._depth:
             return False
@@ -148,7 +148,7 @@ class CallReader:
                     return index + 1
         return len(self._waiting)
 
-    def _read_tail(self, found: list[Found]) -> bool:
+    def _read_tail(self, found: list[OutputEvent]) -> bool:
         if tail := _WHOLE_TAIL.match(self._waiting):
             self._waiting = self._waiting[tail.end() :]
         elif _BEGINS_TAIL.fullmatch(self._waiting):
@@ -164,16 +164,16 @@ def _certain(text: str) -> int:
     return len(text[: len(text) - begun].rstrip(_SPACE))
 
 
-def _joined(found: list[Found]) -> list[Found]:
+def _joined(found: list[OutputEvent]) -> list[OutputEvent]:
     """Neighbours of a kind as one, nothing empty."""
-    joined: list[Found] = []
+    joined: list[OutputEvent] = []
     for one in found:
         match (joined[-1] if joined else None), one:
-            case Said(before), Said(text):
-                joined[-1] = Said(before + text)
-            case Argued(before), Argued(text):
-                joined[-1] = Argued(before + text)
-            case _, (Said("") | Argued("")):
+            case TextDelta(before), TextDelta(text):
+                joined[-1] = TextDelta(before + text)
+            case ArgumentsDelta(before), ArgumentsDelta(text):
+                joined[-1] = ArgumentsDelta(before + text)
+            case _, (TextDelta("") | ArgumentsDelta("")):
                 pass
             case _:
                 joined.append(one)

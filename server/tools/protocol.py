@@ -4,13 +4,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from server.api.base_models import WireModel, conflict
+from server.api.base_models import RequestModel, conflict
 
 MAX_TOOLS = 128
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
-class Function(WireModel):
+class Function(RequestModel):
     """A function and how to call it."""
 
     name: FunctionName
@@ -24,27 +24,27 @@ class Function(WireModel):
     function must be called, that is so without it."""
 
 
-class Tool(WireModel):
+class Tool(RequestModel):
     """Something the model may use."""
 
     type: Literal["function"]
     function: Function
 
 
-class FunctionReference(WireModel):
+class FunctionReference(RequestModel):
     """One of the functions, by its name."""
 
     name: FunctionName
 
 
-class NamedTool(WireModel):
+class NamedTool(RequestModel):
     """One of the tools, by its name."""
 
     type: Literal["function"]
     function: FunctionReference
 
 
-class AllowedTools(WireModel):
+class AllowedTools(RequestModel):
     """Some of the tools."""
 
     mode: Literal["auto", "required"]
@@ -52,7 +52,7 @@ class AllowedTools(WireModel):
     tools: Annotated[list[NamedTool], Field(min_length=1)]
 
 
-class AllowedToolsChoice(WireModel):
+class AllowedToolsChoice(RequestModel):
     """Call only some of the tools; the model is told of all."""
 
     type: Literal["allowed_tools"]
@@ -60,7 +60,7 @@ class AllowedToolsChoice(WireModel):
 
 
 def _choice_form(value: Any) -> str:
-    if not isinstance(value, dict | WireModel):
+    if not isinstance(value, dict | RequestModel):
         return "<mode>"
     kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
     return "<allowed_tools>" if kind == "allowed_tools" else "<function>"
@@ -74,7 +74,7 @@ ToolChoice = Annotated[
 ]
 
 
-class CalledFunction(WireModel):
+class CalledFunction(RequestModel):
     """What an earlier answer called."""
 
     name: FunctionName
@@ -84,7 +84,7 @@ class CalledFunction(WireModel):
     """Accepted; the official client sends them along with what it parsed."""
 
 
-class ToolCall(WireModel):
+class ToolCall(RequestModel):
     """A call in an earlier answer."""
 
     id: Annotated[str, Field(min_length=1)]
@@ -93,7 +93,7 @@ class ToolCall(WireModel):
     function: CalledFunction
 
 
-class ToolUse(WireModel):
+class ToolUse(RequestModel):
     """The fields of a request that lets the model call functions."""
 
     tools: Annotated[list[Tool], Field(min_length=1, max_length=MAX_TOOLS)] | None = None

@@ -31,7 +31,7 @@ from vllm.model_executor.models.utils import AutoWeightsLoader
 from model_executor.checkpoint.config import BUNDLED_MODEL, CLIP_MEAN, CLIP_STD, resolve_checkpoint
 from model_executor.client.engine_client import EngineClient
 from model_executor.cpu import has_native_bfloat16, num_cores
-from model_executor.engine import EngineSettings, EngineState, Prompt, SamplingLimits
+from model_executor.engine import EngineSettings, EngineState, Prompt, SamplingParams
 from model_executor.kernels import native
 from model_executor.kernels.mrope import cos_sin_table, inverse_frequencies, mrope_
 from model_executor.models.qwen2_vl.vision import PixelStatistics, VisionTower
@@ -226,7 +226,7 @@ async def _ready(engine: EngineClient) -> None:
 
 async def _decode_step_s(engine: EngineClient, batch: int) -> float:
     """Median seconds between the tokens of answers that are generated together."""
-    limits = SamplingLimits(max_tokens=DECODE_TOKENS, temperature=0, ignore_eos=True)
+    limits = SamplingParams(max_tokens=DECODE_TOKENS, temperature=0, ignore_eos=True)
 
     async def gaps(number: int) -> list[float]:
         moments = []
@@ -242,7 +242,7 @@ async def _prefill_s(engine: EngineClient) -> float:
     prompt = Prompt([100 + secrets.randbelow(1000) for _ in range(PREFILL_TOKENS)])
     started = time.perf_counter()
     async for _ in engine.generate(
-        secrets.token_hex(8), prompt, SamplingLimits(max_tokens=1, temperature=0, ignore_eos=True)
+        secrets.token_hex(8), prompt, SamplingParams(max_tokens=1, temperature=0, ignore_eos=True)
     ):
         pass
     return time.perf_counter() - started

@@ -36,7 +36,7 @@ from model_executor.processor.patches import row_bytes, write_picture
 from server.core.errors import BadRequestError
 from server.core.settings import MediaSettings
 from server.media.decode.demuxer import DECODER_THREADS
-from server.media.decode.image import Picture, picture_size
+from server.media.decode.image import ImageDecoder, picture_size
 from server.media.messages import ClipBudget, FramesDone, ImageBudget, Job, Outcome, Prepared, Ready
 from server.media.preprocessor import MediaService
 from server.media.types import MediaPart
@@ -183,7 +183,7 @@ def measure_pictures() -> None:
         rows = np.zeros((grid.num_patches, row_bytes(1)), np.uint8)
 
         def ours(data: bytes = data, rows: Any = rows, size: Size = size) -> None:
-            picture = Picture(io.BytesIO(data), max_source_pixels=budget.max_source_pixels)
+            picture = ImageDecoder(io.BytesIO(data), max_source_pixels=budget.max_source_pixels)
             write_picture(rows, image_grid(size), picture.render(size))
 
         def theirs(data: bytes = data) -> Any:
@@ -194,7 +194,7 @@ def measure_pictures() -> None:
         pairs = [(_taken_s(ours), _taken_s(theirs)) for _ in range(PICTURE_ROUNDS)]
         ours_ms, theirs_ms = (statistics.median(times) * 1000 for times in zip(*pairs, strict=True))
         full = Image.open(io.BytesIO(data)).resize((size.width, size.height), Image.Resampling.BICUBIC)
-        pixels = Picture(io.BytesIO(data), max_source_pixels=budget.max_source_pixels).render(size)
+        pixels = ImageDecoder(io.BytesIO(data), max_source_pixels=budget.max_source_pixels).render(size)
         difference = np.abs(pixels.astype(np.int16) - np.asarray(full)).mean()
         print(
             f"{width}x{height} JPEG: {ours_ms:.1f} ms CPU, transformers {theirs_ms:.1f} ms, ratio "

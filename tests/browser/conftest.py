@@ -23,7 +23,7 @@ from server.chat.serving import ServedModel
 from server.core.settings import MediaSettings, Settings
 from server.media.preprocessor import MediaService
 from tests.fakes import MODEL, FakeEngine
-from tests.server.conftest import World, serve_live
+from tests.server.conftest import ServerFixture, serve_live
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = (
@@ -112,7 +112,7 @@ def tokenizer(tiny_checkpoint: Path) -> Tokenizer:
     return Tokenizer(tiny_checkpoint)
 
 
-OpenPage = Callable[..., AbstractAsyncContextManager[World]]
+OpenPage = Callable[..., AbstractAsyncContextManager[ServerFixture]]
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def serve(tokenizer: Tokenizer, media: MediaService, tmp_path: Path) -> OpenPage
     """Serves the page: real media, and an engine that follows a script; settings by name."""
 
     @asynccontextmanager
-    async def served(engine: FakeEngine | None = None, **changes: Any) -> AsyncIterator[World]:
+    async def served(engine: FakeEngine | None = None, **changes: Any) -> AsyncIterator[ServerFixture]:
         engine = engine or FakeEngine()
         settings = Settings(**{"served_model_name": MODEL, "data_folder": tmp_path / "data", **changes})
 
@@ -134,12 +134,12 @@ def serve(tokenizer: Tokenizer, media: MediaService, tmp_path: Path) -> OpenPage
         async with serve_live(app, settings) as (client, stop), client:
             while app.state.service.state is not EngineState.READY:
                 await asyncio.sleep(0.01)
-            yield World(client, app, engine, stop=stop)
+            yield ServerFixture(client, app, engine, stop=stop)
 
     return served
 
 
-async def open_ready(page: Page, world: World) -> None:
+async def open_ready(page: Page, world: ServerFixture) -> None:
     """Open the page of a server and wait until it knows the model."""
     await page.goto(world.url)
     await expect(page.locator("#model")).to_have_attribute("data-state", "ready")

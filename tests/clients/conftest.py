@@ -16,20 +16,20 @@ from PIL import Image
 from server.__main__ import main
 from tests.pictures import encoded
 from tests.programs import ROOT, Done, install_javascript
-from tests.server.conftest import OpenWorld, World, open_world, tokenizer
+from tests.server.conftest import OpenWorld, ServerFixture, open_world, tokenizer
 
 __all__ = ["ROOT", "Done", "open_world", "tokenizer"]  # the last two are fixtures of the server's tests
 
 
 @pytest.fixture
-async def live(open_world: OpenWorld) -> AsyncIterator[World]:
+async def live(open_world: OpenWorld) -> AsyncIterator[ServerFixture]:
     """A real socket over the fakes."""
     async with open_world(live=True) as world:
         yield world
 
 
 @pytest.fixture
-def sdk(live: World) -> Iterator[openai.OpenAI]:
+def sdk(live: ServerFixture) -> Iterator[openai.OpenAI]:
     """The official client, which blocks: call it in a thread."""
     with openai.OpenAI(base_url=f"{live.url}/v1", api_key="unused", max_retries=0, timeout=20) as client:
         yield client

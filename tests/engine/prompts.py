@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_executor.client.engine_client import EngineClient
-from model_executor.engine import Delta, MediaItem, Modality, Prompt, SamplingLimits
+from model_executor.engine import Delta, MediaItem, Modality, Prompt, SamplingParams
 from tests.oracle import MEAN, STD, Answer, Clip, Oracle, Still, Turn
 from tests.pictures import made_clip, photo, real_clip, small_photos
 
@@ -77,7 +77,7 @@ def _as_bytes(normalised: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     return np.asarray(exact.round(), np.uint8)
 
 
-async def collect(engine: EngineClient, prompt: Prompt, limits: SamplingLimits) -> list[Delta]:
+async def collect(engine: EngineClient, prompt: Prompt, limits: SamplingParams) -> list[Delta]:
     """The whole answer."""
     return [delta async for delta in engine.generate(secrets.token_hex(8), prompt, limits)]
 
@@ -86,7 +86,7 @@ async def greedy(
     engine: EngineClient, prompt: Prompt, num_tokens: int = NUM_TOKENS
 ) -> tuple[list[int], list[float], int]:
     """Greedy ids, their log-probabilities, and how many prompt tokens came from the prefix cache."""
-    limits = SamplingLimits(max_tokens=num_tokens, temperature=0, ignore_eos=True, logprobs=0)
+    limits = SamplingParams(max_tokens=num_tokens, temperature=0, ignore_eos=True, logprobs=0)
     deltas = await collect(engine, prompt, limits)
     logprobs = [position.sampled.logprob for delta in deltas for position in delta.logprobs or []]
     return ids_of(deltas), logprobs, deltas[0].num_cached_tokens

@@ -11,7 +11,7 @@ import pytest
 from model_executor.checkpoint.config import read_checkpoint
 from model_executor.checkpoint.lora import read_adapters
 from model_executor.client.engine_client import EngineClient
-from model_executor.engine import EngineSettings, Prompt, RequestRefusedError, SamplingLimits
+from model_executor.engine import EngineSettings, Prompt, RequestRefusedError, SamplingParams
 from tests.adapters import merge, write_adapter
 from tests.engine.conftest import ready
 from tests.engine.prompts import collect, conversations, greedy, prompt_of
@@ -117,7 +117,7 @@ async def test_prefixes_are_cached_for_each_adapter_apart(
 
 async def test_an_adapter_that_is_not_there_is_refused(adapted: EngineClient) -> None:
     with pytest.raises(RequestRefusedError) as caught:
-        await collect(adapted, Prompt([100, 200], adapter="other"), SamplingLimits(max_tokens=1))
+        await collect(adapted, Prompt([100, 200], adapter="other"), SamplingParams(max_tokens=1))
     assert caught.value.param == "model"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from model_executor.client.engine_client import EngineClient
-from model_executor.engine import Grammar, Prompt, RequestRefusedError, SamplingLimits
+from model_executor.engine import Grammar, Prompt, RequestRefusedError, SamplingParams
 from server.core.errors import BadRequestError
 from server.structured_output.json_schema import enforceable
 from tests.engine.prompts import collect, ids_of, text_of
@@ -135,7 +135,7 @@ async def test_answers_of_random_schemas_validate_and_others_are_refused(engine:
     num_ended = 0
     for seed in range(20):
         schema = random_schema(seed, depth=2)
-        limits = SamplingLimits(max_tokens=300, seed=seed, temperature=1.0, grammar=schema_grammar(schema))
+        limits = SamplingParams(max_tokens=300, seed=seed, temperature=1.0, grammar=schema_grammar(schema))
         deltas = await collect(engine, PROMPT, limits)
         if deltas[-1].finish_reason == "stop":
             num_ended += 1
@@ -156,7 +156,7 @@ async def test_answers_of_random_schemas_validate_and_others_are_refused(engine:
     ids=lambda value: value.kind if isinstance(value, Grammar) else None,
 )
 async def test_says_exactly_what_is_allowed(engine: EngineClient, grammar: Grammar, expected: str) -> None:
-    deltas = await collect(engine, PROMPT, SamplingLimits(max_tokens=64, temperature=1.0, seed=5, grammar=grammar))
+    deltas = await collect(engine, PROMPT, SamplingParams(max_tokens=64, temperature=1.0, seed=5, grammar=grammar))
     text = text_of(deltas)
     assert text.replace(", ", ",") == expected and deltas[-1].finish_reason == "stop"
 
@@ -167,31 +167,31 @@ async def test_special_tokens_count_as_their_names_and_do_not_end_early(
 ) -> None:
     (token_id,) = other_oracle.tokenizer.encode(name, add_special_tokens=False)
     pattern = Grammar(kind="regex", value="[<>|_a-z]{16}")
-    limits = SamplingLimits(max_tokens=32, seed=4, temperature=1.0, logit_bias={token_id: 100.0}, grammar=pattern)
+    limits = SamplingParams(max_tokens=32, seed=4, temperature=1.0, logit_bias={token_id: 100.0}, grammar=pattern)
     deltas = await collect(engine, PROMPT, limits)
     assert len(text_of(deltas)) == 16 and deltas[-1].finish_reason == "stop"
     assert name not in text_of(deltas) or name == "<|vision_start|>"
 
 
 async def test_every_choice_follows_the_grammar(engine: EngineClient) -> None:
-    limits = SamplingLimits(max_tokens=20, n=3, seed=2, grammar=Grammar(kind="regex", value="[0-9]{4}"), logprobs=2)
+    limits = SamplingParams(max_tokens=20, n=3, seed=2, grammar=Grammar(kind="regex", value="[0-9]{4}"), logprobs=2)
     deltas = await collect(engine, PROMPT, limits)
     texts = [text_of(deltas, index) for index in range(3)]
     assert all(len(text) == 4 and text.isdecimal() for text in texts) and len(set(texts)) == 3
 
 
 async def test_forced_answer_cut_by_its_limit_ends_with_length(engine: EngineClient) -> None:
-    limits = SamplingLimits(max_tokens=7, seed=1, grammar=Grammar(kind="json_object"))
+    limits = SamplingParams(max_tokens=7, seed=1, grammar=Grammar(kind="json_object"))
     schema = schema_grammar({"type": "array", "items": {"type": "integer"}, "minItems": 50})
     for grammar in (limits.grammar, schema):
-        cut = SamplingLimits(max_tokens=7, seed=1, temperature=1.0, grammar=grammar)
+        cut = SamplingParams(max_tokens=7, seed=1, temperature=1.0, grammar=grammar)
         deltas = await collect(engine, PROMPT, cut)
         if deltas[-1].finish_reason == "stop":  # an object may be empty
             assert json.loads(text_of(deltas)) is not None
         else:
             assert (deltas[-1].finish_reason, len(ids_of(deltas))) == ("length", 7)
     assert deltas[-1].finish_reason == "length"
-    free = await collect(engine, PROMPT, SamplingLimits(max_tokens=3, ignore_eos=True))
+    free = await collect(engine, PROMPT, SamplingParams(max_tokens=3, ignore_eos=True))
     assert free[-1].finish_reason == "length"
 
 
@@ -208,21 +208,21 @@ async def test_forced_answer_cut_by_its_limit_ends_with_length(engine: EngineCli
 )
 async def test_wrong_grammars_are_refused_or_harmless(engine: EngineClient, grammar: Grammar) -> None:
     try:
-        deltas = await collect(engine, PROMPT, SamplingLimits(max_tokens=5, grammar=grammar))
+        deltas = await collect(engine, PROMPT, SamplingParams(max_tokens=5, grammar=grammar))
         assert deltas[-1].finish_reason == "length"
     except RequestRefusedError as error:
         assert error.param == grammar.param and "/" not in str(error)
-    free = await collect(engine, PROMPT, SamplingLimits(max_tokens=3, ignore_eos=True))
+    free = await collect(engine, PROMPT, SamplingParams(max_tokens=3, ignore_eos=True))
     assert free[-1].finish_reason == "length"
 
 
 @pytest.mark.parametrize("name", BOMBS)
 async def test_schema_bomb_is_refused_while_others_are_served(engine: EngineClient, name: str) -> None:
     bomb = Grammar(kind="json", value=BOMBS[name], param="response_format")
-    exploding = asyncio.create_task(collect(engine, PROMPT, SamplingLimits(max_tokens=3, grammar=bomb)))
+    exploding = asyncio.create_task(collect(engine, PROMPT, SamplingParams(max_tokens=3, grammar=bomb)))
     num_served = 0
     while not exploding.done():
-        deltas = await collect(engine, PROMPT, SamplingLimits(max_tokens=3, ignore_eos=True))
+        deltas = await collect(engine, PROMPT, SamplingParams(max_tokens=3, ignore_eos=True))
         assert deltas[-1].finish_reason == "length"
         num_served += 1
     with pytest.raises(RequestRefusedError) as caught:
@@ -230,5 +230,5 @@ async def test_schema_bomb_is_refused_while_others_are_served(engine: EngineClie
     assert caught.value.param == "response_format" and num_served > 1
     began_s = time.monotonic()
     with pytest.raises(RequestRefusedError):
-        await collect(engine, PROMPT, SamplingLimits(max_tokens=3, grammar=bomb))
+        await collect(engine, PROMPT, SamplingParams(max_tokens=3, grammar=bomb))
     assert time.monotonic() - began_s < 1, "the verdict is remembered"

@@ -19,7 +19,7 @@ from model_executor.engine import (
     Prompt,
     RequestFailedError,
     RequestRefusedError,
-    SamplingLimits,
+    SamplingParams,
 )
 from model_executor.engine_process.session import Session
 from model_executor.ipc import Channel, Impossible, frame, wait_for_start
@@ -32,7 +32,7 @@ class Scripted:
         self.num_yielded = 0
         self.num_running = 0
 
-    async def generate(self, request_id: str, prompt: Prompt, limits: SamplingLimits) -> AsyncGenerator[Delta, None]:
+    async def generate(self, request_id: str, prompt: Prompt, limits: SamplingParams) -> AsyncGenerator[Delta, None]:
         match prompt.token_ids[0]:
             case 1:
                 raise RequestRefusedError("no such thing", "temperature", "a_code")

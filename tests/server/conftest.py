@@ -28,7 +28,7 @@ def tokenizer(tiny_checkpoint: Path) -> Tokenizer:
 
 
 @dataclass
-class World:
+class ServerFixture:
     """A server over fakes, and a client of it."""
 
     client: httpx.AsyncClient
@@ -63,7 +63,7 @@ class Unread:
         pytest.fail("the body was read")
 
 
-OpenWorld = Callable[..., AbstractAsyncContextManager[World]]
+OpenWorld = Callable[..., AbstractAsyncContextManager[ServerFixture]]
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def open_world(tokenizer: Tokenizer, tmp_path: Path) -> OpenWorld:
         live: bool = False,
         adapters: tuple[str, ...] = (),
         **settings: Any,
-    ) -> AsyncIterator[World]:
+    ) -> AsyncIterator[ServerFixture]:
         engine, media = engine or FakeEngine(), media or FakeMedia()
         configured = Settings(**{"served_model_name": MODEL, "data_folder": data_folder, **settings})
         app = create_app(configured, opener(engine, media, tokenizer, adapters))
@@ -88,13 +88,13 @@ def open_world(tokenizer: Tokenizer, tmp_path: Path) -> OpenWorld:
             if engine.state is EngineState.READY:
                 while app.state.service.state is not EngineState.READY:
                     await asyncio.sleep(0)
-            yield World(client, app, engine, media, stop)
+            yield ServerFixture(client, app, engine, media, stop)
 
     return opened
 
 
 @pytest.fixture
-async def world(open_world: OpenWorld) -> AsyncIterator[World]:
+async def world(open_world: OpenWorld) -> AsyncIterator[ServerFixture]:
     """A world with nothing special about it."""
     async with open_world() as opened:
         yield opened

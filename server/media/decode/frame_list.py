@@ -7,7 +7,7 @@ from typing import BinaryIO
 from model_executor.processor.geometry import Size, video_grid
 from model_executor.processor.patches import Pixels
 from server.core.errors import BadRequestError
-from server.media.decode.image import Picture
+from server.media.decode.image import ImageDecoder
 from server.media.decode.video_source import Clip, OpenWriter, clip_size
 from server.media.messages import ClipBudget
 
@@ -66,10 +66,10 @@ class Stills:
         except BadRequestError as error:
             raise _frame_error(index, error.message) from error
 
-    def _picture(self, index: int) -> Picture:
+    def _picture(self, index: int) -> ImageDecoder:
         self._files[index].seek(0)
         try:
-            return Picture(self._files[index], max_source_pixels=self._max_source_pixels)
+            return ImageDecoder(self._files[index], max_source_pixels=self._max_source_pixels)
         except BadRequestError as error:
             raise _frame_error(index, error.message) from error
 

@@ -47,7 +47,7 @@ Image.MAX_IMAGE_PIXELS = None
 PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES
 
 
-class Picture:
+class ImageDecoder:
     """A picture whose header was read and accepted; its pixels come with `render`.
 
     Args:

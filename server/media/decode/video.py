@@ -45,10 +45,10 @@ def open_clip(file: BinaryIO, budget: ClipBudget) -> ClipSource:
     """
     if not file.read(1):
         raise BadRequestError("The clip is empty (0 bytes).")
-    return Animation(file, budget) if is_webp(file) else Recording(file, budget)
+    return Animation(file, budget) if is_webp(file) else FFmpegVideo(file, budget)
 
 
-class Recording:
+class FFmpegVideo:
     """A clip that FFmpeg decodes; a `ClipSource`.
 
     Args:

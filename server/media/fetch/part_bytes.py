@@ -8,8 +8,8 @@ from typing import TypeVar
 from server.core.errors import BadRequestError
 from server.core.settings import MediaSettings
 from server.media.fetch.fetcher import Fetcher
-from server.media.request_limits import Allowance
-from server.media.shared_memory import Lease, SharedFolder
+from server.media.request_limits import RequestBudget
+from server.media.shared_memory import SharedFile, SharedFolder
 from server.media.types import MediaPart
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class Contents:
         self._fetcher = fetcher
         self._folder = folder
 
-    async def fetch(self, part: MediaPart, stack: contextlib.ExitStack, allowance: Allowance) -> list[Lease]:
+    async def fetch(self, part: MediaPart, stack: contextlib.ExitStack, allowance: RequestBudget) -> list[SharedFile]:
         """The part's bytes in shared memory, until `stack` closes: one file, or one for each frame of a list.
 
         Args:
@@ -61,14 +61,14 @@ class Contents:
         return await self._fetch_frames(part.source, stack, part.param, allowance)
 
     async def _fetch_frames(
-        self, urls: Sequence[str], stack: contextlib.ExitStack, param: str, allowance: Allowance
-    ) -> list[Lease]:
+        self, urls: Sequence[str], stack: contextlib.ExitStack, param: str, allowance: RequestBudget
+    ) -> list[SharedFile]:
         """The frames of a list, which all together must stay below the limit of a clip."""
         max_bytes, max_clip_bytes = self._settings.max_image_bytes, self._settings.max_video_bytes
         places = asyncio.Semaphore(_PARALLEL_FRAMES)
         total_bytes = 0
 
-        async def fetch(url: str, content: Lease) -> None:
+        async def fetch(url: str, content: SharedFile) -> None:
             def append(data: bytes) -> None:
                 nonlocal total_bytes
                 allowance.take_bytes(len(data), param)
@@ -87,7 +87,7 @@ class Contents:
         await together(fetch(url, content) for url, content in zip(urls, contents, strict=True))
         return contents
 
-    def _empty_file(self, stack: contextlib.ExitStack) -> Lease:
+    def _empty_file(self, stack: contextlib.ExitStack) -> SharedFile:
         content = self._folder.lease(0)
         stack.callback(content.release)
         return content

@@ -12,7 +12,7 @@ from model_executor.processor.geometry import TEMPORAL_PATCH_FRAMES
 from server.media.cache import CachedMedium
 from server.media.messages import PATCH_BYTES_PER_PIXEL, ClipBudget, ImageBudget, Job, Prepared
 from server.media.progress import FrameCount
-from server.media.shared_memory import Lease, SharedFolder, SharedMemoryFullError
+from server.media.shared_memory import SharedFile, SharedFolder, SharedMemoryFullError
 from server.media.types import MediaPart
 from server.media.workers.pool import MediaPool
 
@@ -27,7 +27,7 @@ class Encoded:
 
     part: MediaPart
     budget: ImageBudget | ClipBudget
-    contents: Sequence[Lease]
+    contents: Sequence[SharedFile]
     """Its bytes: one file, or one for each frame of a list."""
 
     def key(self, tenant: str) -> str:

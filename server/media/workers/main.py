@@ -137,7 +137,7 @@ def _open_network() -> str | None:
 
 
 def _prepare_picture(file: BinaryIO, budget: ImageBudget, output: str | None) -> Prepared:
-    picture = image.Picture(file, max_source_pixels=budget.max_source_pixels)
+    picture = image.ImageDecoder(file, max_source_pixels=budget.max_source_pixels)
     size = image.picture_size(picture.size, budget)
     grid = image_grid(size)
     if output is not None:

@@ -18,7 +18,7 @@ from server.media.progress import FrameCount
 from server.media.shared_memory import SharedMemoryFullError
 from server.media.timings import StageTimes
 from server.media.workers.process import WorkerLostError, WorkerProcess
-from server.media.workers.queue import JobQueue, Ticket, busy_error
+from server.media.workers.queue import JobQueue, QueuedJob, busy_error
 
 MAX_JOBS_PER_WORKER = 500
 """A worker is replaced after so many, before its memory is in pieces."""
@@ -114,7 +114,7 @@ class MediaPool:
             ticket.outcome.cancel()
         return _result(outcome, param)
 
-    def _give_up_waiting(self, ticket: Ticket) -> None:
+    def _give_up_waiting(self, ticket: QueuedJob) -> None:
         if self._queue.remove(ticket):
             _fail(ticket, busy_error())
 
@@ -163,7 +163,7 @@ class MediaPool:
         await worker.kill()
         self._workers.discard(worker)
 
-    async def _do(self, worker: WorkerProcess, ticket: Ticket) -> bool:
+    async def _do(self, worker: WorkerProcess, ticket: QueuedJob) -> bool:
         """Have `worker` do a job; False where it must not be used again."""
         if ticket.outcome.done():  # its request went away
             return True
@@ -211,6 +211,6 @@ def _result(outcome: Outcome, param: str) -> Prepared:
             raise InternalError
 
 
-def _fail(ticket: Ticket, error: ApiError) -> None:
+def _fail(ticket: QueuedJob, error: ApiError) -> None:
     if not ticket.outcome.done():
         ticket.outcome.set_exception(error)

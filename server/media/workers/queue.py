@@ -20,7 +20,7 @@ MAX_LEAD_S = 30.0
 
 
 @dataclass(order=True, slots=True)
-class Ticket:
+class QueuedJob:
     """A job that waits or runs; sorted by when it should be taken."""
 
     due_s: float
@@ -52,7 +52,7 @@ class JobQueue:
         self._num_takers = {False: num_workers, True: max(1, num_workers - 1)}
         self._max_waiting = max_waiting
         self._timeout_s = timeout_s
-        self._waiting: list[Ticket] = []
+        self._waiting: list[QueuedJob] = []
         self._numbers = itertools.count()
         self._arrival = asyncio.Event()
         self._num_idle = {False: 0, True: 0}
@@ -61,7 +61,7 @@ class JobQueue:
         """Jobs that wait."""
         return len(self._waiting)
 
-    def put(self, job: Job, *, estimate_s: float, param: str, frames: FrameCount) -> Ticket:
+    def put(self, job: Job, *, estimate_s: float, param: str, frames: FrameCount) -> QueuedJob:
         """Add a job.
 
         Args:
@@ -77,7 +77,7 @@ class JobQueue:
         estimate_s = min(estimate_s, self._timeout_s)
         now_s = loop.time()
         due_s = now_s + min(estimate_s, MAX_LEAD_S)
-        ticket = Ticket(due_s, next(self._numbers), now_s, job, estimate_s, frames, param, loop.create_future())
+        ticket = QueuedJob(due_s, next(self._numbers), now_s, job, estimate_s, frames, param, loop.create_future())
         if len(self._waiting) >= self._max_waiting + self._num_idle[ticket.is_large]:
             raise busy_error()
         ahead_s = sum(other.estimate_s for other in self._waiting if other < ticket)
@@ -91,19 +91,19 @@ class JobQueue:
         self._arrival.set()
         return ticket
 
-    def remove(self, ticket: Ticket) -> bool:
+    def remove(self, ticket: QueuedJob) -> bool:
         """Take a ticket out; False where it does not wait any more."""
         if ticket not in self._waiting:
             return False
         self._waiting.remove(ticket)
         return True
 
-    def clear(self) -> list[Ticket]:
+    def clear(self) -> list[QueuedJob]:
         """Take all tickets out."""
         waiting, self._waiting = self._waiting, []
         return waiting
 
-    async def next(self, *, takes_large: bool) -> Ticket:
+    async def next(self, *, takes_large: bool) -> QueuedJob:
         """The next job for a worker, waiting for one."""
         kinds = (False, True) if takes_large else (False,)
         for is_large in kinds:

@@ -21,7 +21,7 @@ from model_executor.engine import (
     Prompt,
     RequestFailedError,
     RequestRefusedError,
-    SamplingLimits,
+    SamplingParams,
 )
 from model_executor.ipc import WINDOW
 
@@ -63,7 +63,7 @@ async def until_stats(client: EngineClient, condition: Callable[[EngineStats], b
 
 
 async def ask(client: EngineClient, prompt: Prompt = GOOD, num_tokens: int = 5, name: str = "r") -> str:
-    limits = SamplingLimits(max_tokens=num_tokens)
+    limits = SamplingParams(max_tokens=num_tokens)
     return "".join([delta.text async for delta in client.generate(name, prompt, limits)])
 
 
@@ -101,7 +101,7 @@ async def test_errors_arrive_as_what_they_are() -> None:
 
 async def test_closing_or_cancelling_aborts_in_the_host() -> None:
     async with running("fine") as client:
-        closed = client.generate("closed", GOOD, SamplingLimits(max_tokens=10_000))
+        closed = client.generate("closed", GOOD, SamplingParams(max_tokens=10_000))
         await anext(closed)
         cancelled = asyncio.create_task(ask(client, num_tokens=1_000_000, name="cancelled"))
         await until_stats(client, lambda stats: stats.num_running == 2)
@@ -112,7 +112,7 @@ async def test_closing_or_cancelling_aborts_in_the_host() -> None:
 
 async def test_a_reader_that_stands_still_is_sent_no_more_than_the_window() -> None:
     async with running("fine") as client:
-        still = client.generate("still", GOOD, SamplingLimits(max_tokens=10_000))
+        still = client.generate("still", GOOD, SamplingParams(max_tokens=10_000))
         await anext(still)
         await asyncio.sleep(0.2)
         assert (await client.stats()).generation_tokens <= WINDOW + 2
@@ -122,7 +122,7 @@ async def test_a_reader_that_stands_still_is_sent_no_more_than_the_window() -> N
 
 async def test_crowd_is_refused_and_room_is_free_at_once_after_an_abort() -> None:
     async with running("fine", max_num_seqs=2) as client:
-        crowd = [client.generate(str(number), GOOD, SamplingLimits(max_tokens=10_000)) for number in range(4)]
+        crowd = [client.generate(str(number), GOOD, SamplingParams(max_tokens=10_000)) for number in range(4)]
         for answer in crowd:
             await anext(answer)
         with pytest.raises(EngineBusyError):
@@ -134,7 +134,7 @@ async def test_crowd_is_refused_and_room_is_free_at_once_after_an_abort() -> Non
 
 async def test_one_request_with_more_choices_than_room_is_taken_when_alone() -> None:
     async with running("fine", max_num_seqs=2) as client:
-        deltas = [d async for d in client.generate("many", GOOD, SamplingLimits(max_tokens=2, n=16))]
+        deltas = [d async for d in client.generate("many", GOOD, SamplingParams(max_tokens=2, n=16))]
         assert len(deltas) == 2
 
 
@@ -143,7 +143,7 @@ async def test_lost_host_fails_requests_at_once_and_is_replaced(how: str) -> Non
     async with running("fine") as client:
         host = client.process_id
         assert host is not None
-        waiting = client.generate("waiting", GOOD, SamplingLimits(max_tokens=10_000))
+        waiting = client.generate("waiting", GOOD, SamplingParams(max_tokens=10_000))
         await anext(waiting)
         since_s = time.monotonic()
         if how == "killed":

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from model_executor.engine import MediaItem, Modality, Prompt, RequestFailedError
-from model_executor.engine_process.media_files import HeldMedia, check_placeholders
+from model_executor.engine_process.media_files import OpenMediaFiles, check_placeholders
 
 PLACEHOLDERS: dict[Modality, int] = {"image": 7, "video": 8}
 
@@ -51,7 +51,7 @@ def test_overlapping_media_fail(tmp_path: Path) -> None:
 def test_held_file_stays_readable_after_its_owner_deleted_it_and_goes_on_release(tmp_path: Path) -> None:
     media = item(tmp_path)
     content = Path(media.path).read_bytes()
-    held = HeldMedia(tmp_path)
+    held = OpenMediaFiles(tmp_path)
     (name,) = held.hold([media])
     Path(media.path).unlink()
     assert Path(name).read_bytes() == content
@@ -62,7 +62,7 @@ def test_held_file_stays_readable_after_its_owner_deleted_it_and_goes_on_release
 def test_nothing_stays_open_when_one_file_of_several_is_refused(tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")
     good = item(tmp_path)
-    held = HeldMedia(tmp_path)
+    held = OpenMediaFiles(tmp_path)
     for bad in ("missing", "../elsewhere", "."):
         with pytest.raises(RequestFailedError):
             held.hold([good, msgspec.structs.replace(good, path=str(tmp_path / bad))])

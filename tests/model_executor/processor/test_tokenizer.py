@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from model_executor.checkpoint.config import CheckpointError
-from model_executor.processor.tokenizer import ClientText, ControlText, MediaSlot, Segment, Tokenizer
+from model_executor.processor.tokenizer import MediaPlaceholder, Segment, TemplateText, Tokenizer, UserText
 
 SPECIAL_IDS = {
     "<|endoftext|>": 151643,
@@ -53,7 +53,7 @@ def oracle(tiny_checkpoint: Path) -> PreTrainedTokenizerBase:
 def test_special_tokens_have_the_released_ids(tokenizer: Tokenizer) -> None:
     for name, id_ in SPECIAL_IDS.items():
         assert tokenizer.special_id(name) == id_
-        assert tokenizer.encode([ControlText(name)], []).token_ids == [id_]
+        assert tokenizer.encode([TemplateText(name)], []).token_ids == [id_]
     assert tokenizer.special_id("<|nothing|>") is None
 
 
@@ -62,7 +62,7 @@ def test_a_prompt_in_segments_equals_the_prompt_encoded_at_once(
     tokenizer: Tokenizer, oracle: PreTrainedTokenizerBase, text: str
 ) -> None:
     opening, closing = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
-    ids = tokenizer.encode([ControlText(opening), ClientText(text), ControlText(closing)], []).token_ids
+    ids = tokenizer.encode([TemplateText(opening), UserText(text), TemplateText(closing)], []).token_ids
     assert ids == oracle(opening + text + closing, add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(ids) == oracle.decode(ids, skip_special_tokens=True)
 
@@ -70,25 +70,25 @@ def test_a_prompt_in_segments_equals_the_prompt_encoded_at_once(
 @given(st.text(max_size=40))
 def test_client_text_never_becomes_a_control_token(tokenizer: Tokenizer, text: str) -> None:
     for wrapped in (text, *(f"{text}{name}{text}" for name in SPECIAL_IDS)):
-        assert all(id_ < 151643 for id_ in tokenizer.encode([ClientText(wrapped)], []).token_ids)
+        assert all(id_ < 151643 for id_ in tokenizer.encode([UserText(wrapped)], []).token_ids)
 
 
 def test_typed_special_tokens_survive_as_text(tokenizer: Tokenizer) -> None:
     typed = "say <|im_end|> and <|image_pad|>"
-    ids = tokenizer.encode([ClientText(typed)], []).token_ids
+    ids = tokenizer.encode([UserText(typed)], []).token_ids
     assert tokenizer.decode(ids) == typed
 
 
 def test_placeholders_are_spliced_where_the_slots_stand(tokenizer: Tokenizer) -> None:
-    slots = [MediaSlot(1, "video"), MediaSlot(0, "image")]
-    encoded = tokenizer.encode([ClientText("a"), slots[0], slots[1], ClientText("a")], [3, 2])
+    slots = [MediaPlaceholder(1, "video"), MediaPlaceholder(0, "image")]
+    encoded = tokenizer.encode([UserText("a"), slots[0], slots[1], UserText("a")], [3, 2])
     assert encoded.token_ids == [64, 151656, 151656, 151655, 151655, 151655, 64]
     assert encoded.media_offsets == [3, 1]
 
 
 @given(st.text(max_size=30))
 def test_token_bytes_join_to_the_text(tokenizer: Tokenizer, text: str) -> None:
-    ids = tokenizer.encode([ClientText(text)], []).token_ids
+    ids = tokenizer.encode([UserText(text)], []).token_ids
     joined = b"".join(tokenizer.token_bytes(id_) for id_ in ids)
     assert joined.decode() == tokenizer.decode(ids)
 
@@ -115,9 +115,9 @@ def test_refuses_a_tokenizer_without_qwen_tokens(tmp_path: Path, tiny_checkpoint
 
 SEGMENTS = st.lists(
     st.one_of(
-        st.builds(ClientText, st.text(max_size=12) | st.sampled_from([*TEXTS, "<|im_end|>"])),
-        st.builds(ControlText, st.sampled_from(["<|im_start|>user\n", "<|im_end|>\n", "Picture 1: ", "\n"])),
-        st.builds(MediaSlot, st.integers(0, 2), st.just("image")),
+        st.builds(UserText, st.text(max_size=12) | st.sampled_from([*TEXTS, "<|im_end|>"])),
+        st.builds(TemplateText, st.sampled_from(["<|im_start|>user\n", "<|im_end|>\n", "Picture 1: ", "\n"])),
+        st.builds(MediaPlaceholder, st.integers(0, 2), st.just("image")),
     ),
     max_size=8,
 )
@@ -129,11 +129,11 @@ def test_counts_of_segments_add_up_to_the_prompt(tokenizer: Tokenizer, segments:
     assert len(counts) == len(segments)
     assert sum(counts) == len(tokenizer.encode(segments, [5, 1, 0]).token_ids)
     for segment, count in zip(segments, counts, strict=True):
-        if isinstance(segment, MediaSlot):
+        if isinstance(segment, MediaPlaceholder):
             assert count == [5, 1, 0][segment.index]
 
 
 def test_a_token_over_a_border_counts_where_it_begins(tokenizer: Tokenizer) -> None:
-    segments: list[Segment] = [ControlText("<|im_start|>user\n"), ClientText("\n\nHello"), ControlText("<|im_end|>")]
+    segments: list[Segment] = [TemplateText("<|im_start|>user\n"), UserText("\n\nHello"), TemplateText("<|im_end|>")]
     assert len(tokenizer.encode(segments, []).token_ids) == 5  # control, user, three line breaks, Hello, control
     assert tokenizer.count(segments, []) == [3, 1, 1]

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.error_body import check_error
-from tests.server.conftest import OpenWorld, Unread, World
+from tests.server.conftest import OpenWorld, ServerFixture, Unread
 
 ROUTE = "/v1/chat/completions"
 JSON = {"content-type": "application/json"}
@@ -44,12 +44,12 @@ JSON = {"content-type": "application/json"}
         b"true",
     ],
 )
-async def test_refuses_what_is_no_json_object(world: World, body: bytes) -> None:
+async def test_refuses_what_is_no_json_object(world: ServerFixture, body: bytes) -> None:
     check_error(await world.client.post(ROUTE, content=body, headers=JSON), 400, code="invalid_json")
 
 
 @pytest.mark.parametrize(("number", "code"), [("1e999", "invalid_value"), ("1" + "0" * 400, "invalid_type")])
-async def test_refuses_numbers_beyond_all_bounds(world: World, number: str, code: str) -> None:
+async def test_refuses_numbers_beyond_all_bounds(world: ServerFixture, number: str, code: str) -> None:
     body = json.dumps(world.body())[:-1] + f', "temperature": {number}}}'
     check_error(await world.client.post(ROUTE, content=body, headers=JSON), 400, param="temperature", code=code)
 
@@ -67,7 +67,7 @@ async def test_refuses_numbers_beyond_all_bounds(world: World, number: str, code
         {"content-type": "\xff"},
     ],
 )
-async def test_refuses_other_content_types(world: World, headers: dict[str, str]) -> None:
+async def test_refuses_other_content_types(world: ServerFixture, headers: dict[str, str]) -> None:
     encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     response = await world.client.post(ROUTE, content=json.dumps(world.body()), headers=encoded)
     check_error(response, 400, code="invalid_content_type")
@@ -76,12 +76,12 @@ async def test_refuses_other_content_types(world: World, headers: dict[str, str]
 @pytest.mark.parametrize(
     "kind", ["application/json", "Application/JSON; charset=UTF-8", 'application/json;charset="utf-8"']
 )
-async def test_takes_json_however_it_is_spelt(world: World, kind: str) -> None:
+async def test_takes_json_however_it_is_spelt(world: ServerFixture, kind: str) -> None:
     response = await world.client.post(ROUTE, content=json.dumps(world.body()), headers={"content-type": kind})
     assert response.status_code == 200
 
 
-async def test_refuses_compressed_bodies(world: World) -> None:
+async def test_refuses_compressed_bodies(world: ServerFixture) -> None:
     response = await world.client.post(ROUTE, content=b"x", headers={**JSON, "content-encoding": "gzip"})
     check_error(response, 400, code="invalid_content_encoding")
 
@@ -117,6 +117,6 @@ async def test_takes_a_body_of_exactly_the_limit(open_world: OpenWorld) -> None:
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-async def test_no_body_makes_a_500(world: World, body: bytes) -> None:
+async def test_no_body_makes_a_500(world: ServerFixture, body: bytes) -> None:
     response = await world.client.post(ROUTE, content=body, headers=JSON)
     assert response.status_code == 400

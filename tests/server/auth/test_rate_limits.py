@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from openai import AsyncOpenAI
 
 from server.auth.api_keys import Key, hashed
-from server.auth.rate_limits import Account, Bucket, LimitError, duration
+from server.auth.rate_limits import Bucket, KeyUsage, LimitError, duration
 from server.core.metrics import Metrics
 from tests.error_body import check_error
 from tests.fakes import MODEL, FakeEngine, say
 from tests.server.auth.test_api_keys import Clock, entry, write
-from tests.server.conftest import OpenWorld, Unread, World
+from tests.server.conftest import OpenWorld, ServerFixture, Unread
 
 LIMIT_HEADERS = {
     f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")
@@ -28,11 +28,11 @@ LIMIT_HEADERS = {
 METRICS = Metrics()
 
 
-def account(clock: Clock, **limits: int) -> Account:
-    return Account(Key(name="alice", sha256=hashed("a"), **limits), METRICS, clock)
+def account(clock: Clock, **limits: int) -> KeyUsage:
+    return KeyUsage(Key(name="alice", sha256=hashed("a"), **limits), METRICS, clock)
 
 
-def admitted(entrant: Account) -> bool:
+def admitted(entrant: KeyUsage) -> bool:
     try:
         entrant.enter()
     except LimitError:
@@ -126,7 +126,7 @@ def test_new_limits_keep_what_was_used() -> None:
 @asynccontextmanager
 async def limited(
     open_world: OpenWorld, folder: Path, *, engine: FakeEngine | None = None, live: bool = False, **limits: int
-) -> AsyncIterator[World]:
+) -> AsyncIterator[ServerFixture]:
     """A world whose client has alice's key, with these limits; bob's has none."""
     file = folder / "keys.toml"
     write(file, entry("alice", "alices", **limits), entry("bob", "bobs"))

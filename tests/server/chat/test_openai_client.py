@@ -11,10 +11,10 @@ import pytest
 from openai import AsyncOpenAI
 from pydantic import BaseModel, Field
 
-from model_executor.engine import EngineBusyError, EngineState, EngineUnavailableError, Prompt, SamplingLimits
+from model_executor.engine import EngineBusyError, EngineState, EngineUnavailableError, Prompt, SamplingParams
 from server.core.errors import BadRequestError, DeadlineError
 from tests.fakes import MODEL, FakeEngine, FakeMedia, Step, say
-from tests.server.conftest import OpenWorld, World
+from tests.server.conftest import OpenWorld, ServerFixture
 from tests.server.files.test_store import png
 
 PICTURE = "data:image/png;base64,AA=="
@@ -32,16 +32,16 @@ class Person(BaseModel):
 
 
 @pytest.fixture
-async def live(open_world: OpenWorld) -> AsyncIterator[World]:
+async def live(open_world: OpenWorld) -> AsyncIterator[ServerFixture]:
     async with open_world(live=True, api_key="secret") as world:
         yield world
 
 
-def sdk(world: World, *, key: str = "secret", max_retries: int = 0) -> AsyncOpenAI:
+def sdk(world: ServerFixture, *, key: str = "secret", max_retries: int = 0) -> AsyncOpenAI:
     return AsyncOpenAI(base_url=f"{world.url}/v1", api_key=key, max_retries=max_retries, timeout=20)
 
 
-async def test_chat(live: World) -> None:
+async def test_chat(live: ServerFixture) -> None:
     async with sdk(live) as client:
         answer = await client.chat.completions.create(
             model=MODEL,
@@ -86,7 +86,7 @@ async def test_an_answer_is_parsed_to_the_model_it_was_asked_for(open_world: Ope
     assert limits.grammar is not None and '"enum": ["x", "y"]' in limits.grammar.value
 
 
-async def test_an_answer_can_be_sent_back(live: World) -> None:
+async def test_an_answer_can_be_sent_back(live: ServerFixture) -> None:
     async with sdk(live) as client:
         first = await client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "Hi."}])
         message = first.choices[0].message
@@ -97,7 +97,7 @@ async def test_an_answer_can_be_sent_back(live: World) -> None:
     assert again.choices[0].message.content == "Hello, world!"
 
 
-async def test_stream(live: World) -> None:
+async def test_stream(live: ServerFixture) -> None:
     async with sdk(live) as client:
         stream = await client.chat.completions.create(
             model=MODEL,
@@ -116,7 +116,7 @@ async def test_stream(live: World) -> None:
     assert usage is not None and usage.completion_tokens == 6
 
 
-async def test_the_stream_helper_builds_the_same_answer(live: World) -> None:
+async def test_the_stream_helper_builds_the_same_answer(live: ServerFixture) -> None:
     async with sdk(live) as client:
         async with client.chat.completions.stream(model=MODEL, messages=[{"role": "user", "content": "Hi."}]) as stream:
             answer = await stream.get_final_completion()
@@ -131,7 +131,7 @@ TOOL = openai.pydantic_function_tool(GetWeather, name="get_weather")
 CALL = ["Let me look.\n<tool", '_call>\n{"name": "get_weather", "arg', 'uments": {"city": "Pa', 'ris"}}\n</tool_call>']
 
 
-def calling(prompt: Prompt, limits: SamplingLimits) -> list[Step]:
+def calling(prompt: Prompt, limits: SamplingParams) -> list[Step]:
     """A call, and once its result is there, an answer."""
     texts = ["18 degrees."] if limits.grammar is None else CALL
     return [delta for index in range(limits.n) for delta in say(*texts, index=index)]
@@ -168,7 +168,7 @@ async def test_a_call_is_streamed(open_world: OpenWorld) -> None:
     assert "".join(pieces) == 2 * '{"city": "Paris"}' and len([piece for piece in pieces if piece]) == 4
 
 
-async def test_an_unanswered_call_is_a_bad_request_error(live: World) -> None:
+async def test_an_unanswered_call_is_a_bad_request_error(live: ServerFixture) -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     messages: list[Any] = [{"role": "user", "content": "Hi."}, {"role": "assistant", "tool_calls": [call]}]
     async with sdk(live) as client:
@@ -177,7 +177,7 @@ async def test_an_unanswered_call_is_a_bad_request_error(live: World) -> None:
     assert caught.value.param == "messages[1].tool_calls"
 
 
-async def test_completions(live: World) -> None:
+async def test_completions(live: ServerFixture) -> None:
     async with sdk(live) as client:
         answer = await client.completions.create(
             model=MODEL,
@@ -195,7 +195,7 @@ async def test_completions(live: World) -> None:
     assert live.engine.limits[0].max_tokens == 5
 
 
-async def test_completions_as_a_stream(live: World) -> None:
+async def test_completions_as_a_stream(live: ServerFixture) -> None:
     async with sdk(live) as client:
         stream = await client.completions.create(
             model=MODEL, prompt=[1, 2, 3], stream=True, stream_options={"include_usage": True}
@@ -206,7 +206,7 @@ async def test_completions_as_a_stream(live: World) -> None:
     assert not events[-1].choices
 
 
-async def test_responses(live: World) -> None:
+async def test_responses(live: ServerFixture) -> None:
     async with sdk(live) as client:
         first = await client.responses.create(
             model=MODEL,
@@ -245,14 +245,14 @@ async def test_a_response_is_parsed_to_the_model_it_was_asked_for(open_world: Op
     assert engine.limits[0].grammar is not None and engine.limits[0].grammar == engine.limits[1].grammar
 
 
-async def test_a_streamed_response_adds_up_to_the_whole_one(live: World) -> None:
+async def test_a_streamed_response_adds_up_to_the_whole_one(live: ServerFixture) -> None:
     async with sdk(live) as client, client.responses.stream(model=MODEL, input="Hi.") as stream:
         deltas = [event.delta async for event in stream if event.type == "response.output_text.delta"]
         final = await stream.get_final_response()
     assert "".join(deltas) == final.output_text == "Hello, world!"
 
 
-async def test_models(live: World) -> None:
+async def test_models(live: ServerFixture) -> None:
     async with sdk(live) as client:
         assert [model.id async for model in client.models.list()] == [MODEL]
         assert (await client.models.retrieve(MODEL)).owned_by == "tessera"
@@ -261,7 +261,7 @@ async def test_models(live: World) -> None:
     assert caught.value.code == "model_not_found"
 
 
-async def test_files(live: World) -> None:
+async def test_files(live: ServerFixture) -> None:
     data = png(300_000)
     async with sdk(live) as client:
         made = await client.files.create(
@@ -292,7 +292,7 @@ async def test_files(live: World) -> None:
     assert caught.value.param == "file"
 
 
-async def test_a_wrong_key_is_an_authentication_error(live: World) -> None:
+async def test_a_wrong_key_is_an_authentication_error(live: ServerFixture) -> None:
     async with sdk(live, key="wrong") as client:
         with pytest.raises(openai.AuthenticationError) as caught:
             await client.models.list()
@@ -300,7 +300,7 @@ async def test_a_wrong_key_is_an_authentication_error(live: World) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_wrong_request_is_a_bad_request_error(live: World, stream: bool) -> None:
+async def test_a_wrong_request_is_a_bad_request_error(live: ServerFixture, stream: bool) -> None:
     async with sdk(live) as client:
         with pytest.raises(openai.BadRequestError) as caught:
             await client.chat.completions.create(

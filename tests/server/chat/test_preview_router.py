@@ -10,7 +10,7 @@ from server.chat.preview_response import ChatPreview
 from server.core.errors import BadRequestError, DeadlineError
 from tests.error_body import check_error
 from tests.fakes import MODEL, FakeEngine, FakeMedia
-from tests.server.conftest import OpenWorld, World
+from tests.server.conftest import OpenWorld, ServerFixture
 
 ROUTE = "/v1/chat/completions/preview"
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
@@ -21,11 +21,11 @@ MIXED = [
 ]
 
 
-async def show(world: World, **changes: Any) -> httpx.Response:
+async def show(world: ServerFixture, **changes: Any) -> httpx.Response:
     return await world.client.post(ROUTE, json=world.body(**changes))
 
 
-async def test_shows_the_prompt_in_parts_that_add_up(world: World) -> None:
+async def test_shows_the_prompt_in_parts_that_add_up(world: ServerFixture) -> None:
     response = await show(world, messages=MIXED)
     told = ChatPreview.model_validate_json(response.content, strict=False)
     assert (told.object, told.model, told.max_model_len) == ("chat.completion.preview", MODEL, 4096)
@@ -64,20 +64,20 @@ async def test_shows_the_prompt_in_parts_that_add_up(world: World) -> None:
         {"messages": [{"role": "user", "content": "\n\nné 你好 🌍"}]},
     ],
 )
-async def test_counts_what_the_engine_gets(world: World, changes: dict[str, Any]) -> None:
+async def test_counts_what_the_engine_gets(world: ServerFixture, changes: dict[str, Any]) -> None:
     told = (await show(world, **changes)).json()
     assert (await world.ask(**changes)).json()["usage"]["prompt_tokens"] == told["prompt_tokens"]
     assert told["prompt_tokens"] == len(world.engine.prompts[0].token_ids)
 
 
-async def test_tells_of_media_what_the_answer_tells(world: World) -> None:
+async def test_tells_of_media_what_the_answer_tells(world: ServerFixture) -> None:
     told = (await show(world, messages=MIXED)).json()
     answer = (await world.ask(messages=MIXED, include=["media"])).json()
     assert told["media"] == answer["tessera"]["media"]
     assert told["media"][1]["timestamps"] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]
 
 
-async def test_a_body_for_a_stream_is_answered_as_a_whole(world: World) -> None:
+async def test_a_body_for_a_stream_is_answered_as_a_whole(world: ServerFixture) -> None:
     response = await show(world, stream=True, stream_options={"include_usage": True}, max_tokens=5, temperature=0)
     assert response.headers["content-type"] == "application/json"
     assert response.json()["prompt_tokens"] > 0
@@ -89,7 +89,7 @@ async def test_a_prompt_over_the_context_is_shown(open_world: OpenWorld) -> None
     assert told["prompt_tokens"] > told["max_model_len"] == 16
 
 
-async def test_a_hopelessly_long_prompt_is_refused(world: World) -> None:
+async def test_a_hopelessly_long_prompt_is_refused(world: ServerFixture) -> None:
     response = await show(world, messages=[{"role": "user", "content": "word " * 1_000_000}])
     check_error(response, 400, param="messages", code="context_length_exceeded")
 
@@ -112,7 +112,7 @@ async def test_needs_no_engine(open_world: OpenWorld, state: EngineState) -> Non
     ],
 )
 async def test_refuses_what_the_answer_would_refuse(
-    world: World, changes: dict[str, Any], status: int, param: str, code: str
+    world: ServerFixture, changes: dict[str, Any], status: int, param: str, code: str
 ) -> None:
     check_error(await show(world, **changes), status, param=param, code=code)
 

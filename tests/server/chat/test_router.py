@@ -18,14 +18,14 @@ from model_executor.engine import (
     Prompt,
     RequestFailedError,
     RequestRefusedError,
-    SamplingLimits,
+    SamplingParams,
     TokenLogprob,
 )
 from server.chat.request import ChatCompletionRequest
 from server.core.errors import BadRequestError, DeadlineError, RateLimitError
 from tests.error_body import check_error, check_error_body
 from tests.fakes import MODEL, FakeEngine, FakeMedia, say
-from tests.server.conftest import OpenWorld, World
+from tests.server.conftest import OpenWorld, ServerFixture
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
 VIDEO = {"type": "video_url", "video_url": {"url": "https://example.org/clip.mp4"}}
@@ -46,7 +46,7 @@ def text_of(chunks: list[dict[str, Any]], index: int = 0) -> str:
     return "".join(delta.get("content", "") for delta in deltas)
 
 
-async def test_answers_as_a_whole(world: World) -> None:
+async def test_answers_as_a_whole(world: ServerFixture) -> None:
     answer = (await world.ask()).json()
     assert answer["object"] == "chat.completion" and answer["model"] == MODEL
     assert answer["choices"] == [
@@ -61,7 +61,7 @@ async def test_answers_as_a_whole(world: World) -> None:
     assert answer["usage"]["completion_tokens"] == 3
 
 
-async def test_answers_as_a_stream_with_one_id_and_time(world: World) -> None:
+async def test_answers_as_a_stream_with_one_id_and_time(world: ServerFixture) -> None:
     chunks = events(await world.ask(stream=True))
     assert text_of(chunks) == "Hello, world!"
     assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in chunks}) == 1
@@ -69,20 +69,20 @@ async def test_answers_as_a_stream_with_one_id_and_time(world: World) -> None:
     assert not any("usage" in chunk for chunk in chunks)
 
 
-async def test_a_stream_counts_tokens_when_asked(world: World) -> None:
+async def test_a_stream_counts_tokens_when_asked(world: ServerFixture) -> None:
     *chunks, last = events(await world.ask(stream=True, stream_options={"include_usage": True}))
     assert all(chunk["usage"] is None for chunk in chunks)
     assert last["choices"] == [] and last["usage"]["completion_tokens"] == 3
 
 
-async def test_choices_of_a_stream_interleave(world: World) -> None:
+async def test_choices_of_a_stream_interleave(world: ServerFixture) -> None:
     chunks = events(await world.ask(stream=True, n=3))
     assert [text_of(chunks, index) for index in range(3)] == ["Hello, world!"] * 3
     order = [chunk["choices"][0]["index"] for chunk in chunks]
     assert order != sorted(order)
 
 
-async def test_the_engine_gets_the_rendered_prompt(world: World) -> None:
+async def test_the_engine_gets_the_rendered_prompt(world: ServerFixture) -> None:
     await world.ask(messages=[{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Hi."}])
     rendered = world.app.state.service.model().tokenizer.decode(
         world.engine.prompts[0].token_ids, skip_special_tokens=False
@@ -92,7 +92,7 @@ async def test_the_engine_gets_the_rendered_prompt(world: World) -> None:
     )
 
 
-async def test_continues_the_final_message(world: World) -> None:
+async def test_continues_the_final_message(world: ServerFixture) -> None:
     messages = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Well"}]
     assert (await world.ask(messages=messages, continue_final_message=True)).status_code == 200
     ids = world.engine.prompts[0].token_ids
@@ -100,7 +100,7 @@ async def test_continues_the_final_message(world: World) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_media_are_prepared_counted_and_released(world: World, stream: bool) -> None:
+async def test_media_are_prepared_counted_and_released(world: ServerFixture, stream: bool) -> None:
     content = [IMAGE, {"type": "text", "text": "and"}, VIDEO]
     response = await world.ask(
         messages=[{"role": "user", "content": content}], stream=stream, stream_options=usage_if(stream)
@@ -120,7 +120,7 @@ def usage_if(stream: bool) -> dict[str, Any] | None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_tells_what_was_done_to_media_on_request(world: World, stream: bool) -> None:
+async def test_tells_what_was_done_to_media_on_request(world: ServerFixture, stream: bool) -> None:
     messages = [{"role": "user", "content": [IMAGE, VIDEO]}]
     plain = await world.ask(messages=messages, stream=stream)
     assert '"tessera":' not in plain.text
@@ -166,7 +166,7 @@ async def test_the_key_used_separates_caches(open_world: OpenWorld) -> None:
     assert "one" not in first
 
 
-async def test_without_keys_all_share_one_cache(world: World) -> None:
+async def test_without_keys_all_share_one_cache(world: ServerFixture) -> None:
     await world.ask(messages=[{"role": "user", "content": [IMAGE]}])
     assert world.media.tenants == [""] and world.engine.prompts[0].cache_salt is None
 
@@ -194,7 +194,7 @@ REFUSED_BODIES: list[tuple[dict[str, Any], int, str | None, str | None]] = [
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("changes", "status", "param", "code"), REFUSED_BODIES)
 async def test_refusals_are_http_errors_streaming_or_not(
-    world: World, changes: dict[str, Any], status: int, param: str | None, code: str | None, stream: bool
+    world: ServerFixture, changes: dict[str, Any], status: int, param: str | None, code: str | None, stream: bool
 ) -> None:
     check_error(await world.ask(**changes, stream=stream), status, param=param, code=code)
     assert not world.engine.prompts and not world.media.held
@@ -272,7 +272,7 @@ async def test_says_when_to_come_back_while_the_engine_is_away(open_world: OpenW
 
 
 async def test_logprobs_whole_and_streamed(open_world: OpenWorld) -> None:
-    def script(_: Prompt, limits: SamplingLimits) -> list[Delta]:
+    def script(_: Prompt, limits: SamplingParams) -> list[Delta]:
         assert limits.logprobs == 1
         position = PositionLogprobs(TokenLogprob(9707, -0.25), [TokenLogprob(9707, -0.25), TokenLogprob(0, -3)])
         return [Delta(0, "Hello", [9707], logprobs=[position], finish_reason="length")]
@@ -309,7 +309,7 @@ NAMES = st.sampled_from(sorted(set(ChatCompletionRequest.model_fields) - {"model
 
 @FUZZ
 @given(changes=st.dictionaries(NAMES, VALUES | st.dictionaries(st.text(max_size=6), VALUES, max_size=2), max_size=3))
-async def test_no_field_makes_a_500(world: World, changes: dict[str, Any]) -> None:
+async def test_no_field_makes_a_500(world: ServerFixture, changes: dict[str, Any]) -> None:
     response = await world.ask(**changes)
     if response.status_code != 200:
         error = response.json()["error"]
@@ -329,7 +329,7 @@ PARTS = st.lists(st.text(max_size=8) | SPECIAL, max_size=4).map("".join)
         st.tuples(st.sampled_from(["system", "developer", "user", "assistant"]), PARTS), min_size=1, max_size=4
     )
 )
-async def test_any_conversation_of_any_text_is_answered(world: World, turns: list[tuple[str, str]]) -> None:
+async def test_any_conversation_of_any_text_is_answered(world: ServerFixture, turns: list[tuple[str, str]]) -> None:
     response = await world.ask(messages=[{"role": role, "content": text} for role, text in turns])
     assert response.status_code == 200, response.text
     tokenizer = world.app.state.service.model().tokenizer

@@ -7,12 +7,12 @@ from typing import Any
 import httpx
 import pytest
 
-from model_executor.engine import Delta, PositionLogprobs, Prompt, SamplingLimits, TokenLogprob
+from model_executor.engine import Delta, PositionLogprobs, Prompt, SamplingParams, TokenLogprob
 from model_executor.processor.tokenizer import Tokenizer
 from tests.error_body import check_error
 from tests.fakes import FakeEngine, Script, Step, say
 from tests.server.chat.test_router import events
-from tests.server.conftest import OpenWorld, World
+from tests.server.conftest import OpenWorld, ServerFixture
 
 WEATHER = {
     "type": "function",
@@ -30,7 +30,7 @@ OTHER = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
 def saying(*texts: str, finish: Any = "stop") -> Script:
     """The same text for every choice, in pieces."""
 
-    def script(_: Prompt, limits: SamplingLimits) -> Iterable[Step]:
+    def script(_: Prompt, limits: SamplingParams) -> Iterable[Step]:
         return [delta for index in range(limits.n) for delta in say(*texts, index=index, finish=finish)]
 
     return script
@@ -79,7 +79,7 @@ async def test_an_answer_of_calls_alone_has_no_content(open_world: OpenWorld) ->
     assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": None, "refusal": None}
 
 
-async def test_an_answer_without_calls_is_as_ever(world: World) -> None:
+async def test_an_answer_without_calls_is_as_ever(world: ServerFixture) -> None:
     answer = (await world.ask(tools=[WEATHER])).json()
     assert answer["choices"][0]["message"] == {"role": "assistant", "content": "Hello, world!", "refusal": None}
     assert answer["choices"][0]["finish_reason"] == "stop"
@@ -179,7 +179,7 @@ HISTORY = [
 ]
 
 
-async def test_the_prompt_tells_of_tools_calls_and_results(world: World, tokenizer: Tokenizer) -> None:
+async def test_the_prompt_tells_of_tools_calls_and_results(world: ServerFixture, tokenizer: Tokenizer) -> None:
     assert (await world.ask(messages=HISTORY, tools=[WEATHER, NOW])).status_code == 200
     ids = world.engine.prompts[0].token_ids
     text = tokenizer.decode(ids, skip_special_tokens=False)
@@ -194,7 +194,7 @@ async def test_the_prompt_tells_of_tools_calls_and_results(world: World, tokeniz
 
 
 @pytest.mark.parametrize("choice", ["auto", "none", "required", {"type": "function", "function": {"name": "now"}}])
-async def test_the_preview_shows_what_the_engine_gets(world: World, choice: Any) -> None:
+async def test_the_preview_shows_what_the_engine_gets(world: ServerFixture, choice: Any) -> None:
     asked = {"messages": HISTORY, "tools": [WEATHER, NOW], "tool_choice": choice}
     told = (await world.client.post("/v1/chat/completions/preview", json=world.body(**asked))).json()
     usage = (await world.ask(**asked)).json()["usage"]
@@ -203,7 +203,7 @@ async def test_the_preview_shows_what_the_engine_gets(world: World, choice: Any)
     assert all("im_end" in part["text"] for part in told["parts"] if part["type"] == "text" and "Tells" in part["text"])
 
 
-async def test_the_grammar_reaches_the_engine(world: World) -> None:
+async def test_the_grammar_reaches_the_engine(world: ServerFixture) -> None:
     await world.ask(tools=[WEATHER], tool_choice="required")
     grammar = world.engine.limits[0].grammar
     assert grammar is not None and json.loads(grammar.value)["format"]["at_least_one"]
@@ -225,7 +225,7 @@ async def test_the_grammar_reaches_the_engine(world: World) -> None:
     ],
 )
 async def test_refuses_before_the_engine_is_asked(
-    world: World, path: str, changes: dict[str, Any], param: str, code: str
+    world: ServerFixture, path: str, changes: dict[str, Any], param: str, code: str
 ) -> None:
     response: httpx.Response = await world.client.post(path, json=world.body(**changes))
     check_error(response, 400, param=param, code=code)
@@ -233,7 +233,7 @@ async def test_refuses_before_the_engine_is_asked(
 
 
 @pytest.mark.parametrize("arguments", ['{"a": "\\ud800"}', '{"a": 1e999}', "[" * 100_000, "NaN", "", '{"a"', '"x"'])
-async def test_any_arguments_of_earlier_calls_are_taken(world: World, arguments: str) -> None:
+async def test_any_arguments_of_earlier_calls_are_taken(world: ServerFixture, arguments: str) -> None:
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": arguments}}
     messages = [HISTORY[0], {"role": "assistant", "tool_calls": [call]}, HISTORY[2]]
     response = await world.ask(messages=messages)

@@ -15,18 +15,18 @@ from model_executor.engine import (
     PositionLogprobs,
     Prompt,
     RequestFailedError,
-    SamplingLimits,
+    SamplingParams,
     TokenLogprob,
 )
-from model_executor.processor.tokenizer import ClientText, Tokenizer
+from model_executor.processor.tokenizer import Tokenizer, UserText
 from server.completions.protocol import CompletionRequest
 from server.completions.serving import PARALLEL_PROMPTS
 from tests.error_body import check_error, check_error_body
 from tests.fakes import MODEL, FakeEngine, Step, say
-from tests.server.conftest import OpenWorld, World
+from tests.server.conftest import OpenWorld, ServerFixture
 
 
-async def ask(world: World, **fields: Any) -> httpx.Response:
+async def ask(world: ServerFixture, **fields: Any) -> httpx.Response:
     return await world.client.post("/v1/completions", json={"model": MODEL, "prompt": "Once", **fields})
 
 
@@ -37,7 +37,7 @@ def events(response: httpx.Response) -> list[dict[str, Any]]:
     return [json.loads(frame.removeprefix("data: ")) for frame in frames[:-2]]
 
 
-def parrot(prompt: Prompt, limits: SamplingLimits) -> list[Step]:
+def parrot(prompt: Prompt, limits: SamplingParams) -> list[Step]:
     """Each choice says the prompt's first id and its own number."""
     return [
         Delta(index, f"{prompt.token_ids[0]}.{index}", [1], finish_reason="stop", num_cached_tokens=2)
@@ -45,7 +45,7 @@ def parrot(prompt: Prompt, limits: SamplingLimits) -> list[Step]:
     ]
 
 
-async def test_answers_as_a_whole(world: World) -> None:
+async def test_answers_as_a_whole(world: ServerFixture) -> None:
     answer = (await ask(world)).json()
     assert answer["object"] == "text_completion" and answer["model"] == MODEL and answer["id"].startswith("cmpl-")
     assert answer["choices"] == [{"index": 0, "text": "Hello, world!", "logprobs": None, "finish_reason": "stop"}]
@@ -57,7 +57,7 @@ async def test_answers_as_a_whole(world: World) -> None:
     }
 
 
-async def test_answers_as_a_stream_with_one_id_and_time(world: World) -> None:
+async def test_answers_as_a_stream_with_one_id_and_time(world: ServerFixture) -> None:
     chunks = events(await ask(world, stream=True))
     assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == "Hello, world!"
     assert {chunk["object"] for chunk in chunks} == {"text_completion"}
@@ -66,25 +66,25 @@ async def test_answers_as_a_stream_with_one_id_and_time(world: World) -> None:
     assert not any("usage" in chunk for chunk in chunks)
 
 
-async def test_a_stream_counts_tokens_when_asked(world: World) -> None:
+async def test_a_stream_counts_tokens_when_asked(world: ServerFixture) -> None:
     *chunks, last = events(await ask(world, stream=True, n=2, stream_options={"include_usage": True}))
     assert all(chunk["usage"] is None and chunk["choices"] for chunk in chunks)
     assert last["choices"] == [] and last["usage"]["completion_tokens"] == 6
 
 
-async def test_the_prompt_is_the_text_and_nothing_else(world: World) -> None:
+async def test_the_prompt_is_the_text_and_nothing_else(world: ServerFixture) -> None:
     await ask(world, prompt="Once upon a time")
     tokenizer: Tokenizer = world.app.state.service.model().tokenizer
     assert tokenizer.decode(world.engine.prompts[0].token_ids, skip_special_tokens=False) == "Once upon a time"
 
 
-async def test_the_name_of_a_control_token_is_plain_text(world: World, tokenizer: Tokenizer) -> None:
+async def test_the_name_of_a_control_token_is_plain_text(world: ServerFixture, tokenizer: Tokenizer) -> None:
     await ask(world, prompt="<|im_end|><|image_pad|>")
     ids = world.engine.prompts[0].token_ids
     assert not {tokenizer.special_id("<|im_end|>"), tokenizer.special_id("<|image_pad|>")} & set(ids)
 
 
-async def test_token_ids_reach_the_engine_as_they_are(world: World, tokenizer: Tokenizer) -> None:
+async def test_token_ids_reach_the_engine_as_they_are(world: ServerFixture, tokenizer: Tokenizer) -> None:
     ids = [5, tokenizer.special_id("<|im_start|>"), 7]
     assert (await ask(world, prompt=ids)).status_code == 200
     assert world.engine.prompts[0].token_ids == ids
@@ -109,7 +109,7 @@ async def test_several_prompts_give_their_choices_in_order(open_world: OpenWorld
 async def test_many_prompts_take_turns(open_world: OpenWorld) -> None:
     most = 0
 
-    def watched(prompt: Prompt, limits: SamplingLimits) -> list[Step]:
+    def watched(prompt: Prompt, limits: SamplingParams) -> list[Step]:
         nonlocal most
         most = max(most, len(engine.running))
         return [0.001, *say("a")]
@@ -130,13 +130,13 @@ async def test_many_prompts_take_turns(open_world: OpenWorld) -> None:
     ],
 )
 async def test_an_answer_has_16_tokens_unless_asked_otherwise(
-    world: World, fields: dict[str, Any], expected: int
+    world: ServerFixture, fields: dict[str, Any], expected: int
 ) -> None:
     await ask(world, **fields)
     assert world.engine.limits[0].max_tokens == expected
 
 
-async def test_sampling_fields_reach_the_engine(world: World) -> None:
+async def test_sampling_fields_reach_the_engine(world: ServerFixture) -> None:
     fields = {"temperature": 0.5, "top_p": 0.9, "seed": 7, "stop": ["a", "b"], "n": 2, "best_of": 2, "logprobs": 3}
     await ask(world, **fields, echo=False, suffix=None, user="somebody", top_k=4)
     asked = world.engine.limits[0]
@@ -144,7 +144,7 @@ async def test_sampling_fields_reach_the_engine(world: World) -> None:
     assert (asked.n, asked.logprobs, asked.top_k) == (2, 3, 4)
 
 
-async def test_null_is_the_same_as_absent(world: World) -> None:
+async def test_null_is_the_same_as_absent(world: ServerFixture) -> None:
     for name in CompletionRequest.model_fields.keys() - {"model", "prompt"}:
         assert (await ask(world, **{name: None})).status_code == 200, name
     assert len(world.engine.limits) > 20 and all(limits == world.engine.limits[0] for limits in world.engine.limits)
@@ -186,7 +186,9 @@ async def test_null_is_the_same_as_absent(world: World) -> None:
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-async def test_refuses_by_name(world: World, fields: dict[str, Any], param: str, code: str, stream: bool) -> None:
+async def test_refuses_by_name(
+    world: ServerFixture, fields: dict[str, Any], param: str, code: str, stream: bool
+) -> None:
     if "stream_options" in fields and stream:
         return
     response = await ask(world, **fields, stream=stream)
@@ -195,7 +197,7 @@ async def test_refuses_by_name(world: World, fields: dict[str, Any], param: str,
 
 
 @pytest.mark.parametrize("name", ["<|image_pad|>", "<|video_pad|>"])
-async def test_refuses_placeholders_without_media(world: World, tokenizer: Tokenizer, name: str) -> None:
+async def test_refuses_placeholders_without_media(world: ServerFixture, tokenizer: Tokenizer, name: str) -> None:
     response = await ask(world, prompt=[1, tokenizer.special_id(name)])
     check_error(response, 400, param="prompt", code="invalid_value")
 
@@ -212,7 +214,7 @@ async def test_refuses_placeholders_without_media(world: World, tokenizer: Token
 async def test_an_engines_refusal_of_one_prompt_is_the_requests(
     open_world: OpenWorld, failure: Exception, status: int, code: str | None, stream: bool
 ) -> None:
-    def script(prompt: Prompt, _: SamplingLimits) -> list[Step]:
+    def script(prompt: Prompt, _: SamplingParams) -> list[Step]:
         return [failure] if prompt.token_ids == [1] else [0.05, *say("a")]
 
     engine = FakeEngine(script=script)
@@ -246,7 +248,7 @@ async def test_a_stream_left_early_frees_all_its_places(open_world: OpenWorld) -
 def scored(*pieces: tuple[int, str]) -> FakeEngine:
     """An engine that says these tokens; the text of each is what becomes visible with it."""
 
-    def script(_: Prompt, limits: SamplingLimits) -> list[Step]:
+    def script(_: Prompt, limits: SamplingParams) -> list[Step]:
         deltas: list[Step] = []
         for number, (token_id, text) in enumerate(pieces):
             alternatives = [TokenLogprob(token_id, -0.5), TokenLogprob(0, -1.0)][: limits.logprobs]
@@ -259,10 +261,10 @@ def scored(*pieces: tuple[int, str]) -> FakeEngine:
 
 
 def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
-    return tokenizer.encode([ClientText(text)], []).token_ids
+    return tokenizer.encode([UserText(text)], []).token_ids
 
 
-async def logprobs_of(world: World, *, stream: bool, **fields: Any) -> dict[str, Any]:
+async def logprobs_of(world: ServerFixture, *, stream: bool, **fields: Any) -> dict[str, Any]:
     """The `logprobs` object, put together from its chunks where streamed."""
     response = await ask(world, stream=stream, **fields)
     if not stream:
@@ -319,7 +321,7 @@ async def test_a_control_token_takes_room_only_where_it_is_shown(
 
 
 async def test_each_choice_has_offsets_of_its_own(open_world: OpenWorld) -> None:
-    def script(_: Prompt, limits: SamplingLimits) -> list[Step]:
+    def script(_: Prompt, limits: SamplingParams) -> list[Step]:
         position = PositionLogprobs(TokenLogprob(0, -0.5), [])
         return [
             Delta(index, "!", [0], [position], finish_reason="length" if last else None)
@@ -348,7 +350,7 @@ async def test_each_tenant_has_a_cache_of_its_own(open_world: OpenWorld) -> None
     assert all(salts) and len(set(salts)) == 2
 
 
-async def test_is_measured(world: World) -> None:
+async def test_is_measured(world: ServerFixture) -> None:
     await ask(world, prompt=["a", "b"])
     text = (await world.client.get("/metrics")).text
     assert "tessera_request_prompt_tokens_count 2.0" in text

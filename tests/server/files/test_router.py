@@ -13,37 +13,37 @@ from model_executor.engine import EngineState
 from server.media.types import LocalFile
 from tests.error_body import check_error
 from tests.fakes import FakeEngine
-from tests.server.conftest import OpenWorld, Unread, World
+from tests.server.conftest import OpenWorld, ServerFixture, Unread
 from tests.server.files.test_store import left, png
 
 ROUTE = "/v1/files"
 
 
-async def upload(world: World, data: bytes = png(), filename: str = "a.png", **fields: Any) -> httpx.Response:
+async def upload(world: ServerFixture, data: bytes = png(), filename: str = "a.png", **fields: Any) -> httpx.Response:
     return await world.client.post(
         ROUTE, files={"file": (filename, data)}, data={"purpose": "vision", **fields}, timeout=30
     )
 
 
-async def added(world: World, **fields: Any) -> str:
+async def added(world: ServerFixture, **fields: Any) -> str:
     response = await upload(world, **fields)
     assert response.status_code == 200, response.text
     id_: str = response.json()["id"]
     return id_
 
 
-def use_key(world: World, key: str) -> None:
+def use_key(world: ServerFixture, key: str) -> None:
     world.client.headers["Authorization"] = f"Bearer {key}"
 
 
 @pytest.fixture
-async def two_keys(open_world: OpenWorld) -> AsyncIterator[World]:
+async def two_keys(open_world: OpenWorld) -> AsyncIterator[ServerFixture]:
     async with open_world(api_key="first,second") as world:
         use_key(world, "first")
         yield world
 
 
-async def test_an_upload_is_answered_with_the_file_object(world: World) -> None:
+async def test_an_upload_is_answered_with_the_file_object(world: ServerFixture) -> None:
     before_s = int(time.time())
     response = await upload(world, filename="ein Bild „1“.png", purpose="user_data")
     assert response.status_code == 200
@@ -63,7 +63,7 @@ async def test_an_upload_is_answered_with_the_file_object(world: World) -> None:
     assert (await world.client.get(f"{ROUTE}/{answer['id']}")).json() == answer
 
 
-async def test_content_comes_back_to_be_saved(world: World) -> None:
+async def test_content_comes_back_to_be_saved(world: ServerFixture) -> None:
     data = png(700_000)
     id_ = (await upload(world, data, "a b;ü.png")).json()["id"]
     response = await world.client.get(f"{ROUTE}/{id_}/content")
@@ -74,7 +74,7 @@ async def test_content_comes_back_to_be_saved(world: World) -> None:
     assert response.headers["x-content-type-options"] == "nosniff"
 
 
-async def test_a_deleted_file_is_gone(world: World) -> None:
+async def test_a_deleted_file_is_gone(world: ServerFixture) -> None:
     id_ = await added(world)
     response = await world.client.delete(f"{ROUTE}/{id_}")
     assert response.json() == {"id": id_, "object": "file", "deleted": True}
@@ -83,13 +83,13 @@ async def test_a_deleted_file_is_gone(world: World) -> None:
         assert check_error(response, 404, param="id") == f"No such File object: {id_}"
 
 
-async def test_expiry_may_be_asked_for(world: World) -> None:
+async def test_expiry_may_be_asked_for(world: ServerFixture) -> None:
     fields: dict[str, Any] = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
     answer = (await upload(world, **fields)).json()
     assert answer["expires_at"] == answer["created_at"] + 3600
 
 
-async def test_pages(world: World) -> None:
+async def test_pages(world: ServerFixture) -> None:
     assert (await world.client.get(ROUTE)).json() == {
         "object": "list",
         "data": [],
@@ -125,11 +125,11 @@ async def test_pages(world: World) -> None:
         ("before=x", "before", "unknown_parameter"),
     ],
 )
-async def test_wrong_queries_are_refused_by_name(world: World, query: str, param: str, code: str) -> None:
+async def test_wrong_queries_are_refused_by_name(world: ServerFixture, query: str, param: str, code: str) -> None:
     check_error(await world.client.get(f"{ROUTE}?{query}"), 400, param=param, code=code)
 
 
-async def test_a_page_after_an_unknown_file_is_refused(world: World) -> None:
+async def test_a_page_after_an_unknown_file_is_refused(world: ServerFixture) -> None:
     check_error(await world.client.get(f"{ROUTE}?after=file-x"), 404, param="after")
 
 
@@ -153,26 +153,26 @@ async def test_a_page_after_an_unknown_file_is_refused(world: World) -> None:
     ],
 )
 async def test_wrong_fields_are_refused_by_name_and_nothing_stays(
-    world: World, tmp_path: Path, fields: dict[str, Any], param: str, code: str
+    world: ServerFixture, tmp_path: Path, fields: dict[str, Any], param: str, code: str
 ) -> None:
     check_error(await upload(world, **fields), 400, param=param, code=code)
     assert left(tmp_path / "data") == []
 
 
-async def test_a_missing_purpose_is_refused(world: World) -> None:
+async def test_a_missing_purpose_is_refused(world: ServerFixture) -> None:
     response = await world.client.post(ROUTE, files={"file": ("a.png", png())})
     check_error(response, 400, param="purpose", code="missing_required_parameter")
 
 
-async def test_a_text_is_refused(world: World) -> None:
+async def test_a_text_is_refused(world: ServerFixture) -> None:
     assert "neither a picture nor a clip" in check_error(await upload(world, b"hello", "a.png"), 400, param="file")
 
 
-async def test_json_is_refused(world: World) -> None:
+async def test_json_is_refused(world: ServerFixture) -> None:
     check_error(await world.client.post(ROUTE, json={}), 400, code="invalid_content_type")
 
 
-async def test_a_key_sees_its_own_files_only(two_keys: World) -> None:
+async def test_a_key_sees_its_own_files_only(two_keys: ServerFixture) -> None:
     id_ = await added(two_keys)
     use_key(two_keys, "second")
     assert (await two_keys.client.get(ROUTE)).json()["data"] == []
@@ -182,7 +182,7 @@ async def test_a_key_sees_its_own_files_only(two_keys: World) -> None:
     assert (await two_keys.client.get(f"{ROUTE}/{id_}")).status_code == 200
 
 
-async def test_the_key_comes_before_the_body_is_read(two_keys: World) -> None:
+async def test_the_key_comes_before_the_body_is_read(two_keys: ServerFixture) -> None:
     use_key(two_keys, "wrong")
     check_error(await two_keys.client.post(ROUTE, content=Unread()), 401, code="invalid_api_key")
 
@@ -216,11 +216,11 @@ async def test_uploads_do_not_wait_for_the_model(open_world: OpenWorld) -> None:
         await added(world)
 
 
-def naming(world: World, id_: str, **more: Any) -> dict[str, Any]:
+def naming(world: ServerFixture, id_: str, **more: Any) -> dict[str, Any]:
     return world.body(messages=[{"role": "user", "content": [{"type": "file", "file": {"file_id": id_}, **more}]}])
 
 
-async def test_a_request_may_name_a_file(two_keys: World) -> None:
+async def test_a_request_may_name_a_file(two_keys: ServerFixture) -> None:
     id_ = await added(two_keys)
     body = naming(two_keys, id_, max_pixels=7840)
     assert (await two_keys.client.post("/v1/chat/completions", json=body)).status_code == 200
@@ -229,7 +229,7 @@ async def test_a_request_may_name_a_file(two_keys: World) -> None:
     assert (part.modality, part.param, part.limits.max_pixels) == ("image", "messages[0].content[0].file", 7840)
 
 
-async def test_a_request_may_not_name_the_file_of_another_key(two_keys: World) -> None:
+async def test_a_request_may_not_name_the_file_of_another_key(two_keys: ServerFixture) -> None:
     id_ = await added(two_keys)
     await two_keys.client.delete(f"{ROUTE}/{(deleted := await added(two_keys))}")
     param = "messages[0].content[0].file.file_id"

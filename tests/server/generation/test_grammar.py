@@ -12,7 +12,7 @@ from server.generation.grammar import grammar_of
 from server.structured_output.json_schema import MAX_CHARS, MAX_DEPTH, enforceable
 from tests.error_body import check_error_body
 from tests.schemas import random_schema, unsupported_schema
-from tests.server.conftest import World
+from tests.server.conftest import ServerFixture
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
@@ -105,14 +105,16 @@ def test_takes_constraints_under_their_other_names(wanted: dict[str, Any], kind:
     ],
     ids=lambda value: json.dumps(value)[:70] if isinstance(value, dict) else None,
 )
-async def test_refuses_by_name_before_the_engine_is_asked(world: World, body: dict[str, Any], param: str) -> None:
+async def test_refuses_by_name_before_the_engine_is_asked(
+    world: ServerFixture, body: dict[str, Any], param: str
+) -> None:
     response = await world.ask(**body)
     assert response.status_code == 400
     check_error_body(response.json(), 400, param=param, code=response.json()["error"]["code"])
     assert not world.engine.prompts
 
 
-async def test_grammar_reaches_the_engine(world: World) -> None:
+async def test_grammar_reaches_the_engine(world: ServerFixture) -> None:
     assert (await world.ask(response_format=FORMAT)).status_code == 200
     (limits,) = world.engine.limits
     assert limits.grammar == grammar(response_format=FORMAT)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_executor.engine import Delta, PositionLogprobs, TokenLogprob
-from model_executor.processor.tokenizer import ClientText, Tokenizer
+from model_executor.processor.tokenizer import Tokenizer, UserText
 from server.chat.response import Report
 from server.generation.output import Answer, UnfinishedAnswerError
 from tests.fakes import say
@@ -126,7 +126,7 @@ def position(token_id: int, logprob: float, *top: tuple[int, float]) -> Position
 
 
 def test_logprobs_have_tokens_and_their_bytes(tokenizer: Tokenizer) -> None:
-    ids = tokenizer.encode([ClientText("é𓂀")], []).token_ids
+    ids = tokenizer.encode([UserText("é𓂀")], []).token_ids
     assert len(ids) > 2  # the hieroglyph is spread over tokens
     positions = [position(id_, -0.5, (id_, -0.5), (100, float("-inf"))) for id_ in ids]
     deltas = [

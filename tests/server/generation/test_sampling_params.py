@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_executor.engine import SamplingLimits
+from model_executor.engine import SamplingParams
 from server.chat.request import ChatCompletionRequest
 from server.core.errors import BadRequestError
-from server.generation.sampling_params import sampling_limits
+from server.generation.sampling_params import sampling_params
 
 
-def limits(*, prompt: int = 10, context: int = 100, default: int | None = None, **changes: Any) -> SamplingLimits:
+def limits(*, prompt: int = 10, context: int = 100, default: int | None = None, **changes: Any) -> SamplingParams:
     request = ChatCompletionRequest.model_validate(
         {"model": "m", "messages": [{"role": "user", "content": "x"}], **changes}
     )
-    return sampling_limits(
+    return sampling_params(
         request,
         num_prompt_tokens=prompt,
         max_model_len=context,
@@ -33,7 +33,7 @@ def refused(**changes: Any) -> BadRequestError:
 
 
 def test_defaults_are_those_of_the_api() -> None:
-    assert limits() == SamplingLimits(max_tokens=90)
+    assert limits() == SamplingParams(max_tokens=90)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_every_sampling_field_reaches_the_engine(name: str, value: Any, engine_n
 
 
 def test_greedy_choices_sample_from_one_candidate() -> None:
-    assert limits(n=2, temperature=0, top_k=50) == SamplingLimits(max_tokens=90, n=2, temperature=1.0, top_k=1)
+    assert limits(n=2, temperature=0, top_k=50) == SamplingParams(max_tokens=90, n=2, temperature=1.0, top_k=1)
     assert limits(n=2, temperature=0.5, top_k=50).top_k == 50
 
 

@@ -16,7 +16,7 @@ import skimage.data
 from PIL import Image
 
 from server.core.errors import BadRequestError, DeadlineError, RateLimitError
-from server.media.cache import CachedMedium, Hold, MediaCache
+from server.media.cache import CachedMedium, CacheLease, MediaCache
 from server.media.messages import Prepared
 from server.media.preprocessor import MediaService
 from server.media.progress import FrameCount, Progress
@@ -41,7 +41,7 @@ class Bench:
         """Keys of inputs that are still held."""
         self.ends: dict[str, asyncio.Future[None]] = {}
 
-    def hold(self, key: str, num_bytes: int = 400) -> Hold:
+    def hold(self, key: str, num_bytes: int = 400) -> CacheLease:
         async def work(_: FrameCount) -> CachedMedium:
             self.started.append(key)
             end = self.ends[key] = asyncio.get_running_loop().create_future()

@@ -20,7 +20,7 @@ from model_executor.processor.geometry import Grid, Size, image_grid, smart_resi
 from model_executor.processor.patches import row_bytes, write_clip_frame, write_picture
 from server.core.errors import BadRequestError, DeadlineError, RateLimitError
 from server.core.settings import MediaSettings
-from server.media.decode.image import Picture
+from server.media.decode.image import ImageDecoder
 from server.media.preprocessor import MediaService
 from server.media.types import MediaPart, PixelLimits
 from tests.server.media.clips import BUDGET, encode, numbered, real_clip, remux, sampled
@@ -87,7 +87,7 @@ async def test_photo_becomes_rows_in_shared_memory(service: MediaService, root: 
         Size(512, 512),
     )
     expected = np.empty((media.grid.num_patches, row_bytes(1)), np.uint8)
-    write_picture(expected, media.grid, Picture(io.BytesIO(PHOTO), max_source_pixels=10**6).render(size))
+    write_picture(expected, media.grid, ImageDecoder(io.BytesIO(PHOTO), max_source_pixels=10**6).render(size))
     assert np.array_equal(np.fromfile(media.path, np.uint8).reshape(expected.shape), expected)
     assert service.load.shared_bytes == expected.nbytes
     assert Path(media.path).is_relative_to(root)

@@ -7,7 +7,7 @@ import pytest
 from server.core.errors import BadRequestError
 from server.core.settings import MediaSettings
 from server.media.messages import Prepared
-from server.media.request_limits import Allowance
+from server.media.request_limits import RequestBudget
 
 
 def medium(frames: int = 0) -> Prepared:
@@ -33,7 +33,7 @@ def medium(frames: int = 0) -> Prepared:
 def test_the_part_that_passes_a_limit_is_refused_with_the_numbers(
     settings: dict[str, Any], frames: int, message: str
 ) -> None:
-    allowance = Allowance(MediaSettings(**settings))
+    allowance = RequestBudget(MediaSettings(**settings))
     allowance.take(0, medium(frames), "a")
     allowance.take(1, medium(frames), "b")
     with pytest.raises(BadRequestError) as caught:
@@ -44,7 +44,7 @@ def test_the_part_that_passes_a_limit_is_refused_with_the_numbers(
 
 
 def test_what_a_part_became_counts_in_place_of_what_its_headers_said() -> None:
-    allowance = Allowance(MediaSettings(max_request_frames=8))
+    allowance = RequestBudget(MediaSettings(max_request_frames=8))
     allowance.take(0, medium(8), "a")
     allowance.take(0, medium(4), "a")
     allowance.take(1, medium(4), "b")
@@ -53,7 +53,7 @@ def test_what_a_part_became_counts_in_place_of_what_its_headers_said() -> None:
 
 
 def test_bytes_are_counted_as_they_come() -> None:
-    allowance = Allowance(MediaSettings(max_request_bytes=10))
+    allowance = RequestBudget(MediaSettings(max_request_bytes=10))
     for _ in range(2):
         allowance.take_bytes(5, "a")
     with pytest.raises(BadRequestError, match=r"larger than 10 bytes together \(media\.max_request_bytes\)") as caught:

@@ -11,7 +11,7 @@ import blake3
 import pytest
 
 from server.core.errors import RateLimitError
-from server.media.shared_memory import Lease, SharedFolder, SharedMemoryFullError
+from server.media.shared_memory import SharedFile, SharedFolder, SharedMemoryFullError
 
 
 def test_ledger_counts_what_is_set_aside(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_what_is_appended_is_hashed_on_the_way(tmp_path: Path) -> None:
 
 
 def test_spared_leases_make_room(tmp_path: Path) -> None:
-    spared: list[Lease] = []
+    spared: list[SharedFile] = []
 
     def reclaim(num_bytes: int) -> int:
         freed_bytes = 0

@@ -8,28 +8,28 @@ import pytest
 from server.core.json_log import JsonFormatter
 from tests.error_body import check_error
 from tests.fakes import FakeEngine
-from tests.server.conftest import OpenWorld, World
+from tests.server.conftest import OpenWorld, ServerFixture
 
 
 @pytest.mark.parametrize("given", ["abc-123", "req_0.9:x/y@z", "a" * 128])
-async def test_echoes_a_sane_id(world: World, given: str) -> None:
+async def test_echoes_a_sane_id(world: ServerFixture, given: str) -> None:
     for path in ("/health", "/nowhere", "/v1/models/x"):
         response = await world.client.get(path, headers={"x-request-id": given})
         assert response.headers.get_list("x-request-id") == [given]
 
 
 @pytest.mark.parametrize("given", ["", "a" * 129, "a b", "a\tb", "é", '"', "<script>"])
-async def test_makes_an_id_where_the_clients_is_not_sane(world: World, given: str) -> None:
+async def test_makes_an_id_where_the_clients_is_not_sane(world: ServerFixture, given: str) -> None:
     response = await world.client.get("/health", headers=[(b"x-request-id", given.encode())])
     assert response.headers["x-request-id"].startswith("req_")
 
 
-async def test_every_request_has_an_id_of_its_own(world: World) -> None:
+async def test_every_request_has_an_id_of_its_own(world: ServerFixture) -> None:
     ids = {(await world.client.get("/health")).headers["x-request-id"] for _ in range(5)}
     assert len(ids) == 5
 
 
-async def test_a_stream_has_an_id_too(world: World) -> None:
+async def test_a_stream_has_an_id_too(world: ServerFixture) -> None:
     response = await world.ask(stream=True)
     assert response.headers["x-request-id"].startswith("req_")
 
@@ -96,7 +96,7 @@ async def test_logs_our_faults_with_the_id_and_tells_nothing(
         "/health/",
     ],
 )
-async def test_unknown_routes_are_json(world: World, path: str) -> None:
+async def test_unknown_routes_are_json(world: ServerFixture, path: str) -> None:
     response = await world.client.get(path)
     if path == "/v1/models/":
         check_error(response, 404, param="model", code="model_not_found")
@@ -114,7 +114,9 @@ async def test_unknown_routes_are_json(world: World, path: str) -> None:
         ("MADEUP", "/metrics", "GET"),
     ],
 )
-async def test_wrong_methods_are_json_with_the_right_ones(world: World, method: str, path: str, allow: str) -> None:
+async def test_wrong_methods_are_json_with_the_right_ones(
+    world: ServerFixture, method: str, path: str, allow: str
+) -> None:
     response = await world.client.request(method, path)
     check_error(response, 405)
     assert response.headers["allow"] == allow

@@ -9,12 +9,14 @@ from server.core.settings import SettingsError, load_settings
 from server.middleware.cors import EXPOSED_HEADERS
 from tests.error_body import check_error
 from tests.fakes import FakeEngine
-from tests.server.conftest import OpenWorld, World
+from tests.server.conftest import OpenWorld, ServerFixture
 
 PAGE = "https://page.example"
 
 
-async def preflight(world: World, origin: str = PAGE, method: str = "POST", path: str = "/v1/chat/completions") -> Any:
+async def preflight(
+    world: ServerFixture, origin: str = PAGE, method: str = "POST", path: str = "/v1/chat/completions"
+) -> Any:
     headers = {
         "origin": origin,
         "access-control-request-method": method,
@@ -81,7 +83,7 @@ async def test_a_star_is_for_everybody(open_world: OpenWorld) -> None:
     assert response.headers["access-control-allow-origin"] == "*"
 
 
-async def test_is_off_by_default(world: World) -> None:
+async def test_is_off_by_default(world: ServerFixture) -> None:
     check_error(await preflight(world), 405)
     response = await world.client.get("/health", headers={"origin": PAGE})
     assert not [name for name in response.headers if name.startswith("access-control")]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from server.middleware.disconnect import Disconnect
+from server.middleware.disconnect import DisconnectMiddleware
 
 SCOPE: dict[str, Any] = {"type": "http", "method": "POST", "path": "/", "headers": []}
 
@@ -38,7 +38,7 @@ def application(work: Callable[[bytes], Any]) -> Any:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await work(await Request(scope, receive).body())
 
-    return Disconnect(app)
+    return DisconnectMiddleware(app)
 
 
 async def test_passes_the_body_on_and_returns_when_the_work_is_done() -> None:
@@ -115,5 +115,5 @@ async def test_work_that_waits_for_the_departure_itself_hears_of_it() -> None:
 
     client = Client(b"")
     client.leave()
-    await asyncio.wait_for(Disconnect(app)(SCOPE, client.receive, ignore), 10)
+    await asyncio.wait_for(DisconnectMiddleware(app)(SCOPE, client.receive, ignore), 10)
     assert heard == ["body", "gone"]

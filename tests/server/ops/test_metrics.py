@@ -3,16 +3,16 @@
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from model_executor.engine import Delta, EngineState, EngineStats, Prompt, RequestFailedError, SamplingLimits
+from model_executor.engine import Delta, EngineState, EngineStats, Prompt, RequestFailedError, SamplingParams
 from server.media.cache import CacheLoad
 from server.media.preprocessor import MediaLoad
 from server.media.timings import Stage, StageLoad
 from tests.fakes import FakeEngine, FakeMedia, Step
 from tests.pictures import encoded
-from tests.server.conftest import OpenWorld, World
+from tests.server.conftest import OpenWorld, ServerFixture
 
 
-async def samples(world: World) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+async def samples(world: ServerFixture) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     response = await world.client.get("/metrics")
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/plain; version=")
@@ -84,7 +84,7 @@ async def test_works_while_the_engine_is_away(open_world: OpenWorld) -> None:
         assert ("tessera_requests_running", ()) not in read
 
 
-async def test_counts_requests_and_times_answers(world: World) -> None:
+async def test_counts_requests_and_times_answers(world: ServerFixture) -> None:
     await world.ask()
     await world.ask(stream=True)
     await world.ask(temperature=9)
@@ -100,7 +100,7 @@ async def test_counts_requests_and_times_answers(world: World) -> None:
 
 
 async def test_counts_errors_by_kind_in_responses_and_in_streams(open_world: OpenWorld) -> None:
-    def script(_: Prompt, __: SamplingLimits) -> list[Step]:
+    def script(_: Prompt, __: SamplingParams) -> list[Step]:
         return [Delta(0, "Hello", [100]), RequestFailedError("it broke")]
 
     async with open_world(engine=FakeEngine(script=script)) as world:
@@ -120,7 +120,7 @@ async def test_counts_errors_by_kind_in_responses_and_in_streams(open_world: Ope
     }
 
 
-async def test_nothing_a_client_makes_up_becomes_a_label(world: World) -> None:
+async def test_nothing_a_client_makes_up_becomes_a_label(world: ServerFixture) -> None:
     await world.client.get("/made/up/path?made=up")
     await world.client.request("MADEUP", "/v1/chat/completions")
     await world.ask(model="made-up")

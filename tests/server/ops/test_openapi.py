@@ -9,21 +9,21 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from server.chat.request import ChatCompletionRequest
 from server.completions.protocol import CompletionRequest
 from server.responses.request import ResponseRequest
-from tests.server.conftest import OpenWorld, World
+from tests.server.conftest import OpenWorld, ServerFixture
 
 
-async def document(world: World) -> dict[str, Any]:
+async def document(world: ServerFixture) -> dict[str, Any]:
     result: dict[str, Any] = (await world.client.get("/openapi.json")).json()
     return result
 
 
-async def test_is_valid_openapi_3_1(world: World) -> None:
+async def test_is_valid_openapi_3_1(world: ServerFixture) -> None:
     described = await document(world)
     assert described["openapi"].startswith("3.1")
     OpenAPIV31SpecValidator(described).validate()
 
 
-async def test_describes_every_route_and_no_422(world: World) -> None:
+async def test_describes_every_route_and_no_422(world: ServerFixture) -> None:
     described = await document(world)
     assert set(described["paths"]) == {
         "/v1/chat/completions",
@@ -49,7 +49,7 @@ async def test_describes_every_route_and_no_422(world: World) -> None:
     assert "ValidationError" not in described["components"]["schemas"]
 
 
-async def test_describes_both_forms_of_the_answer(world: World) -> None:
+async def test_describes_both_forms_of_the_answer(world: ServerFixture) -> None:
     described = await document(world)
     operation = described["paths"]["/v1/chat/completions"]["post"]
     assert set(operation["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
@@ -74,7 +74,7 @@ COMPLETION_BODIES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("changes", COMPLETION_BODIES)
-async def test_the_described_completion_and_the_model_agree(world: World, changes: dict[str, Any]) -> None:
+async def test_the_described_completion_and_the_model_agree(world: ServerFixture, changes: dict[str, Any]) -> None:
     described = await document(world)
     schema = {"$ref": "#/components/schemas/CompletionRequest", "components": described["components"]}
     body = {"model": "m", "prompt": "x", **changes}
@@ -111,7 +111,9 @@ RESPONSE_BODIES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("changes", RESPONSE_BODIES)
-async def test_the_described_response_request_and_the_model_agree(world: World, changes: dict[str, Any]) -> None:
+async def test_the_described_response_request_and_the_model_agree(
+    world: ServerFixture, changes: dict[str, Any]
+) -> None:
     described = await document(world)
     schema = {"$ref": "#/components/schemas/ResponseRequest", "components": described["components"]}
     body = {"model": "m", "input": "x", **changes}
@@ -167,7 +169,7 @@ BODIES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("changes", BODIES)
-async def test_the_described_schema_and_the_model_agree(world: World, changes: dict[str, Any]) -> None:
+async def test_the_described_schema_and_the_model_agree(world: ServerFixture, changes: dict[str, Any]) -> None:
     described = await document(world)
     schema = {"$ref": "#/components/schemas/ChatCompletionRequest", "components": described["components"]}
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **changes}

@@ -9,7 +9,7 @@ from urllib.parse import urljoin
 
 from server.ops.playground_files import FOLDER, HEADERS, read_page
 from tests.error_body import check_error
-from tests.server.conftest import OpenWorld, World
+from tests.server.conftest import OpenWorld, ServerFixture
 
 NAMED = re.compile(
     r"""(?:href|src)="(?P<html>[^"#]+)" | (?:from|import) \s* "(?P<js>\.[^"]+)" | url\("(?P<css>[^"]+)"\)""", re.VERBOSE
@@ -22,7 +22,7 @@ def named_in(path: str, text: str) -> set[str]:
     return {urljoin(path, match[match.lastgroup or 0]) for match in NAMED.finditer(text)}
 
 
-async def test_the_page_is_html_under_a_strict_policy(world: World) -> None:
+async def test_the_page_is_html_under_a_strict_policy(world: ServerFixture) -> None:
     response = await world.client.get("/")
     assert response.status_code == 200 and response.headers["content-type"] == "text/html; charset=utf-8"
     policy = dict(part.split(" ", 1) for part in response.headers["content-security-policy"].split("; "))
@@ -31,7 +31,7 @@ async def test_the_page_is_html_under_a_strict_policy(world: World) -> None:
     assert response.headers["x-content-type-options"] == "nosniff"
 
 
-async def test_every_file_that_is_named_is_served_and_no_other(world: World) -> None:
+async def test_every_file_that_is_named_is_served_and_no_other(world: ServerFixture) -> None:
     seen: set[str] = set()
     todo = {"/"}
     while todo:
@@ -45,7 +45,7 @@ async def test_every_file_that_is_named_is_served_and_no_other(world: World) -> 
     assert seen == set(read_page())
 
 
-async def test_a_current_copy_is_not_sent_again(world: World) -> None:
+async def test_a_current_copy_is_not_sent_again(world: ServerFixture) -> None:
     first = await world.client.get("/playground/js/main.js")
     again = await world.client.get("/playground/js/main.js", headers={"if-none-match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")

@@ -7,7 +7,7 @@ import pytest
 from model_executor.engine import Prompt
 from model_executor.processor.chatml import Message
 from model_executor.processor.geometry import Grid, Size
-from model_executor.processor.tokenizer import MediaSlot, Tokenizer
+from model_executor.processor.tokenizer import MediaPlaceholder, Tokenizer
 from server.core.errors import BadRequestError
 from server.media.types import PreparedMedia
 from server.prompt.builder import PlaceholderError, build_prompt
@@ -22,9 +22,9 @@ def medium(modality: Any, grid: Grid, name: str) -> PreparedMedia:
 
 MEDIA = [medium("image", Grid(1, 4, 6), "a"), medium("video", Grid(2, 2, 4), "b"), medium("image", Grid(1, 2, 2), "c")]
 TURNS = [
-    Message("user", ("Look: ", MediaSlot(0, "image"), " and ", MediaSlot(1, "video"))),
+    Message("user", ("Look: ", MediaPlaceholder(0, "image"), " and ", MediaPlaceholder(1, "video"))),
     Message("assistant", ("Seen.",)),
-    Message("user", (MediaSlot(2, "image"), "<|image_pad|> is no picture")),
+    Message("user", (MediaPlaceholder(2, "image"), "<|image_pad|> is no picture")),
 ]
 
 
@@ -78,4 +78,4 @@ def test_a_template_that_refuses_is_the_clients_fault(tokenizer: Tokenizer) -> N
 
 def test_never_lets_placeholders_and_grids_disagree(tokenizer: Tokenizer) -> None:
     with pytest.raises(PlaceholderError):  # a control text with a placeholder of its own
-        build([Message("user", (MediaSlot(0, "video"),))], [MEDIA[0]], tokenizer)
+        build([Message("user", (MediaPlaceholder(0, "video"),))], [MEDIA[0]], tokenizer)

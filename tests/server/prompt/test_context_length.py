@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_executor.processor.tokenizer import ClientText, ControlText, MediaSlot, Segment, Tokenizer
+from model_executor.processor.tokenizer import MediaPlaceholder, Segment, TemplateText, Tokenizer, UserText
 from server.core.errors import BadRequestError
 from server.prompt.context_length import refuse_hopeless, require_fit
 
@@ -26,7 +26,7 @@ def hopeless(segments: list[Segment], tokenizer: Tokenizer, max_model_len: int) 
 @pytest.mark.parametrize("text", ["word ", "x", " ", "你好", "🦊", "e\u0301"])
 def test_a_huge_text_is_refused_in_a_moment(tokenizer: Tokenizer, text: str) -> None:
     started_s = time.process_time()
-    assert hopeless([ClientText(text * (20_000_000 // len(text)))], tokenizer, 32_768)
+    assert hopeless([UserText(text * (20_000_000 // len(text)))], tokenizer, 32_768)
     assert time.process_time() - started_s < 5  # encoding all of it takes a minute
 
 
@@ -39,15 +39,18 @@ def test_a_huge_text_is_refused_in_a_moment(tokenizer: Tokenizer, text: str) -> 
 def test_what_fits_is_never_refused(
     tokenizer: Tokenizer, piece: str, repeats: int, num_slots: int, max_model_len: int
 ) -> None:
-    segments: list[Segment] = [ControlText("<|im_start|>user\n"), *[MediaSlot(i, "image") for i in range(num_slots)]]
-    segments.append(ClientText(piece * repeats))
+    segments: list[Segment] = [
+        TemplateText("<|im_start|>user\n"),
+        *[MediaPlaceholder(i, "image") for i in range(num_slots)],
+    ]
+    segments.append(UserText(piece * repeats))
     if hopeless(segments, tokenizer, max_model_len):
         assert len(tokenizer.encode(segments, [5] * len(segments)).token_ids) >= max_model_len
 
 
 def test_longest_tokens_still_fit(tokenizer: Tokenizer) -> None:
     spaces = " " * tokenizer.max_token_bytes
-    segments: list[Segment] = [ClientText(spaces * 90)]
+    segments: list[Segment] = [UserText(spaces * 90)]
     assert len(tokenizer.encode(segments, []).token_ids) <= 90
     assert not hopeless(segments, tokenizer, CONTEXT)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from model_executor.processor.chatml import Message
-from model_executor.processor.tokenizer import MediaSlot
+from model_executor.processor.tokenizer import MediaPlaceholder
 from server.chat.request import ChatCompletionRequest
 from server.core.errors import BadRequestError
 from server.media.types import LocalFile, MediaPart, PixelLimits
@@ -50,9 +50,9 @@ def test_media_are_numbered_over_all_turns_and_stay_in_place() -> None:
         user({"type": "video_url", "video_url": {"url": "u2"}}, {"type": "video", "video": ["u3", "u4"], "fps": 1}),
     )
     assert conversation.turns == (
-        Message("user", ("a", MediaSlot(0, "image"))),
-        Message("assistant", (MediaSlot(1, "image"), "b")),
-        Message("user", (MediaSlot(2, "video"), MediaSlot(3, "video"))),
+        Message("user", ("a", MediaPlaceholder(0, "image"))),
+        Message("assistant", (MediaPlaceholder(1, "image"), "b")),
+        Message("user", (MediaPlaceholder(2, "video"), MediaPlaceholder(3, "video"))),
     )
     assert conversation.media == (
         MediaPart("image", "u0", "messages[0].content[1].image_url"),
@@ -135,7 +135,7 @@ def test_files_are_pictures_or_clips_by_what_is_in_them() -> None:
         MediaPart("image", png, "messages[0].content[2].file", PixelLimits(max_pixels=784)),
         MediaPart("video", mp4, "messages[0].content[3].file"),
     )
-    assert [part.modality for part in conversation.turns[0].parts if isinstance(part, MediaSlot)] == [
+    assert [part.modality for part in conversation.turns[0].parts if isinstance(part, MediaPlaceholder)] == [
         "image", "video", "image", "video",
     ]  # fmt: skip
 

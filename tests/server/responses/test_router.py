@@ -22,14 +22,14 @@ from model_executor.engine import (
 from server.core.errors import BadRequestError, DeadlineError
 from tests.error_body import check_error, check_error_body
 from tests.fakes import MODEL, FakeEngine, FakeMedia, say
-from tests.server.conftest import OpenWorld, World
+from tests.server.conftest import OpenWorld, ServerFixture
 from tests.server.files.test_store import png
 
 URL = "data:image/png;base64,AA=="
 EVENT = TypeAdapter[ResponseStreamEvent](ResponseStreamEvent)
 
 
-async def ask(world: World, **changes: Any) -> httpx.Response:
+async def ask(world: ServerFixture, **changes: Any) -> httpx.Response:
     return await world.client.post("/v1/responses", json={"model": MODEL, "input": "Hi.", **changes})
 
 
@@ -53,13 +53,13 @@ def events(response: httpx.Response) -> list[dict[str, Any]]:
     return found
 
 
-def rendered(world: World) -> str:
+def rendered(world: ServerFixture) -> str:
     tokenizer = world.app.state.service.model().tokenizer
     text: str = tokenizer.decode(world.engine.prompts[-1].token_ids, skip_special_tokens=False)
     return text
 
 
-async def test_answers_as_a_whole(world: World) -> None:
+async def test_answers_as_a_whole(world: ServerFixture) -> None:
     response = await ask(world, metadata={"a": "b"}, user="somebody", store=True)
     answer = response.json()
     Response.model_validate(answer, strict=False)
@@ -79,7 +79,7 @@ async def test_answers_as_a_whole(world: World) -> None:
     assert answer["created_at"] <= answer["completed_at"]
 
 
-async def test_a_stream_has_every_event_in_its_place(world: World) -> None:
+async def test_a_stream_has_every_event_in_its_place(world: ServerFixture) -> None:
     found = events(await ask(world, stream=True, stream_options={"include_obfuscation": False}))
     assert [event["type"] for event in found] == [
         "response.created",
@@ -118,7 +118,7 @@ async def test_an_answer_cut_short_is_incomplete(open_world: OpenWorld, stream: 
     assert answer["completed_at"] is None and engine.limits[0].max_tokens == 2
 
 
-async def test_limits_reach_the_engine(world: World) -> None:
+async def test_limits_reach_the_engine(world: ServerFixture) -> None:
     assert (await ask(world, temperature=0.5, top_p=0.25, max_output_tokens=7)).status_code == 200
     (limits,) = world.engine.limits
     assert (limits.temperature, limits.top_p, limits.max_tokens) == (0.5, 0.25, 7)
@@ -179,7 +179,9 @@ async def test_limits_reach_the_engine(world: World) -> None:
         ),
     ],
 )
-async def test_asks_the_engine_what_chat_asks(world: World, asked: dict[str, Any], turns: list[dict[str, Any]]) -> None:
+async def test_asks_the_engine_what_chat_asks(
+    world: ServerFixture, asked: dict[str, Any], turns: list[dict[str, Any]]
+) -> None:
     assert (await ask(world, **asked)).status_code == 200
     assert (await world.ask(messages=turns)).status_code == 200
     here, there = world.engine.prompts
@@ -192,7 +194,7 @@ async def test_asks_the_engine_what_chat_asks(world: World, asked: dict[str, Any
     assert not world.media.held
 
 
-async def test_media_have_the_names_and_limits_the_client_wrote(world: World) -> None:
+async def test_media_have_the_names_and_limits_the_client_wrote(world: ServerFixture) -> None:
     parts: list[dict[str, Any]] = [
         {"type": "input_image", "image_url": URL, "detail": "low"},
         {"type": "input_video", "video_url": URL, "fps": 1.5, "video_start": 2},
@@ -205,13 +207,13 @@ async def test_media_have_the_names_and_limits_the_client_wrote(world: World) ->
     assert (clip.limits.fps, clip.limits.video_start_s) == (1.5, 2)
 
 
-async def uploaded(world: World) -> str:
+async def uploaded(world: ServerFixture) -> str:
     made = await world.client.post("/v1/files", files={"file": ("a.png", png(2_000))}, data={"purpose": "vision"})
     file_id: str = made.json()["id"]
     return file_id
 
 
-async def test_uploaded_files_are_taken_where_they_fit(world: World) -> None:
+async def test_uploaded_files_are_taken_where_they_fit(world: ServerFixture) -> None:
     file_id = await uploaded(world)
     for part in (
         {"type": "input_image", "file_id": file_id},
@@ -246,7 +248,7 @@ async def test_log_probabilities_are_told_where_asked_for(open_world: OpenWorld,
         assert delta["logprobs"] == [told]
 
 
-async def test_a_form_is_enforced_and_told(world: World) -> None:
+async def test_a_form_is_enforced_and_told(world: ServerFixture) -> None:
     schema = {
         "type": "object",
         "properties": {"a": {"type": "string"}},
@@ -331,7 +333,7 @@ REFUSED: list[tuple[dict[str, Any], int, str | None, str | None]] = [
 
 @pytest.mark.parametrize(("changes", "status", "param", "code"), REFUSED)
 async def test_refusals_are_http_errors_under_the_clients_names(
-    world: World, changes: dict[str, Any], status: int, param: str | None, code: str | None
+    world: ServerFixture, changes: dict[str, Any], status: int, param: str | None, code: str | None
 ) -> None:
     for stream in (False, True):
         message = check_error(await ask(world, **changes, stream=stream), status, param=param, code=code)
@@ -339,7 +341,7 @@ async def test_refusals_are_http_errors_under_the_clients_names(
     assert not world.engine.prompts and not world.media.held
 
 
-async def test_only_streams_have_stream_options(world: World) -> None:
+async def test_only_streams_have_stream_options(world: ServerFixture) -> None:
     refused = await ask(world, stream_options={"include_obfuscation": True})
     check_error(refused, 400, param="stream_options", code="invalid_value")
 
@@ -351,7 +353,7 @@ NULLABLE = (
 )
 
 
-async def test_null_is_the_same_as_absent(world: World) -> None:
+async def test_null_is_the_same_as_absent(world: ServerFixture) -> None:
     assert (await ask(world, **dict.fromkeys(NULLABLE.split()))).status_code == 200
     assert (await ask(world)).status_code == 200
     assert world.engine.limits[0] == world.engine.limits[1]

@@ -9,7 +9,7 @@ from openai.types.responses import Response
 from tests.error_body import check_error
 from tests.fakes import MODEL, FakeEngine
 from tests.server.chat.test_tools import CALL, NOW, OTHER, WEATHER, saying
-from tests.server.conftest import OpenWorld, World
+from tests.server.conftest import OpenWorld, ServerFixture
 from tests.server.responses.test_router import ask, events
 
 FLAT_WEATHER = {"type": "function", **WEATHER["function"]}  # type: ignore[dict-item]
@@ -35,7 +35,7 @@ async def test_an_answer_of_calls_alone_has_no_message(open_world: OpenWorld) ->
     assert [item["type"] for item in answer["output"]] == ["function_call"]
 
 
-async def test_an_answer_without_calls_is_as_ever(world: World) -> None:
+async def test_an_answer_without_calls_is_as_ever(world: ServerFixture) -> None:
     (item,) = (await ask(world, tools=[FLAT_WEATHER])).json()["output"]
     assert item["content"][0]["text"] == "Hello, world!"
 
@@ -129,7 +129,7 @@ NESTED_CALL = {
     ],
 )
 async def test_calls_and_results_come_back_as_chat_takes_them(
-    world: World, items: list[dict[str, Any]], messages: list[dict[str, Any]]
+    world: ServerFixture, items: list[dict[str, Any]], messages: list[dict[str, Any]]
 ) -> None:
     assert (await ask(world, input=items, tools=[FLAT_WEATHER])).status_code == 200
     assert (await world.ask(messages=messages, tools=[WEATHER])).status_code == 200
@@ -169,7 +169,7 @@ async def test_calls_and_results_come_back_as_chat_takes_them(
     ],
 )
 async def test_choices_are_enforced_as_chat_enforces_them(
-    world: World, flat: dict[str, Any], nested: dict[str, Any]
+    world: ServerFixture, flat: dict[str, Any], nested: dict[str, Any]
 ) -> None:
     answer = (await ask(world, tools=[FLAT_WEATHER, FLAT_NOW], max_tool_calls=3, **flat)).json()
     assert (await world.ask(tools=[WEATHER, NOW], **nested)).status_code == 200
@@ -179,7 +179,7 @@ async def test_choices_are_enforced_as_chat_enforces_them(
     assert answer["parallel_tool_calls"] is flat.get("parallel_tool_calls", True)
 
 
-async def test_no_tools_and_an_empty_list_are_the_same(world: World) -> None:
+async def test_no_tools_and_an_empty_list_are_the_same(world: ServerFixture) -> None:
     assert (await ask(world, tools=[], tool_choice="auto", parallel_tool_calls=True)).json()["tools"] == []
     assert (await ask(world)).status_code == 200
     assert world.engine.prompts[0] == world.engine.prompts[1]
@@ -227,7 +227,9 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("changes", "param", "code"), REFUSED)
-async def test_refusals_have_the_clients_names(world: World, changes: dict[str, Any], param: str, code: str) -> None:
+async def test_refusals_have_the_clients_names(
+    world: ServerFixture, changes: dict[str, Any], param: str, code: str
+) -> None:
     message = check_error(await ask(world, **changes), 400, param=param, code=code)
     assert f"'{param}'" in message and "messages" not in message
     assert not world.engine.prompts

@@ -10,22 +10,22 @@ from model_executor.processor.tokenizer import Tokenizer
 from server.generation.model_service import Service
 from tests.error_body import check_error
 from tests.fakes import MODEL, FakeEngine
-from tests.server.conftest import OpenWorld, World
+from tests.server.conftest import OpenWorld, ServerFixture
 
 HI = [{"role": "user", "content": "Hi."}]
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
 
 
-async def tokenize(world: World, **fields: Any) -> httpx.Response:
+async def tokenize(world: ServerFixture, **fields: Any) -> httpx.Response:
     return await world.client.post("/tokenize", json={"model": MODEL, **fields})
 
 
-async def detokenize(world: World, tokens: Any) -> httpx.Response:
+async def detokenize(world: ServerFixture, tokens: Any) -> httpx.Response:
     return await world.client.post("/detokenize", json={"model": MODEL, "tokens": tokens})
 
 
 @pytest.mark.parametrize("text", ["", "Hello, world!", "你好 🦊\n\n  tabs\t", "x" * 5000])
-async def test_gives_the_ids_and_takes_them_back(world: World, tokenizer: Tokenizer, text: str) -> None:
+async def test_gives_the_ids_and_takes_them_back(world: ServerFixture, tokenizer: Tokenizer, text: str) -> None:
     answer = (await tokenize(world, prompt=text)).json()
     assert answer["count"] == len(answer["tokens"]) and answer["max_model_len"] == world.engine.max_model_len
     assert set(answer) == {"count", "max_model_len", "tokens"}
@@ -33,18 +33,18 @@ async def test_gives_the_ids_and_takes_them_back(world: World, tokenizer: Tokeni
 
 
 @pytest.mark.parametrize("add_special_tokens", [True, False, None])
-async def test_the_tokenizer_adds_nothing_around_a_text(world: World, add_special_tokens: bool | None) -> None:
+async def test_the_tokenizer_adds_nothing_around_a_text(world: ServerFixture, add_special_tokens: bool | None) -> None:
     answer = await tokenize(world, prompt="Hi.", add_special_tokens=add_special_tokens)
     assert answer.json()["count"] == 2
 
 
-async def test_the_name_of_a_control_token_is_plain_text(world: World, tokenizer: Tokenizer) -> None:
+async def test_the_name_of_a_control_token_is_plain_text(world: ServerFixture, tokenizer: Tokenizer) -> None:
     ids = (await tokenize(world, prompt="<|im_end|>")).json()["tokens"]
     assert tokenizer.special_id("<|im_end|>") not in ids and len(ids) > 1
     assert (await detokenize(world, ids)).json()["prompt"] == "<|im_end|>"
 
 
-async def test_control_tokens_are_told_by_their_names(world: World, tokenizer: Tokenizer) -> None:
+async def test_control_tokens_are_told_by_their_names(world: ServerFixture, tokenizer: Tokenizer) -> None:
     assert (await detokenize(world, [tokenizer.special_id("<|im_end|>")])).json() == {"prompt": "<|im_end|>"}
 
 
@@ -57,7 +57,9 @@ async def test_control_tokens_are_told_by_their_names(world: World, tokenizer: T
         {"messages": [{"role": "system", "content": "Be brief."}, *HI], "add_generation_prompt": None},
     ],
 )
-async def test_a_conversation_has_the_ids_an_answer_would_begin_from(world: World, fields: dict[str, Any]) -> None:
+async def test_a_conversation_has_the_ids_an_answer_would_begin_from(
+    world: ServerFixture, fields: dict[str, Any]
+) -> None:
     answer = (await tokenize(world, **fields)).json()
     assert (await world.ask(**fields)).status_code == 200
     assert answer["tokens"] == world.engine.prompts[-1].token_ids
@@ -100,7 +102,7 @@ async def test_needs_no_engine(open_world: OpenWorld, state: EngineState) -> Non
     ],
 )
 async def test_refuses_by_name_what_it_cannot_tokenize(
-    world: World, fields: dict[str, Any], param: str, code: str
+    world: ServerFixture, fields: dict[str, Any], param: str, code: str
 ) -> None:
     check_error(await tokenize(world, **fields), 400, param=param, code=code)
 
@@ -116,12 +118,12 @@ async def test_refuses_by_name_what_it_cannot_tokenize(
         ([1, 2, 151_936_000], "tokens[2]", "invalid_value"),
     ],
 )
-async def test_refuses_what_are_no_ids(world: World, tokens: Any, param: str, code: str) -> None:
+async def test_refuses_what_are_no_ids(world: ServerFixture, tokens: Any, param: str, code: str) -> None:
     check_error(await detokenize(world, tokens), 400, param=param, code=code)
 
 
 @pytest.mark.parametrize("path", ["/tokenize", "/detokenize"])
-async def test_refuses_another_model_and_a_missing_one(world: World, path: str) -> None:
+async def test_refuses_another_model_and_a_missing_one(world: ServerFixture, path: str) -> None:
     fields: dict[str, Any] = {"prompt": "a"} if path == "/tokenize" else {"tokens": []}
     check_error(
         await world.client.post(path, json={"model": "other", **fields}), 404, param="model", code="model_not_found"

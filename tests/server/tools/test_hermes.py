@@ -7,7 +7,7 @@ import jinja2
 import pytest
 
 from model_executor.processor.chatml import Call, Message
-from model_executor.processor.tokenizer import ClientText, ControlText, MediaSlot, Segment
+from model_executor.processor.tokenizer import MediaPlaceholder, Segment, TemplateText, UserText
 from server.core.errors import BadRequestError
 from server.prompt.builder import prompt_segments
 
@@ -98,7 +98,7 @@ def segments(turns: list[Message], tools: list[dict[str, Any]], template: str | 
 
 
 def flat(made: list[Segment]) -> str:
-    return "".join("[medium]" if isinstance(segment, MediaSlot) else segment.text for segment in made)
+    return "".join("[medium]" if isinstance(segment, MediaPlaceholder) else segment.text for segment in made)
 
 
 # Without a template, with one that knows no tools, and with one that does.
@@ -122,10 +122,10 @@ def test_reads_as_the_published_template(name: str, tools: list[dict[str, Any]],
 @pytest.mark.parametrize("template", [None, TEMPLATE, PLAIN], ids=["built in", "knows tools", "knows none"])
 def test_what_clients_wrote_is_never_control(name: str, template: str | None) -> None:
     made = segments(CONVERSATIONS[name], TOOLS, template)
-    control = "".join(segment.text for segment in made if isinstance(segment, ControlText))
+    control = "".join(segment.text for segment in made if isinstance(segment, TemplateText))
     assert "Obey" not in control
     assert control.count("<|im_start|>") == control.count("<|im_end|>") + 1
-    assert any(EVIL.splitlines()[0] in segment.text for segment in made if isinstance(segment, ClientText))
+    assert any(EVIL.splitlines()[0] in segment.text for segment in made if isinstance(segment, UserText))
 
 
 def test_arguments_that_are_no_json_are_shown_as_they_are() -> None:
@@ -134,7 +134,10 @@ def test_arguments_that_are_no_json_are_shown_as_they_are() -> None:
 
 
 def test_media_stay_in_place_beside_tools() -> None:
-    turns = [Message("user", ("What is ", MediaSlot(0, "image"), "?")), *CONVERSATIONS["calls without a word"][1:]]
+    turns = [
+        Message("user", ("What is ", MediaPlaceholder(0, "image"), "?")),
+        *CONVERSATIONS["calls without a word"][1:],
+    ]
     assert "What is <|vision_start|>[medium]<|vision_end|>?" in flat(segments(turns, TOOLS, None))
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.tools.hermes import AFTER_ARGUMENTS, BEFORE_ARGUMENTS
-from server.tools.parser import Argued, Called, CallReader, Said
+from server.tools.parser import ArgumentsDelta, CallReader, TextDelta, ToolCallStart
 
 CALL = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
 
@@ -25,11 +25,11 @@ def read(*deltas: str) -> Answer:
     answer = Answer()
     for found in [*(one for delta in deltas for one in reader.feed(delta)), *reader.end()]:
         match found:
-            case Said(text):
+            case TextDelta(text):
                 answer.said += text
-            case Called(name):
+            case ToolCallStart(name):
                 answer.calls.append((name, ""))
-            case Argued(text):
+            case ArgumentsDelta(text):
                 name, before = answer.calls[-1]
                 answer.calls[-1] = (name, before + text)
     answer.is_cut = reader.is_cut
@@ -93,12 +93,12 @@ def test_arguments_that_are_cut_are_told_as_far_as_they_came() -> None:
 
 def test_text_and_arguments_come_as_soon_as_they_are_certain() -> None:
     reader = CallReader()
-    assert reader.feed("Well, <b>") == [Said("Well, <b>")]
-    assert reader.feed(" ok\n<tool") == [Said(" ok")]
+    assert reader.feed("Well, <b>") == [TextDelta("Well, <b>")]
+    assert reader.feed(" ok\n<tool") == [TextDelta(" ok")]
     assert reader.feed('_call>\n{"name": "f", "argu') == []
-    assert reader.feed('ments": {"a": "') == [Called("f"), Argued('{"a": "')]
-    assert reader.feed("x") == [Argued("x")]
-    assert reader.feed('"}') == [Argued('"}')]
+    assert reader.feed('ments": {"a": "') == [ToolCallStart("f"), ArgumentsDelta('{"a": "')]
+    assert reader.feed("x") == [ArgumentsDelta("x")]
+    assert reader.feed('"}') == [ArgumentsDelta('"}')]
     assert reader.feed("}\n</tool_call>") == reader.end() == []
 
 

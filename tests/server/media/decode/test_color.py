@@ -18,7 +18,7 @@ from PIL import Image, ImageCms
 
 from server.core.errors import BadRequestError
 from server.media.decode.color import MAX_PROFILE_BYTES
-from server.media.decode.image import Picture
+from server.media.decode.image import ImageDecoder
 
 D50 = (0.9642, 1.0, 0.8249)
 # Columns: the primaries' XYZ under D50.
@@ -95,7 +95,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def rendered(data: bytes) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    picture = Picture(io.BytesIO(data), max_source_pixels=10**7)
+    picture = ImageDecoder(io.BytesIO(data), max_source_pixels=10**7)
     return picture.render(picture.size).astype(np.int64), picture.notes
 
 

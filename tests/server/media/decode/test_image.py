@@ -15,7 +15,7 @@ from PIL import Image
 
 from model_executor.processor.geometry import Size
 from server.core.errors import BadRequestError
-from server.media.decode.image import FORMATS, Picture, picture_size, refuse_bomb
+from server.media.decode.image import FORMATS, ImageDecoder, picture_size, refuse_bomb
 from server.media.messages import ImageBudget
 
 BUDGET = ImageBudget(min_pixels=3136, max_pixels=12_845_056, resized=None, max_source_pixels=200_000_000)
@@ -29,12 +29,12 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def rendered(data: bytes, size: Size | None = None) -> NDArray[np.uint8]:
-    picture = Picture(io.BytesIO(data), max_source_pixels=BUDGET.max_source_pixels)
+    picture = ImageDecoder(io.BytesIO(data), max_source_pixels=BUDGET.max_source_pixels)
     return picture.render(size or picture.size)
 
 
 def prepared(data: bytes, budget: ImageBudget = BUDGET) -> NDArray[np.uint8]:
-    picture = Picture(io.BytesIO(data), max_source_pixels=budget.max_source_pixels)
+    picture = ImageDecoder(io.BytesIO(data), max_source_pixels=budget.max_source_pixels)
     return picture.render(picture_size(picture.size, budget))
 
 
@@ -99,14 +99,14 @@ def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
         "AVIF": {"quality": 100, "subsampling": "4:4:4"},
     }
     data = encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **options[kind])
-    picture = Picture(io.BytesIO(data), max_source_pixels=10**6)
+    picture = ImageDecoder(io.BytesIO(data), max_source_pixels=10**6)
     assert picture.size == Size(48, 80)
     assert np.abs(picture.render(Size(48, 80)).astype(int) - upright).max() <= (8 if kind == "AVIF" else 0)
 
 
 def test_damaged_exif_is_told_and_left_out() -> None:
     data = encoded(Image.fromarray(colours()), "JPEG", exif=b"Exif\x00\x00MM\x00\x2a\xff\xff\xff\xffgarbage")
-    picture = Picture(io.BytesIO(data), max_source_pixels=10**6)
+    picture = ImageDecoder(io.BytesIO(data), max_source_pixels=10**6)
     assert picture.render(picture.size).shape == (40, 60, 3)
     assert picture.notes in ((), ("The EXIF data is damaged; the picture was taken as upright.",))
 

@@ -8,13 +8,13 @@ from server.core.errors import RateLimitError
 from server.media.messages import ImageBudget, Job
 from server.media.progress import FrameCount
 from server.media.workers import queue as queue_module
-from server.media.workers.queue import LARGE_JOB_S, JobQueue, Ticket
+from server.media.workers.queue import LARGE_JOB_S, JobQueue, QueuedJob
 
 BUDGET = ImageBudget(min_pixels=784, max_pixels=10**6, resized=None, max_source_pixels=10**6)
 JOB = Job(contents=["x"], is_frame_list=False, output=None, budget=BUDGET, timeout_s=1)
 
 
-def put(queue: JobQueue, estimate_s: float) -> Ticket:
+def put(queue: JobQueue, estimate_s: float) -> QueuedJob:
     return queue.put(JOB, estimate_s=estimate_s, param="p", frames=FrameCount())
 
 
