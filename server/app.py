@@ -6,15 +6,14 @@ limits of the key, body limit, disconnect, routes.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from server.api.request_body import BodyLimitMiddleware
 from server.auth.api_keys import KeyRing
-from server.auth.rate_limits import Limits
 from server.chat import preview_router
 from server.chat import router as chat
 from server.completions import router as completions
@@ -22,14 +21,17 @@ from server.core.metrics import Metrics
 from server.core.settings import Settings, split_list
 from server.files import router as files
 from server.files.store import FileStore
-from server.generation.model_service import OpenModel, Service
+from server.generation.model_service import ModelService, OpenModel
 from server.middleware.access_log import AccessLogMiddleware
 from server.middleware.authentication import AuthenticationMiddleware
+from server.middleware.body_limit import BodyLimitMiddleware
 from server.middleware.cors import CorsMiddleware
 from server.middleware.disconnect import DisconnectMiddleware
 from server.middleware.errors import ErrorMiddleware, translate_http_exception
+from server.middleware.rate_limit import RateLimitMiddleware
 from server.ops import health, metrics, models, openapi, playground
 from server.ops.playground_files import read_page
+from server.prompt.messages import StoredFile
 from server.responses import router as responses
 from server.tokenize import router as tokenize
 
@@ -51,7 +53,7 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
     keys = KeyRing(
         split_list(settings.api_key.get_secret_value() if settings.api_key else None), settings.api_keys_file
     )
-    service = Service(settings, open_model, measurements)
+    service = ModelService(settings.model_name, open_model, measurements)
     store = FileStore(settings.files, settings.data_folder)
     page = read_page()
     measurements.follow_files(store)
@@ -75,7 +77,7 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
             *([Middleware(CorsMiddleware, origins=origins)] if (origins := split_list(settings.cors_origins)) else []),
             Middleware(ErrorMiddleware),
             Middleware(AuthenticationMiddleware, keys=keys, open_paths=(*OPEN_PATHS, *page)),
-            Middleware(Limits, metrics=measurements),
+            Middleware(RateLimitMiddleware, metrics=measurements),
             Middleware(
                 BodyLimitMiddleware, max_bytes=settings.max_body_bytes, max_upload_bytes=settings.files.max_file_bytes
             ),
@@ -83,11 +85,14 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
         ],
         exception_handlers={HTTPException: translate_http_exception},
     )
+    app.state.settings = settings
     app.state.service = service
     app.state.files = store
+    app.state.find_file = partial(_find_file, store)
     app.state.page = page
     app.state.needs_key = bool(keys)
-    families = (
+    app.state.schemas = [feature.SCHEMAS for feature in (chat, completions, files, responses, tokenize)]
+    for feature in (
         chat,
         preview_router,
         responses,
@@ -99,7 +104,12 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
         metrics,
         openapi,
         playground,
-    )
-    for family in families:
-        app.include_router(family.router)
+    ):
+        app.include_router(feature.router)
     return app
+
+
+def _find_file(store: FileStore, file_id: str, tenant: str) -> StoredFile | None:
+    """The uploaded file of an id, if the tenant has one."""
+    record = store.get(file_id, tenant)
+    return None if record is None else StoredFile(str(store.path(record, tenant)), record.modality)

@@ -14,8 +14,8 @@ from model_executor.checkpoint.config import Checkpoint, CheckpointError, read_c
 from model_executor.checkpoint.lora import read_adapters
 from model_executor.client.engine_client import EngineClient
 from model_executor.processor.tokenizer import Tokenizer
-from server.chat.serving import ServedModel
 from server.core.settings import Settings
+from server.generation.model_service import ServedModel
 from server.media.preprocessor import MediaService
 
 T = TypeVar("T")

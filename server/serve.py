@@ -15,7 +15,7 @@ from model_executor.engine import EngineState
 from server.app import create_app
 from server.core.json_log import configure_logging
 from server.core.settings import Settings
-from server.generation.model_service import Service
+from server.generation.model_service import ModelService
 from server.model_loading import open_model
 
 PROGRESS_INTERVAL_S = 5.0
@@ -74,7 +74,7 @@ class Server(uvicorn.Server):
         url: where the server listens.
     """
 
-    def __init__(self, config: uvicorn.Config, service: Service, url: str) -> None:
+    def __init__(self, config: uvicorn.Config, service: ModelService, url: str) -> None:
         """See the class."""
         super().__init__(config)
         self.exit_status = 0

@@ -3,16 +3,12 @@
 A rate is a bucket that holds a minute's worth and fills steadily. A request takes one from the first; tokens are taken
 from the second as they are used, since nobody knows before how long an answer gets. So a request is let in while any
 token is left, and what it uses beyond that is owed by those after it.
-
-Only POST requests count: the others cost nothing worth limiting.
 """
 
 import math
-import time
 from collections.abc import Callable
 
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.auth.api_keys import Key
 from server.core.errors import RateLimitError
@@ -142,52 +138,6 @@ class KeyUsage:
             f"The key {self.name!r} has reached its limit of {text}. Try again in {retry_after_s} s.",
             retry_after_s=retry_after_s,
         )
-
-
-class Limits:
-    """Middleware that holds each key to its limits; stands inside of `AuthenticationMiddleware`, which names the key.
-
-    `scope["state"]["account"]` is the key's account from here on.
-
-    Args:
-        app: the application inside.
-        metrics: where use is counted.
-        clock: in seconds.
-    """
-
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
-        """See the class."""
-        self._app = app
-        self._metrics = metrics
-        self._clock = clock
-        self._accounts: dict[str, KeyUsage] = {}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request.
-
-        Raises:
-            LimitError: see the class.
-        """
-        key: Key | None = scope.get("state", {}).get("key")
-        if scope["type"] != "http" or key is None:
-            await self._app(scope, receive, send)
-            return
-        account = scope["state"]["account"] = self._account(key)
-        if scope["method"] != "POST":
-            await self._app(scope, receive, send)
-            return
-        account.enter()
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            account.leave()
-
-    def _account(self, key: Key) -> KeyUsage:
-        account = self._accounts.get(key.name)
-        if account is None:
-            account = self._accounts[key.name] = KeyUsage(key, self._metrics, self._clock)
-        account.renew(key)
-        return account
 
 
 def key_usage_of(request: Request) -> KeyUsage | None:

@@ -1,51 +1,28 @@
-"""An engine that charges what it computes to the key that asked."""
+"""Charges the tokens the engine computes to the API key of the request."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import Sequence
 
-from model_executor.engine import Delta, Engine, EngineState, EngineStats, Prompt, SamplingParams
+from model_executor.engine import Delta, Prompt
 from server.auth.rate_limits import KeyUsage
 
 
-class MeteredEngine:
-    """The same engine, for requests of one key.
+class UsageObserver:
+    """Watches the deltas of one request.
 
     Args:
-        engine: what computes.
-        account: whose.
+        key: whose request it is; None where no key is needed, and nothing is charged.
+        prompts: what the engine continues.
     """
 
-    def __init__(self, engine: Engine, account: KeyUsage) -> None:
-        """See the class."""
-        self._engine = engine
-        self._account = account
+    def __init__(self, key: KeyUsage | None, prompts: Sequence[Prompt]) -> None:
+        """Nothing is charged yet."""
+        self._key = key
+        self._uncharged = {number: len(prompt.token_ids) for number, prompt in enumerate(prompts)}
 
-    @property
-    def state(self) -> EngineState:
-        """As the engine's."""
-        return self._engine.state
-
-    @property
-    def failure(self) -> str | None:
-        """As the engine's."""
-        return self._engine.failure
-
-    @property
-    def max_model_len(self) -> int:
-        """As the engine's."""
-        return self._engine.max_model_len
-
-    async def generate(self, request_id: str, prompt: Prompt, limits: SamplingParams) -> AsyncGenerator[Delta, None]:
-        """As the engine's; the prompt is charged with the first delta, so that nobody pays for a refusal."""
-        charged = False
-        async with aclosing(self._engine.generate(request_id, prompt, limits)) as deltas:
-            async for delta in deltas:
-                if not charged:
-                    charged = True
-                    self._account.charge(len(prompt.token_ids), "prompt")
-                self._account.charge(len(delta.token_ids), "generation")
-                yield delta
-
-    async def stats(self) -> EngineStats:
-        """As the engine's."""
-        return await self._engine.stats()
+    def observe(self, prompt: int, delta: Delta) -> None:
+        """A delta has come; its prompt is charged with the first one, so that nobody pays for a refusal."""
+        if self._key is None:
+            return
+        if prompt in self._uncharged:
+            self._key.charge(self._uncharged.pop(prompt), "prompt")
+        self._key.charge(len(delta.token_ids), "generation")

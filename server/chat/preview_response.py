@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from server.chat.response import MediaReport, ResponseModel
+from server.api.base_models import ResponseModel
+from server.prompt.media_report import MediaReport
 
 
 class PreviewPart(ResponseModel):

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from server.api.base_models import Unsupported, conflict
-from server.generation.sampling_fields import SamplingRequest
+from server.api.base_models import ModelRequest, Unsupported, conflict
+from server.generation.sampling_fields import SamplingFields, StreamFields
 from server.prompt.messages import AnyMessage
 from server.prompt.render_fields import Rendering
 from server.prompt.tool_messages import require_answered_calls
@@ -13,11 +13,9 @@ from server.structured_output.protocol import ResponseFormat, StructuredOutputs
 from server.tools.protocol import ToolUse
 
 
-class ChatCompletionRequest(SamplingRequest, Rendering, ToolUse):
+class ChatCompletionRequest(SamplingFields, StreamFields, Rendering, ToolUse, ModelRequest):
     """A conversation to answer, and how."""
 
-    model: Annotated[str, Field(min_length=1)]
-    """Name of the served model."""
     messages: Annotated[list[AnyMessage], Field(min_length=1)]
     """The conversation so far."""
 
@@ -65,11 +63,6 @@ class ChatCompletionRequest(SamplingRequest, Rendering, ToolUse):
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
-    def num_top_logprobs(self) -> int | None:
-        """Alternatives to report per token, or None where no log-probabilities are asked for."""
-        return (self.top_logprobs or 0) if self.logprobs else None
-
-    @property
     def has_form(self) -> bool:
         """Whether the answer is to have a form that is enforced."""
         formatted = self.response_format is not None and self.response_format.type != "text"
@@ -88,6 +81,7 @@ class ChatCompletionRequest(SamplingRequest, Rendering, ToolUse):
             for name in ("ignore_eos", "min_tokens", "stop_token_ids", "include_stop_str_in_output"):
                 if getattr(self, name):
                     raise conflict(name, "does not go with tools or a form of the answer that is enforced")
+        self._require_min_tokens_within(self.max_answer_tokens)
         self._require_one_end(self.messages)
         require_answered_calls(self.messages)
         return self

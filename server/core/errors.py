@@ -17,11 +17,14 @@
 `server/middleware/errors.py` turns them into responses; `server/api/sse.py` into events.
 """
 
+import logging
+from collections.abc import MutableMapping
 from typing import Any, ClassVar
 
 from model_executor.engine import EngineBusyError, EngineUnavailableError, RequestRefusedError
 
 MAX_MESSAGE_CHARS = 2_000
+_log = logging.getLogger("tessera.error")
 
 
 class ApiError(Exception):
@@ -207,3 +210,17 @@ def as_api_error(error: Exception) -> ApiError:
             return BadRequestError(str(error), param=error.param, code=error.code)
         case _:
             return InternalError()
+
+
+def reported(error: Exception, scope: MutableMapping[str, Any]) -> ApiError:
+    """The API's form of `error`, left for the metrics; faults of our own are logged under the request's id.
+
+    Args:
+        error: what was raised.
+        scope: the request's (ASGI).
+    """
+    answer = as_api_error(error)
+    scope["state"]["error"] = answer
+    if answer.status == 500:
+        _log.error("request failed", exc_info=error, extra={"fields": {"request_id": scope["state"].get("request_id")}})
+    return answer

@@ -5,15 +5,15 @@ and the names the operator gave to keys. Whatever a client can make up (model na
 a key.
 """
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 
 from model_executor.engine import EngineState, EngineStats
 from server.core.errors import ApiError
-from server.media.preprocessor import MediaLoad
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -21,6 +21,49 @@ _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"
 _SHORT_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 _LONG_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16_384, 65_536, 262_144)
+
+
+Stage = Literal["fetch", "queue", "header", "decode"]
+"""Bringing the bytes; waiting for a worker; reading what the header announces; decoding, resizing and cutting patches.
+A worker is waited for twice, and what the cache has needs only the first stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageLoad:
+    """What one stage did since the start."""
+
+    num: int = 0
+    """How often it was passed, with or without success."""
+    total_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLoad:
+    """What the cache did and holds."""
+
+    num_hits: int = 0
+    """Media that cost no decoding: they were ready, or being prepared for another request."""
+    num_misses: int = 0
+    num_evictions: int = 0
+    """Entries given up for want of memory."""
+    idle_bytes: int = 0
+    """Patches that no request uses at the moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaLoad:
+    """How busy the media side is."""
+
+    num_waiting: int
+    """Jobs that wait for a worker."""
+    num_running: int
+    """Jobs being worked on."""
+    num_restarts: int
+    """Workers replaced since the start because a job failed, was given up or ran out of time."""
+    shared_bytes: int
+    """Shared memory in use: encoded media, and patches of requests that have not ended."""
+    cache: CacheLoad = CacheLoad()
+    stages: Mapping[Stage, StageLoad] = field(default_factory=dict)
 
 
 class Files(Protocol):

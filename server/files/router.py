@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 from starlette.datastructures import QueryParams
 
-from server.api.openapi import errors, form_body, query
+from server.api.openapi import Schemas, errors, form_request, query
 from server.api.validation import refusal
 from server.core.errors import NotFoundError
 from server.files.download import Download
@@ -14,13 +14,14 @@ from server.files.record import Record
 from server.files.store import FileStore
 
 router = APIRouter(prefix="/v1/files")
+SCHEMAS = Schemas(read=[FileForm])
 
 
 @router.post(
     "",
     summary="Upload a file",
     operation_id="createFile",
-    openapi_extra=form_body(FileForm),
+    openapi_extra=form_request(FileForm),
     responses=errors(400, 401, 413, 429, 500, 503, 507),
 )
 async def create_file(request: Request) -> FileObject:

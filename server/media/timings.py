@@ -3,21 +3,9 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
-Stage = Literal["fetch", "queue", "header", "decode"]
-"""Bringing the bytes; waiting for a worker; reading what the header announces; decoding, resizing and cutting patches.
-A worker is waited for twice, and what the cache has needs only the first stage."""
-
-
-@dataclass(frozen=True, slots=True)
-class StageLoad:
-    """What one stage did since the start."""
-
-    num: int = 0
-    """How often it was passed, with or without success."""
-    total_s: float = 0.0
+from server.core.metrics import Stage, StageLoad
 
 
 class StageTimes:

@@ -1,7 +1,6 @@
 """Where every error of a request ends: exceptions go in, the one error body comes out."""
 
 import asyncio
-import logging
 from typing import NoReturn
 
 from starlette.exceptions import HTTPException
@@ -9,9 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.core.errors import ApiError, BadRequestError, MethodError, NotFoundError, UnavailableError, as_api_error
-
-_log = logging.getLogger("tessera.error")
+from server.core.errors import BadRequestError, MethodError, NotFoundError, UnavailableError, reported
 
 
 class ErrorMiddleware:
@@ -55,15 +52,6 @@ class ErrorMiddleware:
         else:
             return
         await JSONResponse(answer.body(), answer.status, answer.headers)(scope, receive, send)
-
-
-def reported(error: Exception, scope: Scope) -> ApiError:
-    """The API's form of `error`, left for the metrics; faults of our own are logged under the request's id."""
-    answer = as_api_error(error)
-    scope["state"]["error"] = answer
-    if answer.status == 500:
-        _log.error("request failed", exc_info=error, extra={"fields": {"request_id": scope["state"].get("request_id")}})
-    return answer
 
 
 async def translate_http_exception(request: Request, error: Exception) -> NoReturn:

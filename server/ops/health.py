@@ -1,12 +1,12 @@
 """`GET /health`: whether the engine answers."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from server.api.error_schema import Health, UnhealthyResponse
 from server.api.openapi import errors
 from server.core.errors import UnavailableError
-from server.generation.model_service import Service
+from server.generation.dependencies import ModelServiceDep
 
 router = APIRouter()
 
@@ -17,9 +17,8 @@ router = APIRouter()
     operation_id="health",
     responses={200: {"model": Health}, **errors(500), 503: {"model": UnhealthyResponse, "description": "Not now."}},
 )
-async def health(request: Request) -> JSONResponse:
+async def health(service: ModelServiceDep) -> JSONResponse:
     """200 once the engine answers; until then, and whenever it does not, 503 with its state. Needs no key."""
-    service: Service = request.app.state.service
     try:
         service.model()
     except UnavailableError as error:

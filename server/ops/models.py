@@ -1,10 +1,10 @@
 """`GET /v1/models` and `GET /v1/models/{id}`."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 
 from server.api.openapi import errors
-from server.chat.serving import ServedModel
-from server.generation.model_service import Service
+from server.generation.dependencies import ModelServiceDep
+from server.generation.model_service import ServedModel
 from server.ops.model_list import Model, ModelList
 
 router = APIRouter()
@@ -17,9 +17,8 @@ router = APIRouter()
     response_model_exclude_none=True,
     responses=errors(401, 500, 503),
 )
-async def list_models(request: Request) -> ModelList:
+async def list_models(service: ModelServiceDep) -> ModelList:
     """The model and, as models of their own, its adapters; answered once they are ready."""
-    service: Service = request.app.state.service
     model = service.model()
     return ModelList(data=[_served(model, name) for name in (model.name, *model.adapters)])
 
@@ -31,11 +30,10 @@ async def list_models(request: Request) -> ModelList:
     response_model_exclude_none=True,
     responses=errors(401, 404, 500, 503),
 )
-async def retrieve_model(request: Request, model: str) -> Model:
+async def retrieve_model(service: ModelServiceDep, model: str) -> Model:
     """The model of that name."""
-    service: Service = request.app.state.service
     served = service.model()
-    service.require_model(model)
+    served.require(model)
     return _served(served, model)
 
 

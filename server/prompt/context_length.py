@@ -43,7 +43,7 @@ def require_fit(
     )
 
 
-def refuse_hopeless(
+def check_context_length(
     segments: Sequence[Segment],
     num_media_tokens: Sequence[int],
     tokenizer: Tokenizer,

@@ -1,9 +1,9 @@
-"""What a response's output is made of while it grows, and the events that tell of it: messages and calls. Pure."""
+"""The items of a response's output while they grow, messages and calls, and the events that announce them. Pure."""
 
 import uuid
 from typing import Any
 
-from server.chat.response import TokenLogprob
+from server.generation.response_fields import TokenLogprob
 from server.responses import response as wire
 
 EventParts = tuple[type[wire.ResponseEvent], str, dict[str, Any]]

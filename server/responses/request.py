@@ -5,11 +5,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.api.base_models import RequestModel, Unsupported, conflict
+from server.api.base_models import ModelRequest, RequestModel, Unsupported, conflict
 from server.responses.input import AnyInput, require_answered_calls
-from server.responses.tools import AnyTool, FunctionChoice
+from server.responses.tools import AnyTool, FunctionChoice, chosen_names
 from server.structured_output.protocol import JsonSchema, SchemaName
 from server.tools.protocol import MAX_TOOLS
+from server.tools.toolset import check_names
 
 _LOGPROBS = "message.output_text.logprobs"
 
@@ -53,11 +54,9 @@ class ResponseStreamOptions(RequestModel):
     """Accepted; this server pads no events."""
 
 
-class ResponseRequest(RequestModel):
+class ResponseRequest(ModelRequest):
     """Something to answer, and how. Every request brings all it needs: nothing is kept between two."""
 
-    model: Annotated[str, Field(min_length=1)]
-    """Name of the served model."""
     input: Annotated[
         Annotated[str, Tag("<string>")] | Annotated[list[AnyInput], Field(min_length=1), Tag("<items>")],
         Discriminator(lambda value: "<items>" if isinstance(value, list) else "<string>"),
@@ -137,6 +136,9 @@ class ResponseRequest(RequestModel):
             raise conflict("top_logprobs", f"is only allowed with '{_LOGPROBS}' in 'include'")
         if self.tool_choice not in (None, "none", "auto") and not self.tools:
             raise conflict("tool_choice", "is only allowed with 'tools'")
+        if self.tools:
+            named = [(f"tools[{index}].name", tool.name) for index, tool in enumerate(self.tools)]
+            check_names(named, chosen_names(self.tool_choice))
         if not isinstance(self.input, str):
             require_answered_calls(self.input)
         return self

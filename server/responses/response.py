@@ -1,11 +1,9 @@
-"""Answers of `POST /v1/responses`: the response object, and the events of a stream.
-
-As in `server/chat/response.py`, a field that was not given is left out and one given as None is null.
-"""
+"""Answers of `POST /v1/responses`: the response object, and the events of a stream."""
 
 from typing import Any, Literal
 
-from server.chat.response import ResponseModel, TokenLogprob
+from server.api.base_models import ResponseModel
+from server.generation.response_fields import TokenLogprob
 
 ResponseStatus = Literal["in_progress", "completed", "incomplete", "failed"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]

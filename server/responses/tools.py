@@ -1,5 +1,6 @@
 """Functions a model may call, as the Responses API has them: flat where chat nests them."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
@@ -7,6 +8,7 @@ from pydantic import Discriminator, Field, Tag
 from server.api.base_models import RequestModel
 from server.prompt.messages import TEXT_OR_PARTS, told_by
 from server.tools.protocol import FunctionName
+from server.tools.toolset import ToolFunction, Toolset
 
 
 class InputText(RequestModel):
@@ -63,6 +65,40 @@ FunctionChoice = Annotated[
     | Annotated[AllowedFunctions, Tag("<allowed_tools>")],
     Discriminator(_choice_form),
 ]
+
+
+def chosen_names(choice: FunctionChoice | None) -> list[tuple[str, str]]:
+    """The names in `tool_choice`, each with its field."""
+    match choice:
+        case ChosenFunction(name=name):
+            return [("tool_choice.name", name)]
+        case AllowedFunctions(tools=tools):
+            return [(f"tool_choice.tools[{index}].name", tool.name) for index, tool in enumerate(tools)]
+        case _:
+            return []
+
+
+def read_toolset(tools: Sequence[FunctionTool], choice: FunctionChoice | None, *, parallel: bool) -> Toolset | None:
+    """The functions, and how they may be called; None where they may not.
+
+    Args:
+        tools: the request's.
+        choice: its `tool_choice`.
+        parallel: its `parallel_tool_calls`.
+    """
+    if not tools or choice == "none":
+        return None
+    return Toolset(
+        functions=tuple(
+            ToolFunction(tool.name, tool.description, tool.parameters, tool.strict, f"tools[{index}].parameters")
+            for index, tool in enumerate(tools)
+        ),
+        must_call=choice == "required"
+        or isinstance(choice, ChosenFunction)
+        or (isinstance(choice, AllowedFunctions) and choice.mode == "required"),
+        calls_once=not parallel or isinstance(choice, ChosenFunction),
+        allowed=frozenset(name for _, name in chosen_names(choice)) or None,
+    )
 
 
 class FunctionCall(RequestModel):

@@ -18,27 +18,27 @@ _GAP = f"[{_SPACE}]{{0,8}}"
 
 
 @dataclass(frozen=True, slots=True)
-class TextDelta:
+class TextPiece:
     """Text outside of calls."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCallStart:
+class CallPiece:
     """A call begins."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class ArgumentsDelta:
+class ArgumentsPiece:
     """More of the arguments of the last call, as JSON text."""
 
     text: str
 
 
-OutputEvent = TextDelta | ToolCallStart | ArgumentsDelta
+Piece = TextPiece | CallPiece | ArgumentsPiece
 
 
 def _beginnings(atoms: Iterable[str]) -> re.Pattern[str]:
@@ -58,7 +58,7 @@ _BEGINS_TAIL = _beginnings(_TAIL)
 _WHOLE_TAIL = re.compile("".join(_TAIL))
 
 
-class CallReader:
+class ToolCallParser:
     """Reads one answer."""
 
     def __init__(self) -> None:
@@ -73,33 +73,33 @@ class CallReader:
         self._escaped = False
         self._after_call = False
 
-    def feed(self, text: str) -> list[OutputEvent]:
+    def feed(self, text: str) -> list[Piece]:
         """What is certain once `text` has come."""
         self._waiting += text
-        found: list[OutputEvent] = []
+        found: list[Piece] = []
         while self._read(found):
             pass
         return _joined(found)
 
-    def end(self) -> list[OutputEvent]:
+    def end(self) -> list[Piece]:
         """What is left when nothing more comes."""
-        found: list[OutputEvent] = []
+        found: list[Piece] = []
         if self._read == self._read_arguments:
             self.is_cut = True
         elif self._read == self._read_head:
-            found.append(TextDelta(self._lead + self._waiting))
+            found.append(TextPiece(self._lead + self._waiting))
         elif self._read == self._read_text and not (self._after_call and not self._waiting.strip(_SPACE)):
-            found.append(TextDelta(self._waiting))
+            found.append(TextPiece(self._waiting))
         self._waiting = ""
         return _joined(found)
 
     # Each of these takes what it can from the waiting text and says whether there is more to do.
 
-    def _read_text(self, found: list[OutputEvent]) -> bool:
+    def _read_text(self, found: list[Piece]) -> bool:
         said, start, rest = self._waiting.partition(CALL_START)
         kept = said.rstrip(_SPACE) if start else said[: _certain(said)]
         if kept:
-            found.append(TextDelta(kept))
+            found.append(TextPiece(kept))
             self._after_call = False
         if not start:
             self._waiting = said[len(kept) :]
@@ -109,23 +109,23 @@ class CallReader:
         self._read = self._read_head
         return True
 
-    def _read_head(self, found: list[OutputEvent]) -> bool:
+    def _read_head(self, found: list[Piece]) -> bool:
         if head := _WHOLE_HEAD.match(self._waiting):
-            found.append(ToolCallStart(head[1]))
+            found.append(CallPiece(head[1]))
             self._waiting = self._waiting[head.end() :]
             self._read = self._read_arguments
             return True
         if _BEGINS_HEAD.fullmatch(self._waiting):
             return False
-        found.append(TextDelta(self._lead))
+        found.append(TextPiece(self._lead))
         self._after_call = False
         self._read = self._read_text
         return True
 
-    def _read_arguments(self, found: list[OutputEvent]) -> bool:
+    def _read_arguments(self, found: list[Piece]) -> bool:
         end = self._object_end()
         if self._waiting[:end]:
-            found.append(ArgumentsDelta(self._waiting[:end]))
+            found.append(ArgumentsPiece(self._waiting[:end]))
         self._waiting = self._waiting[end:]
         if self._depth:
             return False
@@ -148,7 +148,7 @@ class CallReader:
                     return index + 1
         return len(self._waiting)
 
-    def _read_tail(self, found: list[OutputEvent]) -> bool:
+    def _read_tail(self, found: list[Piece]) -> bool:
         if tail := _WHOLE_TAIL.match(self._waiting):
             self._waiting = self._waiting[tail.end() :]
         elif _BEGINS_TAIL.fullmatch(self._waiting):
@@ -164,16 +164,16 @@ def _certain(text: str) -> int:
     return len(text[: len(text) - begun].rstrip(_SPACE))
 
 
-def _joined(found: list[OutputEvent]) -> list[OutputEvent]:
+def _joined(found: list[Piece]) -> list[Piece]:
     """Neighbours of a kind as one, nothing empty."""
-    joined: list[OutputEvent] = []
+    joined: list[Piece] = []
     for one in found:
         match (joined[-1] if joined else None), one:
-            case TextDelta(before), TextDelta(text):
-                joined[-1] = TextDelta(before + text)
-            case ArgumentsDelta(before), ArgumentsDelta(text):
-                joined[-1] = ArgumentsDelta(before + text)
-            case _, (TextDelta("") | ArgumentsDelta("")):
+            case TextPiece(before), TextPiece(text):
+                joined[-1] = TextPiece(before + text)
+            case ArgumentsPiece(before), ArgumentsPiece(text):
+                joined[-1] = ArgumentsPiece(before + text)
+            case _, (TextPiece("") | ArgumentsPiece("")):
                 pass
             case _:
                 joined.append(one)

@@ -4,9 +4,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from model_executor.engine import Delta, EngineState, EngineStats, Prompt, RequestFailedError, SamplingParams
-from server.media.cache import CacheLoad
-from server.media.preprocessor import MediaLoad
-from server.media.timings import Stage, StageLoad
+from server.core.metrics import CacheLoad, MediaLoad, Stage, StageLoad
 from tests.fakes import FakeEngine, FakeMedia, Step
 from tests.pictures import encoded
 from tests.server.conftest import OpenWorld, ServerFixture

@@ -1,0 +1,121 @@
+"""Turns content parts that bring an image or a video into media parts: source, limits, the client's field. Pure."""
+
+import binascii
+from dataclasses import replace
+from typing import Any
+
+from model_executor.processor.geometry import TOKEN_PX
+from server.core.errors import BadRequestError
+from server.core.mime import HEAD_BYTES, modality_of
+from server.media.types import LocalFile, MediaPart, PixelLimits
+from server.prompt.messages import (
+    FilePart,
+    ImageLimits,
+    ImagePart,
+    ImageUrlPart,
+    StoredFile,
+    VideoLimits,
+    VideoPart,
+    VideoUrlPart,
+)
+
+LOW_DETAIL_TOKENS = 64
+"""Most tokens of a picture sent with `detail: low`."""
+
+_RENAMED = {"video_start": "video_start_s", "video_end": "video_end_s"}
+
+
+def media_part(part: ImageUrlPart | ImagePart | VideoUrlPart | VideoPart | FilePart, param: str) -> MediaPart:
+    """A part of a Chat message.
+
+    Args:
+        part: what the client sent.
+        param: the field it stands in: `messages[0].content[1]`.
+
+    Raises:
+        BadRequestError: a limit stands both next to a URL and inside its object, or a file's data are neither a
+            picture nor a clip.
+    """
+    match part:
+        case ImageUrlPart(image_url=image):
+            limits = pixel_limits(part, param, image, nested="image_url", detail=image.detail)
+            return MediaPart("image", image.url, f"{param}.image_url", limits)
+        case ImagePart():
+            return MediaPart("image", part.image, f"{param}.image", pixel_limits(part, param, detail=part.detail))
+        case VideoUrlPart(video_url=video):
+            limits = pixel_limits(part, param, video, nested="video_url")
+            return MediaPart("video", video.url, f"{param}.video_url", limits)
+        case VideoPart():
+            source = part.video if isinstance(part.video, str) else tuple(part.video)
+            return MediaPart("video", source, f"{param}.video", pixel_limits(part, param))
+        case FilePart(file=file):
+            limits = pixel_limits(part, param, file, nested="file")
+            if file.file_id is not None:
+                return stored_part(file.file_id, f"{param}.file", limits)
+            assert file.file_data is not None  # one of the two is there
+            return inline_part(file.file_data, f"{param}.file", f"{param}.file.file_data", limits)
+
+
+def stored_part(file: StoredFile, param: str, limits: PixelLimits) -> MediaPart:
+    """An uploaded file."""
+    return MediaPart(file.modality, LocalFile(file.path), param, limits)
+
+
+def inline_part(url: str, param: str, data_param: str, limits: PixelLimits) -> MediaPart:
+    """A file in the request itself: a picture or a clip, as its content says.
+
+    Args:
+        url: a `data:` URL.
+        param: the field of the file.
+        data_param: the field of its data.
+        limits: what the client asks for.
+
+    Raises:
+        BadRequestError: it is neither a picture nor a clip.
+    """
+    start = url.find(",") + 1
+    text = url[start : start + HEAD_BYTES // 3 * 4]
+    try:
+        modality = modality_of(binascii.a2b_base64(text))
+    except (binascii.Error, ValueError):
+        modality = None
+    if modality is None:
+        raise BadRequestError(
+            "The file is neither a picture nor a clip of a known kind, as data:MEDIA-TYPE;base64,DATA.",
+            param=data_param,
+        )
+    return MediaPart(modality, url, param, limits)
+
+
+def pixel_limits(
+    outer: ImageLimits, param: str, inner: ImageLimits | None = None, *, nested: str = "", detail: str = "auto"
+) -> PixelLimits:
+    """The limits of a part, whether they stand next to its URL or in the object that holds the URL.
+
+    Args:
+        outer: the part.
+        param: the field it stands in.
+        inner: the object in it, where there is one.
+        nested: the name of that object.
+        detail: `low` caps the area.
+
+    Raises:
+        BadRequestError: a limit stands in both.
+    """
+    values: dict[str, Any] = {}
+    for name in (VideoLimits if isinstance(outer, VideoLimits) else ImageLimits).model_fields:
+        here, there = getattr(outer, name), getattr(inner, name, None)
+        if here is not None and there is not None:
+            raise BadRequestError(
+                f"'{param}.{name}' is given twice, here and in '{nested}'.",
+                param=f"{param}.{name}",
+                code="invalid_value",
+            )
+        value = there if here is None else here
+        if value is not None:
+            values[_RENAMED.get(name, name)] = value
+    limits = PixelLimits(**values)
+    if detail != "low":
+        return limits
+    cap = LOW_DETAIL_TOKENS * TOKEN_PX
+    return replace(limits, max_pixels=min(limits.max_pixels or cap, cap))
