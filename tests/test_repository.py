@@ -119,7 +119,7 @@ def test_files_named_in_documents_exist(document: str) -> None:
 
 def test_every_route_is_in_its_document() -> None:
     code = (
-        "from server.app import create_app\nfrom server.settings import Settings\n"
+        "from server.app import create_app\nfrom server.core.settings import Settings\n"
         "paths = create_app(Settings(), lambda: None).openapi()['paths']\n"
         "print('\\n'.join(f'{method.upper()} {path}' for path, methods in paths.items() for method in methods))"
     )

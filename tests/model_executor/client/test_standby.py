@@ -18,8 +18,8 @@ from tests.model_executor.client.test_engine_client import ask, running, until
 ROOT = Path(__file__).parents[3]
 SERVER = """
 import asyncio
-from tests.model_executor import test_spare
-asyncio.run(test_spare.serve_for_ever())
+from tests.model_executor.client import test_standby
+asyncio.run(test_standby.serve_for_ever())
 """
 
 
