@@ -7,6 +7,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,8 +43,13 @@ def require_python() -> str:
     return str(PYTHON)
 
 
-def install_javascript(parent: Path) -> Path:
-    """A folder with the JavaScript examples, the tests' own programs, and the packages both need."""
+def install_javascript(parent: Path, environment: Mapping[str, str]) -> Path:
+    """A folder with the JavaScript examples, the tests' own programs, and the packages both need.
+
+    Args:
+        parent: where the folder is made.
+        environment: of npm, which may need a proxy to get packages.
+    """
     if not shutil.which("node") or not shutil.which("npm"):
         missing("there is no Node.js with npm", "REQUIRE_NODE")
     folder = parent / "javascript"
@@ -52,7 +58,9 @@ def install_javascript(parent: Path) -> Path:
         shutil.copy(program, folder)
     command = ["npm", "ci", "--no-fund", "--no-audit"]
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=NPM_TIMEOUT_S)
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=NPM_TIMEOUT_S
+        )
     except subprocess.TimeoutExpired:
         missing("npm does not get its packages in time", "REQUIRE_NODE")
     if done.returncode:

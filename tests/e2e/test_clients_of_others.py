@@ -22,8 +22,10 @@ def told(done: Done) -> Any:
     return json.loads(done.out)
 
 
-async def test_npm_openai_gets_every_kind_of_answer(bundled_server: RunningServer, tmp_path: Path) -> None:
-    folder = install_javascript(tmp_path)
+async def test_npm_openai_gets_every_kind_of_answer(
+    bundled_server: RunningServer, tmp_path: Path, outer_environment: dict[str, str]
+) -> None:
+    folder = install_javascript(tmp_path, outer_environment)
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(made_clip(90))
     answers = told(await run("node", "answers.mjs", str(PICTURE), str(clip), url=bundled_server.url, folder=folder))

@@ -17,10 +17,9 @@ from tests.serving import RunningServer
 
 
 def tessera(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TESSERA_")}
     return subprocess.run(
         [sys.executable, "-m", "server", *arguments],
-        env={**environment, **variables},
+        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         timeout=60,

@@ -1,6 +1,5 @@
 """Settings: one declaration, read from flags and environment, refused in sentences, documented by itself."""
 
-import os
 import re
 from pathlib import Path
 
@@ -8,14 +7,6 @@ import pytest
 
 from server.core.settings import Settings, SettingsError, declarations, load_settings
 from tools.settings_docs import BEGIN, END, documents, env_example, with_table
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.upper().startswith("TESSERA_"):
-            monkeypatch.delenv(name)
-
 
 FIXED = {
     "TESSERA_HOST": "0.0.0.0",
