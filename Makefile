@@ -38,10 +38,10 @@ fmt: setup  ## format and mend what can be mended; write generated documentation
 	$(BIN)/python -m tools.settings_docs --write
 
 bench: model  ## side-by-side measurements
-	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench $(ARGS)
-	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.mrope
-	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.media --model models/random
-	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.executor
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks $(ARGS)
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.mrope
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.media --model models/random
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.executor
 
 soak: setup  ## thirty-two clients at once for two minutes: streams stay whole, memory stays flat
 	@SOAK_S=120 $(BIN)/python -m pytest tests/e2e/test_soak.py -s $(ARGS)

@@ -9,7 +9,7 @@ from playwright.async_api import BrowserContext, Page, expect
 
 from model_executor.engine import EngineState, Prompt, SamplingParams
 from tests.browser.conftest import OpenPage, open_ready
-from tests.fakes import MODEL, FakeEngine, Step, say
+from tests.support.fakes import MODEL, FakeEngine, Step, say
 
 
 async def ask(page: Page, text: str) -> None:

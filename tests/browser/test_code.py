@@ -13,8 +13,8 @@ from playwright.async_api import Page, expect
 
 from model_executor.engine import Prompt, SamplingParams
 from tests.browser.conftest import OpenPage
-from tests.fakes import FakeEngine, Step, say
-from tests.pictures import encoded, plain
+from tests.support.fakes import FakeEngine, Step, say
+from tests.support.images import encoded, plain
 
 NAME = 'it\'s a "pic"; $HOME.png'
 QUESTION = "It's \"how\" many \\ $HOME `x` — déjà?\nTwo lines: 'a'."

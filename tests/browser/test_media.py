@@ -11,9 +11,9 @@ import pytest
 from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage, open_ready
-from tests.fakes import MODEL
-from tests.pictures import encoded, photo, plain, real_clip
-from tests.server.conftest import ServerFixture
+from tests.support.fakes import MODEL
+from tests.support.images import encoded, photo, plain, real_clip
+from tests.support.world import ServerFixture
 
 TOKEN_PX = 28
 

@@ -14,11 +14,9 @@ import pytest
 from PIL import Image
 
 from server.__main__ import main
-from tests.pictures import encoded
-from tests.programs import ROOT, Done, install_javascript
-from tests.server.conftest import OpenWorld, ServerFixture, open_world, tokenizer
-
-__all__ = ["ROOT", "Done", "open_world", "tokenizer"]  # the last two are fixtures of the server's tests
+from tests.support.images import encoded
+from tests.support.programs import Done, install_javascript
+from tests.support.world import OpenWorld, ServerFixture
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from model_executor.checkpoint.config import BUNDLED_MODEL
-from tests.pictures import made_clip
-from tests.programs import PROGRAMS, ROOT, Done, install_javascript, require_python, run
-from tests.serving import RunningServer
+from tests.support.images import made_clip
+from tests.support.programs import PROGRAMS, ROOT, Done, install_javascript, require_python, run
+from tests.support.serving import RunningServer
 
 pytestmark = pytest.mark.engine
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.serving import RunningServer
+from tests.support.serving import RunningServer
 
 pytestmark = pytest.mark.engine
 

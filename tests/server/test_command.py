@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.adapters import write_adapter
-from tests.serving import RunningServer
+from tests.support.adapters import write_adapter
+from tests.support.serving import RunningServer
 
 
 def tessera(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

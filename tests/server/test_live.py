@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,19 +14,13 @@ from openai import AsyncOpenAI
 from model_executor.engine import EngineState, Prompt, SamplingParams
 from server.core.errors import BadRequestError
 from server.media.progress import FrameCount
-from tests.error_body import check_error, check_error_body
-from tests.fakes import MODEL, FakeEngine, FakeMedia, Step, say
-from tests.server.conftest import OpenWorld, ServerFixture
+from tests.support.error_body import check_error, check_error_body
+from tests.support.fakes import MODEL, FakeEngine, FakeMedia, Step, say
+from tests.support.waiting import until
+from tests.support.world import OpenWorld, ServerFixture
 
 ROUTE = "/v1/chat/completions"
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
-
-
-async def until(condition: Callable[[], Any], timeout_s: float = 2) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.005)
 
 
 @asynccontextmanager

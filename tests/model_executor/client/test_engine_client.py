@@ -4,8 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from model_executor.client import process
 from model_executor.client.engine_client import EngineClient
 from model_executor.engine import (
     EngineBusyError,
-    EngineSettings,
     EngineState,
     EngineStats,
     EngineUnavailableError,
@@ -24,47 +22,14 @@ from model_executor.engine import (
     SamplingParams,
 )
 from model_executor.ipc import WINDOW
-
-GOOD = Prompt([100])
-
-
-@asynccontextmanager
-async def running(
-    model: str, *, ready: bool = True, max_num_seqs: int = 4, start_timeout_s: float = 60, warm_spare: bool = False
-) -> AsyncIterator[EngineClient]:
-    settings = EngineSettings(
-        max_model_len=64,
-        max_num_seqs=max_num_seqs,
-        max_num_waiting=2,
-        start_timeout_s=start_timeout_s,
-        warm_spare=warm_spare,
-    )
-    client = EngineClient(Path(model), settings, module="tests.model_executor.scripted_host")
-    assert client.state is EngineState.LOADING
-    await client.start()
-    try:
-        if ready:
-            await until(lambda: client.state is EngineState.READY)
-        yield client
-    finally:
-        await client.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
+from tests.support.scripted_engine import GOOD, ask, running
+from tests.support.waiting import until
 
 
 async def until_stats(client: EngineClient, condition: Callable[[EngineStats], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition(await client.stats()):
             await asyncio.sleep(0.01)
-
-
-async def ask(client: EngineClient, prompt: Prompt = GOOD, num_tokens: int = 5, name: str = "r") -> str:
-    limits = SamplingParams(max_tokens=num_tokens)
-    return "".join([delta.text async for delta in client.generate(name, prompt, limits)])
 
 
 def group(process_id: int) -> list[int]:

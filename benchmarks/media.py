@@ -1,6 +1,6 @@
 """What preparing media costs, side by side with transformers and with FFmpeg itself, in one run. Never an assertion.
 
-Run: `make bench`, or `python -m tests.bench.media [--seconds 600] [--cache FOLDER] [--model FOLDER] [ROWS …]`. Times
+Run: `make bench`, or `python -m benchmarks.media [--seconds 600] [--cache FOLDER] [--model FOLDER] [ROWS …]`. Times
 are CPU seconds of one process with all its threads (the machine's load hardly shows in them), besides the wall clock
 where that is what a person feels. Every comparison alternates between the sides. Ratios are what to quote.
 """
@@ -40,9 +40,9 @@ from server.media.decode.image import ImageDecoder, picture_size
 from server.media.messages import ClipBudget, FramesDone, ImageBudget, Job, Outcome, Prepared, Ready
 from server.media.preprocessor import MediaService
 from server.media.types import MediaPart
-from tests.pictures import asked, encoded, text_part
-from tests.server.media.clips import BUDGET, REAL_CLIPS, remux
-from tests.serving import RunningServer
+from tests.support.images import asked, encoded, text_part
+from tests.support.serving import RunningServer
+from tests.support.videos import BUDGET, REAL_CLIPS, remux
 
 PICTURE_SIZES = ((1280, 960), (4000, 3000))
 PICTURE_ROUNDS = 5

@@ -1,6 +1,6 @@
 """The compiled M-RoPE beside vLLM's and beside copying q and k, the least an in-place rotation can cost.
 
-Run: `python -m tests.bench.mrope [--seconds S]`. Medians of interleaved rounds, so that what else the machine does
+Run: `python -m benchmarks.mrope [--seconds S]`. Medians of interleaved rounds, so that what else the machine does
 falls on all three alike. The copy goes into tensors that are there already. Ratios are what to quote.
 """
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "clients" / "examples"
-PROGRAMS = Path(__file__).parent / "clients" / "programs"
+PROGRAMS = ROOT / "tests" / "clients" / "programs"
 PYTHON = ROOT / ".venv-examples" / "bin" / "python"
 NPM_TIMEOUT_S = 300
 

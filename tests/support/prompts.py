@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from model_executor.client.engine_client import EngineClient
 from model_executor.engine import Delta, MediaItem, Modality, Prompt, SamplingParams
-from tests.oracle import MEAN, STD, Answer, Clip, Oracle, Still, Turn
-from tests.pictures import made_clip, photo, real_clip, small_photos
+from tests.support.images import made_clip, photo, real_clip, small_photos
+from tests.support.oracle import MEAN, STD, Answer, Clip, Oracle, Still, Turn
 
 NUM_TOKENS = 32
 

@@ -3,6 +3,8 @@
 import base64
 import importlib.util
 import io
+import struct
+import zlib
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -43,7 +45,7 @@ def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def data_url(content: bytes, mime: str) -> str:
+def data_url(content: bytes, mime: str = "application/octet-stream") -> str:
     """Bytes as a `data:` URL."""
     return f"data:{mime};base64,{base64.b64encode(content).decode()}"
 
@@ -89,3 +91,19 @@ def made_clip(
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
         container.mux(stream.encode(None))
     return buffer.getvalue()
+
+
+def png(num_bytes: int = 1000) -> bytes:
+    """An image of exactly so many bytes."""
+    return encoded(Image.new("RGB", (8, 8))).ljust(num_bytes, b"\0")
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that announces a size and holds next to nothing."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = chunk(b"IDAT", zlib.compress(bytes(1000)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")

@@ -6,25 +6,15 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
-from model_executor.engine import EngineState
-from model_executor.processor.tokenizer import Tokenizer
-from server.app import create_app
 from server.core.settings import Settings
 from server.serve import Server, server_config
-from tests.fakes import MODEL, FakeEngine, FakeMedia, opener
-
-
-@pytest.fixture(scope="session")
-def tokenizer(tiny_checkpoint: Path) -> Tokenizer:
-    """The true Qwen tokenizer."""
-    return Tokenizer(tiny_checkpoint)
+from tests.support.fakes import MODEL, FakeEngine, FakeMedia
 
 
 @dataclass
@@ -50,6 +40,10 @@ class ServerFixture:
         """Send `body(**changes)`."""
         return await self.client.post("/v1/chat/completions", json=self.body(**changes))
 
+    async def respond(self, **changes: Any) -> httpx.Response:
+        """Ask for a response, with some fields changed."""
+        return await self.client.post("/v1/responses", json={"model": MODEL, "input": "Hi.", **changes})
+
 
 class Unread:
     """A request body that must not be read."""
@@ -66,46 +60,6 @@ class Unread:
 OpenWorld = Callable[..., AbstractAsyncContextManager[ServerFixture]]
 
 
-@pytest.fixture
-def open_world(tokenizer: Tokenizer, tmp_path: Path) -> OpenWorld:
-    """Opens a world: settings by name, other fakes than the plain ones, names of adapters, `live` for real sockets."""
-    data_folder = tmp_path / "data"
-
-    @asynccontextmanager
-    async def opened(
-        *,
-        engine: FakeEngine | None = None,
-        media: FakeMedia | None = None,
-        live: bool = False,
-        adapters: tuple[str, ...] = (),
-        **settings: Any,
-    ) -> AsyncIterator[ServerFixture]:
-        engine, media = engine or FakeEngine(), media or FakeMedia()
-        configured = Settings(**{"served_model_name": MODEL, "data_folder": data_folder, **settings})
-        app = create_app(configured, opener(engine, media, tokenizer, adapters))
-        running = serve_live(app, configured) if live else _direct(app)
-        async with running as (client, stop), client:
-            if engine.state is EngineState.READY:
-                while app.state.service.state is not EngineState.READY:
-                    await asyncio.sleep(0)
-            yield ServerFixture(client, app, engine, media, stop)
-
-    return opened
-
-
-@pytest.fixture
-async def world(open_world: OpenWorld) -> AsyncIterator[ServerFixture]:
-    """A world with nothing special about it."""
-    async with open_world() as opened:
-        yield opened
-
-
-@asynccontextmanager
-async def _direct(app: FastAPI) -> AsyncIterator[tuple[httpx.AsyncClient, Callable[[], None]]]:
-    async with app.router.lifespan_context(app):
-        yield httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test"), lambda: None
-
-
 @asynccontextmanager
 async def serve_live(app: FastAPI, settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Callable[[], None]]]:
     listener = socket.create_server(("127.0.0.1", 0))
@@ -120,3 +74,9 @@ async def serve_live(app: FastAPI, settings: Settings) -> AsyncIterator[tuple[ht
     finally:
         server.should_exit = True
         await running
+
+
+@asynccontextmanager
+async def serve_directly(app: FastAPI) -> AsyncIterator[tuple[httpx.AsyncClient, Callable[[], None]]]:
+    async with app.router.lifespan_context(app):
+        yield httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test"), lambda: None
