@@ -4,10 +4,10 @@ import asyncio
 import json
 
 import pytest
-
-from server import connection as limits
 from tests.error_body import check_error_body
 from tests.server.conftest import OpenWorld, ServerFixture
+
+from server import connection as limits
 from tests.server.test_live import connection, raw_request
 
 HEAD = b"GET /health HTTP/1.1\r\nhost: x\r\n"

@@ -261,7 +261,7 @@ async def test_a_file_the_disk_does_not_let_go_of_stays_visible_and_counted(
                     await store.delete(record, "")
             assert store.find(record.id, "", param="id") == record
             assert store.path(record, "").read_bytes() == png()
-            await refused(store, TooLargeError, "file_quota_exceeded")
+            await refused_upload(store, TooLargeError, "file_quota_exceeded")
         await store.delete(record, "")
         assert left(tmp_path) == []
         await add(store)
