@@ -4,11 +4,11 @@ import asyncio
 import json
 
 import pytest
-from tests.error_body import check_error_body
-from tests.server.conftest import OpenWorld, ServerFixture
 
 from server import connection as limits
 from tests.server.test_live import connection, raw_request
+from tests.support.error_body import check_error_body
+from tests.support.world import OpenWorld, ServerFixture
 
 HEAD = b"GET /health HTTP/1.1\r\nhost: x\r\n"
 CHUNKED = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n"
