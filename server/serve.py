@@ -1,6 +1,7 @@
 """The HTTP process's life: bind, listen, tell how loading goes, drain on SIGTERM, exit with a meaningful status."""
 
 import asyncio
+import resource
 import socket
 import ssl
 import sys
@@ -13,6 +14,7 @@ from fastapi import FastAPI
 
 from model_executor.engine import EngineState
 from server.app import create_app
+from server.connection import Connection
 from server.log import configure_logging
 from server.opening import open_model
 from server.service import Service
@@ -37,6 +39,7 @@ def serve(settings: Settings) -> int:
     """
     _check_certificate(settings)
     configure_logging()
+    _allow_many_files()
     app = create_app(settings, lambda: open_model(settings))
     listener = _bind(settings.host, settings.port)
     config = server_config(app, settings)
@@ -50,7 +53,7 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How uvicorn serves the application."""
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=Connection,
         ws="none",
         loop="uvloop",
         lifespan="on",
@@ -134,6 +137,12 @@ def _bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise ListenError(f"Cannot listen on {host} port {port}: {error.strerror or error}.") from error
     return listener
+
+
+def _allow_many_files() -> None:
+    """Each connection is an open file; the usual limit of 1024 is for old programs only."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _check_certificate(settings: Settings) -> None:

@@ -114,3 +114,16 @@ def test_all_its_processes_end_with_it(tiny_checkpoint: Path) -> None:
     while [pid for pid in children if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < deadline, server.tail()
         time.sleep(0.05)
+
+
+def test_a_server_takes_as_many_open_files_as_it_may() -> None:
+    program = """
+import resource
+from server.serve import serve
+from server.settings import Settings
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
+serve(Settings(port=0, model="/nowhere/at/all"))
+assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, most) != (256, 256)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
