@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from model_executor import host_process
+from model_executor import host_process, supervisor
 from model_executor.client import EngineClient
 from model_executor.engine import (
     EngineBusyError,
@@ -211,3 +212,41 @@ async def test_close_while_a_lost_host_is_cleared_away_leaves_nothing(monkeypatc
         await until(lambda: client.state is EngineState.RESTARTING)
         assert group(host) != []
     assert group(host) == []
+
+
+async def test_a_start_the_machine_has_no_room_for_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor, "SPAWN_PAUSE_S", 0.2)
+    async with running("fine") as client:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not-there"))
+        assert client.process_id is not None
+        os.kill(client.process_id, signal.SIGKILL)
+        await until(lambda: "cannot be started" in caplog.text)
+        (tmp_path / "not-there").mkdir()
+        await until(lambda: client.state is EngineState.READY)
+        assert await ask(client)
+
+
+async def test_a_start_the_machine_never_has_room_for_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(supervisor, "SPAWN_PAUSE_S", 0.05)
+    async with running("fine") as client:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not-there"))
+        assert client.process_id is not None
+        os.kill(client.process_id, signal.SIGKILL)
+        await until(lambda: client.state is EngineState.FAILED)
+        assert client.failure == "the engine failed to start 3 times in a row"
+
+
+async def test_the_end_of_supervision_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> host_process.HostProcess:
+        raise ZeroDivisionError
+
+    async with running("fine") as client:
+        monkeypatch.setattr(host_process.HostProcess, "spawn", broken)
+        assert client.process_id is not None
+        os.kill(client.process_id, signal.SIGKILL)
+        await until(lambda: client.state is EngineState.FAILED)
+        assert client.failure == "the supervision of the engine failed (ZeroDivisionError)"
+        with pytest.raises(EngineUnavailableError):
+            await ask(client)
