@@ -261,6 +261,50 @@ async def test_a_disk_that_refuses_is_said_and_nothing_stays(
         await add(store)
 
 
+async def test_a_file_the_disk_does_not_let_go_of_stays_visible_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rename(*_: object) -> Path:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    clock = Clock()
+    async with opened(tmp_path, clock, max_key_files=1) as store:
+        record = await add(store)
+        with monkeypatch.context() as broken:
+            broken.setattr(Path, "rename", rename)
+            for _ in range(2):
+                with pytest.raises(StorageError):
+                    await store.delete(record, "")
+            assert store.find(record.id, "", param="id") == record
+            assert store.path(record, "").read_bytes() == png()
+            await refused(store, TooLargeError, "file_quota_exceeded")
+        await store.delete(record, "")
+        assert left(tmp_path) == []
+        await add(store)
+
+
+async def test_a_sweep_goes_on_past_a_file_that_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    async with opened(tmp_path, clock, lifetime_s=60) as store:
+        stubborn, other = await add(store), await add(store)
+        rename = Path.rename
+
+        def refuse(path: Path, target: Path) -> Path:
+            if path.name == stubborn.id:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return rename(path, target)
+
+        clock.now_s += 60
+        with monkeypatch.context() as broken:
+            broken.setattr(Path, "rename", refuse)
+            with pytest.raises(StorageError):
+                await store.sweep()
+        assert left(tmp_path) == [stubborn.id] != [other.id]
+        assert store.num_files == 1
+        await store.sweep()
+        assert left(tmp_path) == []
+
+
 async def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     store = FileStore(FilesSettings(), tmp_path / "taken")
