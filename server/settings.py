@@ -8,7 +8,7 @@ passed down as arguments; nothing else reads the environment.
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,8 @@ class Settings(BaseSettings):
     served_model_name: str | None = None
     """Name clients use for the model. Unset: the last part of `model`."""
     api_key: SecretStr | None = None
-    """Key clients must send, or several separated by commas. Unset: no key needed, unless there is a key file."""
+    """Key clients must send, or several separated by commas; an empty one ends the start. Unset: no key needed, unless
+    there is a key file."""
     api_keys_file: Path | None = None
     """TOML file of further keys as hashes, with names and limits; read again when it changes. See `server/keys.py`."""
     cors_origins: str | None = None
@@ -171,6 +172,13 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     media: MediaSettings = MediaSettings()
     files: FilesSettings = FilesSettings()
+
+    @field_validator("api_key")
+    @classmethod
+    def _key_is_no_blank(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not split_list(value.get_secret_value()):
+            raise PydanticCustomError("invalid_value", "is set but holds no key; leave it unset for an open server")
+        return value
 
     @field_validator("cors_origins")
     @classmethod
@@ -239,6 +247,7 @@ def load_settings(arguments: Sequence[str]) -> Settings:
         SettingsError: see the class.
     """
     _refuse_unknown_variables(os.environ)
+    _refuse_empty_keys(os.environ)
     try:
         return CliApp.run(Settings, cli_args=list(arguments))
     except ValidationError as error:
@@ -252,6 +261,13 @@ def _refuse_unknown_variables(names: Iterable[str]) -> None:
             close = difflib.get_close_matches(name.upper(), known, n=1)
             hint = f" Is {close[0]} meant?" if close else " `tessera serve --help` lists all settings."
             raise SettingsError(f"There is no setting {name}.{hint}")
+
+
+def _refuse_empty_keys(environment: Mapping[str, str]) -> None:
+    """An empty variable counts as unset, which for these two would open the server to everybody."""
+    for name, value in environment.items():
+        if name.upper() in ("TESSERA_API_KEY", "TESSERA_API_KEYS_FILE") and not value.strip():
+            raise SettingsError(f"{name} is set but empty; remove it for a server that needs no key.")
 
 
 def _sentence(detail: ErrorDetails) -> str:

@@ -42,6 +42,11 @@ def test_help_and_version() -> None:
         (("serve", "--prot", "1"), {}, "--prot"),
         (("serve",), {"TESSERA_PROT": "1"}, "TESSERA_PORT"),
         (("serve",), {"TESSERA_ENGINE__DTYPE": "float16"}, "overflows"),
+        (("serve",), {"TESSERA_API_KEY": " "}, "TESSERA_API_KEY is set but empty"),
+        (("serve",), {"TESSERA_API_KEY": ""}, "TESSERA_API_KEY is set but empty"),
+        (("serve",), {"TESSERA_API_KEY": " ,, "}, "is set but holds no key"),
+        (("serve", "--api-key", ","), {}, "is set but holds no key"),
+        (("serve",), {"TESSERA_API_KEYS_FILE": ""}, "TESSERA_API_KEYS_FILE is set but empty"),
     ],
 )
 def test_refuses_what_it_does_not_know(arguments: tuple[str, ...], variables: dict[str, str], word: str) -> None:
@@ -127,3 +132,17 @@ serve(Settings(port=0, model="/nowhere/at/all"))
 assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, most) != (256, 256)
 """
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("host", "key", "warns"),
+    [
+        ("0.0.0.0", {}, True),
+        ("127.0.0.1", {}, False),
+        ("localhost", {}, False),
+        ("0.0.0.0", {"TESSERA_API_KEY": "k"}, False),
+    ],
+)
+def test_an_open_server_beyond_this_machine_is_a_warning(host: str, key: dict[str, str], warns: bool) -> None:
+    done = tessera("serve", "--port", "0", "--host", host, "--model", "/nowhere/at/all", **key)
+    assert ("needs no key" in done.stderr) is warns

@@ -127,7 +127,8 @@ def test_the_example_file_sets_nothing_and_shows_all_defaults(monkeypatch: pytes
     text = env_example()
     assert all(not line or line.startswith("#") for line in text.splitlines())
     for line in text.splitlines():
-        if match := re.fullmatch(r"#(TESSERA_\w+)=(.*)", line):
+        match = re.fullmatch(r"#(TESSERA_\w+)=(.*)", line)
+        if match and match[1] not in ("TESSERA_API_KEY", "TESSERA_API_KEYS_FILE"):  # an empty one ends the start
             monkeypatch.setenv(match[1], match[2])
     assert load_settings([]) == Settings()
 
