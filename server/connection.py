@@ -13,7 +13,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from server.errors import ApiError, BadRequestError, ClientError, UnavailableError
+from server.core.errors import ApiError, BadRequestError, ClientError, UnavailableError
 
 MAX_HEAD_BYTES = 64 << 10
 """Request line, header fields and trailer fields of one request together."""

@@ -18,10 +18,10 @@ from fastapi import FastAPI
 from model_executor.engine import EngineState
 from server.app import create_app
 from server.connection import Connection, Connections
-from server.log import configure_logging
-from server.opening import open_model
-from server.service import Service
-from server.settings import Settings
+from server.core.json_log import configure_logging
+from server.core.settings import Settings
+from server.generation.model_service import Service
+from server.model_loading import open_model
 
 _log = logging.getLogger("tessera.serve")
 

@@ -23,14 +23,14 @@ from pathlib import Path
 
 import msgspec
 
-from server.errors import ApiError, BadRequestError, NotFoundError, StorageError
-from server.files.disk import sync_folder, translated, write_new
-from server.files.ledger import Ledger
+from server.core.concurrency import in_thread
+from server.core.errors import ApiError, BadRequestError, NotFoundError, StorageError
+from server.core.mime import modality_of
+from server.core.settings import FilesSettings
+from server.files.durable import sync_folder, translated, write_new
+from server.files.quota import Ledger
 from server.files.record import Purpose, Record
-from server.files.thread import in_thread
 from server.files.upload import Upload
-from server.media.kind import modality_of
-from server.settings import FilesSettings
 
 SWEEP_INTERVAL_S = 60.0
 """How often expired files are deleted; they cannot be seen from the second they expire."""

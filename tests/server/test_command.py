@@ -12,15 +12,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.adapters import write_adapter
-from tests.serving import RunningServer
+from tests.support.adapters import write_adapter
+from tests.support.serving import RunningServer
 
 
 def tessera(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TESSERA_")}
     return subprocess.run(
         [sys.executable, "-m", "server", *arguments],
-        env={**environment, **variables},
+        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         timeout=60,
@@ -125,7 +124,7 @@ def test_a_server_takes_as_many_open_files_as_it_may() -> None:
     program = """
 import resource
 from server.serve import serve
-from server.settings import Settings
+from server.core.settings import Settings
 _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
 serve(Settings(port=0, model="/nowhere/at/all"))

@@ -7,16 +7,16 @@ import json
 import pytest
 
 from server import connection as limits
-from tests.error_body import check_error_body
-from tests.fakes import FakeEngine, say
-from tests.server.conftest import OpenWorld, World
-from tests.server.test_live import connection, raw_request
+from tests.support.error_body import check_error_body
+from tests.support.fakes import FakeEngine, say
+from tests.support.raw_http import connection, raw_request
+from tests.support.world import OpenWorld, ServerFixture
 
 HEAD = b"GET /health HTTP/1.1\r\nhost: x\r\n"
 CHUNKED = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n"
 
 
-async def exchange(world: World, sent: bytes, timeout_s: float = 20) -> bytes:
+async def exchange(world: ServerFixture, sent: bytes, timeout_s: float = 20) -> bytes:
     """Everything the server answers until it closes the connection."""
     async with connection(world) as (reader, writer):
         writer.write(sent)
