@@ -17,7 +17,7 @@ DOCUMENTS = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
-    *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
+    *(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").rglob("*.md")),
 ]
 MAX_LINES = 500
 
@@ -121,6 +121,13 @@ def test_files_named_in_documents_exist(document: str) -> None:
     named = set(re.findall(r"`((?:[\w.-]+/)+[\w.-]+\.\w+|[\w-]+\.(?:py|toml|md|yaml|sh))`", text))
     missing = sorted(name for name in named if not (ROOT / name).exists() and not name.startswith("models/"))
     assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_between_documents_lead_somewhere(document: str) -> None:
+    page = ROOT / document
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+    assert not [link for link in links if not (page.parent / link).exists()]
 
 
 def test_every_route_is_in_its_document() -> None:

@@ -1,6 +1,6 @@
 """Every setting of the server, declared once.
 
-`TESSERA_*` variables, command-line flags, `.env.example` and the README table all derive from the classes here (and
+`TESSERA_*` variables, command-line flags, `.env.example` and `docs/settings.md` all derive from the classes here (and
 from `model_executor.engine.EngineSettings`, which the engine host reads too). Loaded once in `server/__main__.py` and
 passed down as arguments; nothing else reads the environment.
 """
