@@ -9,13 +9,13 @@ import { showCode } from "./code.js";
 import { announce, byId, el } from "./dom.js";
 import { plural } from "./format.js";
 import { withoutTokens } from "./grounding.js";
-import { watchFiles } from "./intake.js";
+import { watchFiles } from "./file_input.js";
 import { showNothing, showPreview, showProblem } from "./panel.js";
-import { Previewer } from "./previewer.js";
-import { SUGGESTIONS } from "./sample.js";
+import { Previewer } from "./preview_loader.js";
+import { SUGGESTIONS } from "./examples.js";
 import { Server } from "./server.js";
 import { Settings } from "./settings.js";
-import { addToTray, removeFromTray } from "./tray.js";
+import { addToTray, removeFromTray } from "./attachment_tray.js";
 import { addQuestion, Answer, clearTurns } from "./turns.js";
 
 const question = byId("question");

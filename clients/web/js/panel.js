@@ -2,7 +2,7 @@
 
 import { byId, el } from "./dom.js";
 import { count } from "./format.js";
-import { seenView } from "./seen.js";
+import { seenView } from "./preview_panel_media.js";
 
 const KINDS = [
   ["image", "pictures"],

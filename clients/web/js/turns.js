@@ -6,7 +6,7 @@ import { count, duration } from "./format.js";
 import { boxes, readable } from "./grounding.js";
 import { render } from "./markdown.js";
 import { boxesView } from "./overlay.js";
-import { thumbnail } from "./tray.js";
+import { thumbnail } from "./attachment_tray.js";
 
 const list = byId("turns");
 const talk = byId("talk");

@@ -7,7 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tessera_cli.load import Run
+from tessera_cli.load_generator import Run
 
 PERCENTILES = (50, 90, 99)
 COUNTED = {"requests": "requests answered", "prompt_tokens": "prompt tokens", "answer_tokens": "answer tokens"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import openai
 
-from tessera_cli.load import Timing
+from tessera_cli.load_generator import Timing
 
 SETTLE_S = 3.0
 """How long the server's counters may take to follow: a request is counted after its last byte."""
