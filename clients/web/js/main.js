@@ -1,22 +1,22 @@
 /** The page: holds the conversation and lets the other modules know of each other. */
 
-import { key, useKey, BASE } from "./api.js";
-import { Attachment } from "./attachment.js";
-import { chatBody } from "./body.js";
-import { watchCamera } from "./camera.js";
-import { ask } from "./chat.js";
-import { showCode } from "./code.js";
-import { announce, byId, el } from "./dom.js";
-import { plural } from "./format.js";
-import { withoutTokens } from "./grounding.js";
-import { watchFiles } from "./file_input.js";
-import { showNothing, showPreview, showProblem } from "./panel.js";
-import { Previewer } from "./preview_loader.js";
-import { SUGGESTIONS } from "./examples.js";
-import { Server } from "./server.js";
-import { Settings } from "./settings.js";
-import { addToTray, removeFromTray } from "./attachment_tray.js";
-import { addQuestion, Answer, clearTurns } from "./turns.js";
+import { key, useKey, BASE } from "./server/api.js";
+import { Attachment } from "./media/attachment.js";
+import { chatBody } from "./server/request_body.js";
+import { watchCamera } from "./media/camera.js";
+import { ask } from "./server/chat.js";
+import { showCode } from "./panel/code_dialog.js";
+import { announce, byId, el } from "./page/dom.js";
+import { plural } from "./page/format.js";
+import { withoutTokens } from "./answer/grounding.js";
+import { watchFiles } from "./media/file_input.js";
+import { showNothing, showPreview, showProblem } from "./panel/preview_panel.js";
+import { Previewer } from "./panel/preview_loader.js";
+import { SUGGESTIONS } from "./media/examples.js";
+import { Server } from "./server/state.js";
+import { Settings } from "./panel/settings.js";
+import { addToTray, removeFromTray } from "./media/attachment_tray.js";
+import { addQuestion, Answer, clearTurns } from "./conversation/turns.js";
 
 const question = byId("question");
 const server = new Server();

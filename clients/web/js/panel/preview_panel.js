@@ -1,8 +1,8 @@
 /** The panel "What the model sees": the size of the prompt, each medium, and the prompt piece by piece. */
 
-import { byId, el } from "./dom.js";
-import { count } from "./format.js";
-import { seenView } from "./preview_panel_media.js";
+import { byId, el } from "../page/dom.js";
+import { count } from "../page/format.js";
+import { seenView } from "../media/preview_panel_media.js";
 
 const KINDS = [
   ["image", "pictures"],

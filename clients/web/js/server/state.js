@@ -1,8 +1,8 @@
 /** Which model answers, and whether it does: asked now and then, shown at the top of the page. */
 
 import { health, servedModel } from "./api.js";
-import { byId, el } from "./dom.js";
-import { count } from "./format.js";
+import { byId, el } from "../page/dom.js";
+import { count } from "../page/format.js";
 
 const TEXTS = {
   loading: "The model is loading…",

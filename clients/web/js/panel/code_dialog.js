@@ -1,9 +1,9 @@
 /** The dialog that shows a request as code, in three languages. */
 
-import { BASE, key } from "./api.js";
-import { byId, el } from "./dom.js";
-import { snippets } from "./snippets.js";
-import { copy } from "./turns.js";
+import { BASE, key } from "../server/api.js";
+import { byId, el } from "../page/dom.js";
+import { snippets } from "../server/snippets.js";
+import { copy } from "../conversation/turns.js";
 
 const HINTS = {
   curl: "Run it where the files are.",

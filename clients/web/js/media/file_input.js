@@ -1,6 +1,6 @@
 /** Where files come from: the button, the clipboard, and being dropped anywhere on the page. */
 
-import { byId } from "./dom.js";
+import { byId } from "../page/dom.js";
 
 /** Calls `take` with each list of files. */
 export function watchFiles(take) {

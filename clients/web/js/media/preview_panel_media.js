@@ -1,9 +1,9 @@
 /** A picture and a clip as the model sees them: resized, cut into tokens, sampled. */
 
-import { el, svg } from "./dom.js";
-import { clock, count, pixels, plural } from "./format.js";
+import { el, svg } from "../page/dom.js";
+import { clock, count, pixels, plural } from "../page/format.js";
 import { framesAt } from "./frames.js";
-import { zoom } from "./zoom.js";
+import { zoom } from "../page/zoom.js";
 
 /** Pixels of a token's side, after resizing. */
 const TOKEN_PX = 28;

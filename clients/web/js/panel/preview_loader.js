@@ -1,6 +1,6 @@
 /** Previews of the prompt while it is written: one at a time, the newest counts, and not for every letter. */
 
-import { preview } from "./api.js";
+import { preview } from "../server/api.js";
 
 const TYPING_MS = 600;
 

@@ -1,7 +1,7 @@
 /** Boxes of a grounding answer, drawn on the picture in its original pixels. */
 
-import { el, svg } from "./dom.js";
-import { pixels } from "./format.js";
+import { el, svg } from "../page/dom.js";
+import { pixels } from "../page/format.js";
 import { inPixels } from "./grounding.js";
 
 const NUM_COLORS = 5;

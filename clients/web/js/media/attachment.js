@@ -1,6 +1,6 @@
 /** A picture or a clip on its way to the server: chosen, uploading, there or refused. */
 
-import { forget, upload } from "./api.js";
+import { forget, upload } from "../server/api.js";
 
 /** Dispatches "change" whenever one of its fields has changed. */
 export class Attachment extends EventTarget {

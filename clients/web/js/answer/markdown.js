@@ -1,7 +1,7 @@
 /** Answers are Markdown, and nobody knows what a model writes: marked makes markup of it, DOMPurify lets the harmless through. */
 
-import DOMPurify from "../vendor/dompurify/purify.es.mjs";
-import { marked } from "../vendor/marked/marked.esm.js";
+import DOMPurify from "../../vendor/dompurify/purify.es.mjs";
+import { marked } from "../../vendor/marked/marked.esm.js";
 
 const HARMLESS = {
   ALLOWED_TAGS:

@@ -1,12 +1,12 @@
 /** The conversation as it is seen: one item per question and per answer. */
 
-import { tokensPerSecond } from "./chat.js";
-import { announce, byId, el } from "./dom.js";
-import { count, duration } from "./format.js";
-import { boxes, readable } from "./grounding.js";
-import { render } from "./markdown.js";
-import { boxesView } from "./overlay.js";
-import { thumbnail } from "./attachment_tray.js";
+import { tokensPerSecond } from "../server/chat.js";
+import { announce, byId, el } from "../page/dom.js";
+import { count, duration } from "../page/format.js";
+import { boxes, readable } from "../answer/grounding.js";
+import { render } from "../answer/markdown.js";
+import { boxesView } from "../answer/overlay.js";
+import { thumbnail } from "../media/attachment_tray.js";
 
 const list = byId("turns");
 const talk = byId("talk");

@@ -1,6 +1,6 @@
 /** The dialog of the camera: a picture or a clip of what it sees. */
 
-import { byId } from "./dom.js";
+import { byId } from "../page/dom.js";
 
 const MAX_CLIP_S = 30;
 const FORMATS = ["video/mp4;codecs=avc1", "video/webm;codecs=vp9", "video/webm;codecs=vp8", "video/webm"];

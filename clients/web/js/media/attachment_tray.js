@@ -1,7 +1,7 @@
 /** The attachments that go with the next question, above the text. */
 
-import { byId, el, icon } from "./dom.js";
-import { bytes, plural } from "./format.js";
+import { byId, el, icon } from "../page/dom.js";
+import { bytes, plural } from "../page/format.js";
 
 const tray = byId("tray");
 

@@ -1,6 +1,6 @@
 /** The form of settings: what is left empty is left to the server. */
 
-import { el } from "./dom.js";
+import { el } from "../page/dom.js";
 
 const SAMPLING = [
   { name: "temperature", min: 0, max: 2, hint: "1", initial: "0" },
