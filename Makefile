@@ -23,10 +23,11 @@ serve: setup  ## serve (settings: TESSERA_* variables, or ARGS="--port 9000")
 test: setup  ## all tests (ARGS="-m 'not engine'" for the quick ones)
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: setup  ## lint, format, types, generated documentation
+check: setup  ## lint, format, types (of the page's modules, too, where Node.js is), generated documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	requirements/web/check.sh
 	$(BIN)/python -m server.settings_docs --check
 
 check-docker:  ## build the CPU image and try it with compose; needs Docker (ARGS="--port 9000")

@@ -1,12 +1,10 @@
-/** The conversation as it is seen: one item per question and per answer. */
+// @ts-check
+/** The conversation as it is seen: one item for each turn, kept as long as what it shows is the same. */
 
-import { tokensPerSecond } from "../server/chat.js";
-import { announce, byId, el } from "../page/dom.js";
-import { count, duration } from "../page/format.js";
-import { boxes, readable } from "../answer/grounding.js";
-import { render } from "../answer/markdown.js";
-import { boxesView } from "../answer/overlay.js";
-import { thumbnail } from "../media/attachment_tray.js";
+import { byId, el } from "../page/dom.js";
+import { t } from "../page/texts.js";
+import { AnswerView } from "./answer_view.js";
+import { questionView } from "./question_view.js";
 
 const list = byId("turns");
 const talk = byId("talk");
@@ -18,126 +16,61 @@ const sizes = new ResizeObserver(follow);
 sizes.observe(list);
 sizes.observe(byId("composer"));
 
-/** Show what was asked. */
-export function addQuestion({ text, attachments }) {
-  list.append(el("li", { class: "question" },
-    el("h2", { class: "unseen" }, "You"),
-    attachments.length > 0 && el("ul", { class: "media", "aria-label": "Sent along" }, ...attachments.map(sent)),
-    text && el("p", {}, text)));
-}
+/** @type {WeakMap<object, { shows: any[], element: any }>} */
+const items = new WeakMap();
+/** @type {WeakMap<object, AnswerView>} */
+const views = new WeakMap();
 
-/** Forget everything shown. */
-export const clearTurns = () => list.replaceChildren();
-
-function sent(attachment) {
-  const view = attachment.modality === "video" && attachment.file.type.startsWith("video/")
-    ? el("video", { src: attachment.url, controls: true, muted: true, loop: true, "aria-label": attachment.name })
-    : thumbnail(attachment);
-  return el("li", { title: attachment.name }, view, el("span", { class: "unseen" }, attachment.name));
-}
-
-/** An answer that is being written. */
-export class Answer {
-  #raw = "";
-  #drawing = 0;
-  #status = el("p", { class: "waiting", role: "status" }, el("span", { class: "tesserae", "aria-hidden": "true" }), el("span", {}, "Thinking…"));
-  #text = el("div", { class: "prose" });
-  #item = el("li", { class: "answer", "aria-busy": "true" }, el("h2", { class: "unseen" }, "Answer"), this.#status, this.#text);
-
-  constructor() {
+/**
+ * Show these turns.
+ * @param {import("./conversation.js").Turn[]} turns
+ * @param {any} actions what buttons do
+ * @param {boolean} running whether an answer is being written
+ */
+export function showTurns(turns, actions, running) {
+  const before = list.childElementCount;
+  const elements = turns.map((turn) => itemOf(turn, actions));
+  for (const answer of turns.flatMap(({ answers }) => answers)) {
+    const view = views.get(answer);
+    if (view && answer.state !== "writing" && view.element.hasAttribute("aria-busy")) view.close();
+  }
+  if (elements.length !== before || elements.some((element, index) => list.children[index] !== element)) list.replaceChildren(...elements);
+  list.toggleAttribute("data-running", running);
+  if (elements.length > before) {
     atEnd = true;
-    list.append(this.#item);
-  }
-
-  /** What the model wrote so far, special tokens included. */
-  get raw() {
-    return this.#raw;
-  }
-
-  /** Say what is going on before the first word. */
-  status(text) {
-    this.#status.lastChild.textContent = `${text[0].toUpperCase()}${text.slice(1)}`;
-  }
-
-  /** Add a piece; it is drawn with the next frame, with all that came until then. */
-  add(piece) {
-    this.#raw += piece;
-    this.#status.remove();
-    this.#drawing ||= requestAnimationFrame(() => this.#draw());
-  }
-
-  /** The whole answer is there. `pictures` are those it may point at, `showCode` opens the request as code. */
-  finish(end, pictures, showCode) {
-    this.#close();
-    const found = boxes(this.#raw);
-    if (found.length && pictures.length) this.#item.append(boxesView(found, pictures));
-    if (!this.#raw) this.#text.append(el("p", { class: "hint" }, "(an empty answer)"));
-    this.#item.append(measures(end, showCode, () => readable(this.#raw)));
-    announce(`Answer: ${readable(this.#raw)}`);
-  }
-
-  /** The person stopped it. */
-  stopped() {
-    this.#close();
-    this.#item.append(el("p", { class: "hint" }, "Stopped."));
-    announce("Stopped.");
-  }
-
-  /** It failed: tell why, and offer to `retry`. */
-  failed(error, retry) {
-    this.#close();
-    const again = () => {
-      this.#item.remove();
-      retry();
-    };
-    this.#item.append(el("div", { class: "problem", role: "alert" },
-      el("p", {}, error.message),
-      error.param && el("p", { class: "hint" }, "In ", el("code", {}, error.param)),
-      el("button", { type: "button", class: "link", onclick: again }, "Try again")));
-  }
-
-  #draw() {
-    this.#drawing = 0;
-    this.#text.replaceChildren(render(readable(this.#raw)));
-  }
-
-  #close() {
-    cancelAnimationFrame(this.#drawing);
-    this.#status.remove();
-    this.#draw();
-    this.#item.removeAttribute("aria-busy");
+    follow();
   }
 }
 
-function measures(end, showCode, text) {
-  const rate = tokensPerSecond(end);
-  const { usage } = end;
-  const facts = [
-    end.firstMs !== null && ["first token", duration(end.firstMs), "first-token"],
-    rate !== null && ["speed", `${rate.toFixed(rate < 10 ? 1 : 0)} tokens/s`, "speed"],
-    usage && ["prompt", tokensOf(usage), "prompt"],
-    usage && ["answer", count(usage.completion_tokens), "answer"],
-    end.finish === "length" && ["cut", "at the longest answer", "cut"],
-  ];
-  return el("footer", { class: "measures" },
-    el("dl", {}, ...facts.filter(Boolean).map(([term, fact, name]) => el("div", { "data-fact": name }, el("dt", {}, term), el("dd", {}, fact)))),
-    el("button", { type: "button", class: "link", onclick: (event) => copy(event.target, text()) }, "Copy"),
-    el("button", { type: "button", class: "link", onclick: showCode }, "As code"));
+/** An answer has grown, or the server says what it waits for. */
+export function showWriting(/** @type {import("./conversation.js").Answer} */ answer, /** @type {string | undefined} */ status) {
+  const view = views.get(answer);
+  if (status) view?.status(status);
+  else view?.more();
 }
 
-function tokensOf({ prompt_tokens, prompt_tokens_details: { cached_tokens } }) {
-  return cached_tokens ? `${count(prompt_tokens)}, ${count(cached_tokens)} cached` : count(prompt_tokens);
-}
-
-/** Copy a text and say so on the button. */
-export async function copy(button, text) {
-  const label = button.textContent;
-  try {
-    await navigator.clipboard.writeText(text);
-    button.textContent = "Copied";
-    announce("Copied.");
-  } catch {
-    button.textContent = "This browser does not let pages copy";
+function itemOf(/** @type {import("./conversation.js").Turn} */ turn, /** @type {any} */ actions) {
+  const shows = turn.role === "assistant" ? [...turn.answers, ...turn.answers.map(({ state }) => state === "writing" && "writing")] : [turn.failed];
+  const known = items.get(turn);
+  const isSame = known && known.shows.length === shows.length && shows.every((each, index) => each === known.shows[index]);
+  if (known && (isSame || endedOnly(known.shows, shows, turn))) {
+    known.shows = shows;
+    return known.element;
   }
-  setTimeout(() => (button.textContent = label), 1500);
+  const element = turn.role === "assistant" ? answerItem(turn, actions) : questionView(turn, actions);
+  items.set(turn, { shows, element });
+  return element;
+}
+
+/** Whether all that happened is that answers ended, which their views show themselves. */
+const endedOnly = (/** @type {any[]} */ old, /** @type {any[]} */ now, /** @type {import("./conversation.js").Turn} */ { answers }) =>
+  answers.length > 0 && old.length === now.length && answers.every((answer, index) => old[index] === answer && (old[answers.length + index] || !now[answers.length + index]));
+
+function answerItem(/** @type {import("./conversation.js").Turn} */ turn, /** @type {any} */ actions) {
+  const versions = turn.answers.map((answer) => {
+    const view = new AnswerView(turn, answer, actions);
+    views.set(answer, view);
+    return view.element;
+  });
+  return el("li", { class: "answer", "data-versions": versions.length }, el("h2", { class: "unseen" }, t("answer")), ...versions);
 }

@@ -1,10 +1,11 @@
-/** The frames of a clip at given times, as the browser decodes them. */
+// @ts-check
+/** The frames of a video at given times, as the browser decodes them. */
 
 /**
- * Yields for each time (in seconds) something that can be drawn; raises where the browser cannot decode the clip.
+ * Yields for each time (in seconds) something that can be drawn; raises where the browser cannot decode the video.
  * What was yielded before is no longer valid.
  */
-export async function* framesAt(attachment, times) {
+export async function* framesAt(/** @type {any} */ attachment, /** @type {number[]} */ times) {
   if (attachment.file.type.startsWith("image/")) yield* animationFrames(attachment.file, times);
   else yield* videoFrames(attachment.url, times);
 }
@@ -29,10 +30,11 @@ async function* videoFrames(url, times) {
 /** Of an animated GIF, WebP or PNG. */
 async function* animationFrames(file, times) {
   const decoder = new ImageDecoder({ type: file.type, data: await file.arrayBuffer() });
+  /** @type {any} */
   let image = null;
   try {
     await decoder.tracks.ready;
-    const number = decoder.tracks.selectedTrack.frameCount;
+    const number = decoder.tracks.selectedTrack?.frameCount ?? 0;
     let next = 0;
     for (const time of times) {
       while (next < number && (image === null || image.timestamp + image.duration <= time * 1e6)) {
@@ -50,6 +52,6 @@ async function* animationFrames(file, times) {
 function happens(video, name) {
   return new Promise((resolve, reject) => {
     video.addEventListener(name, resolve, { once: true });
-    video.addEventListener("error", () => reject(new Error("This browser cannot decode the clip.")), { once: true });
+    video.addEventListener("error", () => reject(new Error("This browser cannot decode the video.")), { once: true });
   });
 }

@@ -1,7 +1,9 @@
-/** A picture and a clip as the model sees them: resized, cut into tokens, sampled. */
+// @ts-check
+/** A picture and a video as the model sees them: resized, cut into tokens, sampled. */
 
 import { el, svg } from "../page/dom.js";
-import { clock, count, pixels, plural } from "../page/format.js";
+import { clock, count, pixels } from "../page/format.js";
+import { counted, t } from "../page/texts.js";
 import { framesAt } from "./frames.js";
 import { zoom } from "../page/zoom.js";
 
@@ -15,29 +17,29 @@ const FRAME_PX = 288;
 const SHOWN_PX = { picture: 360, frame: 144 };
 
 /** What the model sees of an attachment whose report is there. */
-export function seenView(attachment) {
-  return attachment.modality === "video" ? clipView(attachment) : pictureView(attachment);
+export function seenView(/** @type {any} */ attachment) {
+  return attachment.modality === "video" ? videoView(attachment) : pictureView(attachment);
 }
 
-function pictureView(attachment) {
+function pictureView(/** @type {any} */ attachment) {
   const { source_size, size, grid, tokens } = attachment.report;
   const [, rows, columns] = grid.map((patches) => patches / 2);
-  const open = () => zoom(attachment.name, pictureTile(attachment, size));
+  const open = () => zoom(attachment.name, pictureTile(attachment, size), size);
   return el("figure", { class: "seen" },
-    el("button", { type: "button", class: "bare", onclick: open, "aria-label": `Enlarge ${attachment.name}` }, pictureTile(attachment, size)),
+    el("button", { type: "button", class: "bare", onclick: open, "aria-label": t("enlargeNamed", { name: attachment.name }) }, pictureTile(attachment, size)),
     caption(attachment, [
-      ["resized", `${pixels(source_size)} → ${pixels(size)}`],
-      ["tokens", `${columns} × ${rows} = ${count(tokens)}`],
+      [t("resized"), `${pixels(source_size)} → ${pixels(size)}`],
+      [t("tokensTerm"), `${columns} × ${rows} = ${count(tokens)}`],
     ]));
 }
 
-function clipView(attachment) {
+function videoView(/** @type {any} */ attachment) {
   const { source_size, size, grid, tokens, frames, timestamps, fps } = attachment.report;
   const [slices, rows, columns] = [grid[0], grid[1] / 2, grid[2] / 2];
   const step = Math.ceil(slices / (MAX_SHOWN_FRAMES / 2));
   const shown = Array.from({ length: Math.ceil(slices / step) }, (_, index) => index * step);
   const tiles = [];
-  const strip = el("ol", { class: "strip", tabindex: 0, "aria-label": `Sampled frames of ${attachment.name}` },
+  const strip = el("ol", { class: "strip", tabindex: 0, "aria-label": t("framesOf", { name: attachment.name }) },
     ...shown.map((slice) =>
       el("li", { class: "slice" }, ...timestamps.slice(2 * slice, 2 * slice + 2).map((time) => {
         const tile = frameTile(size);
@@ -47,19 +49,24 @@ function clipView(attachment) {
   draw(attachment, tiles, strip);
   return el("figure", { class: "seen" }, strip,
     caption(attachment, [
-      ["resized", `${pixels(source_size)} → ${pixels(size)}`],
-      ["sampled", plural(frames, "frame") + (fps === null ? "" : `, ${Number(fps.toFixed(2))} a second`)],
-      ["tokens", `${plural(slices, "slice")} of ${columns} × ${rows} = ${count(tokens)}`],
-      step > 1 && ["shown", `one slice in ${step}`],
+      [t("resized"), `${pixels(source_size)} → ${pixels(size)}`],
+      [t("sampled"), counted("frame", "frames", frames, count(frames)) + (fps === null ? "" : t("perSecond", { n: Number(fps.toFixed(2)) }))],
+      [t("tokensTerm"), `${counted("slice", "slices", slices, count(slices))} ${columns} × ${rows} = ${count(tokens)}`],
+      step > 1 && [t("shown"), t("oneSliceIn", { n: step })],
     ]));
 }
 
 /** The picture with as many pixels as the model gets, under the grid of tokens; transparent parts are white, as for the model. */
-function pictureTile({ url, name }, size) {
-  const canvas = el("canvas", { ...size, role: "img", "aria-label": `${name}, resized, with the grid of its tokens` });
-  const picture = el("img", { src: url });
-  picture.addEventListener("load", () => drawn(canvas, picture));
-  return el("div", { class: "tile" }, canvas, gridOver(size, SHOWN_PX.picture));
+function pictureTile(/** @type {any} */ { url, name }, /** @type {any} */ size) {
+  const canvas = el("canvas", { ...size, role: "img", "aria-label": t("gridOf", { name }) });
+  const tile = el("div", { class: "tile" }, canvas, gridOver(size, SHOWN_PX.picture));
+  if (url) {
+    const picture = el("img", { src: url });
+    picture.addEventListener("load", () => drawn(canvas, picture));
+  } else {
+    tile.classList.add("unseen-here"); // the server has fetched it, the page has not
+  }
+  return tile;
 }
 
 function frameTile(size) {
@@ -84,12 +91,13 @@ async function draw(attachment, tiles, strip) {
   strip.setAttribute("aria-busy", "true");
   try {
     let index = 0;
+    if (!attachment.whole) throw new Error("only a preview is here");
     for await (const frame of framesAt(attachment, tiles.map(([, time]) => time))) {
       const [canvas] = tiles[index++];
       drawn(canvas, frame);
     }
   } catch {
-    strip.after(el("p", { class: "hint" }, "This browser cannot show the clip. The server could read it: the times and tokens are true."));
+    strip.after(el("p", { class: "hint" }, t(attachment.whole ? "cannotShowVideo" : "videoNotHere")));
   } finally {
     strip.setAttribute("aria-busy", "false");
   }

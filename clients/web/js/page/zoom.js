@@ -1,9 +1,19 @@
-/** Something enlarged, in a dialog. */
+// @ts-check
+/** Something enlarged, in a dialog that it fits into. */
 
-import { byId } from "./dom.js";
+import { byId, el } from "./dom.js";
 
-export function zoom(title, content) {
+/**
+ * @param {string} title
+ * @param {any} content an element
+ * @param {{ width: number, height: number }} size its proportions
+ */
+export function zoom(title, content, { width, height }) {
+  const frame = el("div", { class: "zoomed" }, content);
+  frame.style.setProperty("--ratio", String(width / height));
   byId("zoom-title").textContent = title;
-  byId("zoom-content").replaceChildren(content);
+  byId("zoom-content").replaceChildren(frame);
   byId("zoom").showModal();
 }
+
+byId("zoom").addEventListener("close", () => byId("zoom-content").replaceChildren()); // a video plays no longer

@@ -1,20 +1,24 @@
+// @ts-check
 /** Previews of the prompt while it is written: one at a time, the newest counts, and not for every letter. */
 
 import { preview } from "../server/api.js";
 
 const TYPING_MS = 600;
 
-export class Previewer {
+export class PreviewLoader {
   #timer = 0;
+  /** @type {AbortController | null} */
   #running = null;
 
   /**
-   * @param body makes the request to preview, or null where there is nothing to show yet.
-   * @param show gets the request's answer, or null.
-   * @param fail gets the ApiError.
+   * @param {() => any} body makes the request to preview, or null where there is nothing to show yet.
+   * @param {(told: any) => void} show gets the request's answer, or null.
+   * @param {(error: any) => void} fail gets the ApiError.
    */
   constructor(body, show, fail) {
-    Object.assign(this, { body, show, fail });
+    this.body = body;
+    this.show = show;
+    this.fail = fail;
   }
 
   /** The prompt has changed; `typing` waits for a pause. */

@@ -1,3 +1,4 @@
+// @ts-check
 /** Server-sent events, as this API sends them: one `data:` line or one comment per event. */
 
 /** Yields `{ data }` and `{ comment }`, each a string, as they arrive. */
@@ -9,7 +10,7 @@ export async function* events(stream) {
       const { value, done } = await reader.read();
       if (done) return;
       const lines = (rest + value).split("\n");
-      rest = lines.pop();
+      rest = lines.pop() ?? "";
       for (const line of lines) {
         if (line.startsWith("data: ")) yield { data: line.slice(6) };
         else if (line.startsWith(": ")) yield { comment: line.slice(2) };

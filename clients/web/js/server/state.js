@@ -1,48 +1,58 @@
-/** Which model answers, and whether it does: asked now and then, shown at the top of the page. */
+// @ts-check
+/** Which models there are, and whether they answer: asked now and then, and at once after a failure. */
 
-import { health, servedModel } from "./api.js";
-import { byId, el } from "../page/dom.js";
-import { count } from "../page/format.js";
+import { ApiError, health, key, servedModels } from "./api.js";
 
-const TEXTS = {
-  loading: "The model is loading…",
-  restarting: "The model is being restarted…",
-  unreachable: "The server cannot be reached",
-};
 const SOON_MS = 1000;
 const LATER_MS = 10_000;
 
-/** Dispatches "change" when the state or the model has changed, and "locked" when a key is needed that is not there. */
+/** @typedef {{ id: string, max_model_len: number, parent?: string, description?: string, limits?: Record<string, number> }} Model */
+
+/** Dispatches "change" when the state or the models have changed. */
 export class Server extends EventTarget {
-  /** Name of the model; null until it is known. */
-  model = null;
+  /** "unknown", "loading", "restarting", "ready", "failed", "unreachable", or "locked" where a key is missing or wrong. */
   state = "unknown";
-  #title = [];
+  /** @type {Model[]} the model, then its adapters; empty until they are known */
+  models = [];
+  /** Whether a key was sent and refused. */
+  wrongKey = false;
   #timer = 0;
+  #looks = 0;
 
   /** Look now, and again from time to time. */
   async watch() {
     clearTimeout(this.#timer);
-    const state = document.hidden ? this.state : await health();
-    try {
-      if (state === "ready" && !this.model) this.#know(await servedModel());
-      this.#change(state);
-    } catch (error) {
-      this.#change(error.status === 401 ? "locked" : state, error.message);
-    }
+    const look = ++this.#looks;
+    const next = document.hidden ? { state: this.state } : await this.#seen();
+    if (look !== this.#looks) return; // somebody looked again meanwhile
+    this.#become(next);
     this.#timer = setTimeout(() => this.watch(), this.state === "ready" ? LATER_MS : SOON_MS);
   }
 
-  #know({ id, max_model_len }) {
-    this.model = id;
-    this.#title = [id, el("span", { class: "context" }, `, ${count(max_model_len)} tokens`)];
+  /** Something failed: see at once whether it was the server, its model or the key. */
+  doubt(/** @type {ApiError} */ error) {
+    if (error.status === 401) this.#become({ state: "locked" });
+    else if (error.code === "model_not_found") this.#become({ state: "restarting" });
+    if (error.mayPass || error.code === "model_not_found") this.watch();
   }
 
-  #change(state, text = TEXTS[state] ?? `The model is ${state}`) {
-    if (state === this.state) return;
-    this.state = state;
-    byId("model").dataset.state = state;
-    byId("model-text").replaceChildren(...(state === "ready" ? this.#title : [text]));
-    this.dispatchEvent(new Event(state === "locked" ? "locked" : "change"));
+  /** @returns {Promise<{ state: string, models?: Model[] }>} */
+  async #seen() {
+    const state = await health();
+    // What is served may be another model each time the server comes back.
+    if (state !== "ready" || this.state === "ready") return { state };
+    try {
+      return { state, models: await servedModels() };
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      return { state: error.status === 401 ? "locked" : error.status ? state : "unreachable" };
+    }
+  }
+
+  #become(/** @type {{ state: string, models?: Model[] }} */ { state, models = this.models }) {
+    const wrongKey = state === "locked" && key() !== "";
+    if (state === this.state && wrongKey === this.wrongKey && models === this.models) return;
+    Object.assign(this, { state, models, wrongKey });
+    this.dispatchEvent(new Event("change"));
   }
 }
