@@ -21,7 +21,7 @@ import { Settings } from "./panel/settings.js";
 import { Archive, lastOpen, markOpen, recordOf, revived } from "./conversation/archive.js";
 import { openComparison } from "./conversation/comparison.js";
 import { question, titleOf } from "./conversation/conversation.js";
-import { Draft, obstacle, showCost } from "./conversation/draft.js";
+import { Draft, hasOpenCalls, obstacle, showCost } from "./conversation/draft.js";
 import { watchHistory } from "./conversation/history.js";
 import { emptyConversation, Session } from "./conversation/session.js";
 import { showTurns, showWriting } from "./conversation/turns.js";
@@ -61,7 +61,7 @@ function previewBody() {
   const turns = turnsWithDraft();
   const reason = obstacle({ draft, turns: session.turns, server, told: null });
   const isAnswering = session.running && draft.isEmpty;
-  if (!name || !turns.some(({ failed }) => !failed) || isAnswering || (reason && !(draft.isEmpty && server.state === "ready" && !reason.bad))) return null;
+  if (!name || !turns.some(({ failed }) => !failed) || isAnswering || (reason && !(draft.isEmpty && server.state === "ready" && !reason.bad)) || hasOpenCalls(session.turns)) return null;
   return chatBody(name, turns, settings.read());
 }
 

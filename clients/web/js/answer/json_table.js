@@ -24,9 +24,12 @@ export function jsonView(/** @type {any} */ value) {
     el("details", {}, el("summary", {}, "JSON"), el("pre", { tabindex: 0 }, el("code", {}, JSON.stringify(value, null, 2)))));
 }
 
+const isPlain = (/** @type {any} */ value) => value === null || typeof value !== "object";
+
 /** @returns {any} */
 export function table(/** @type {any} */ value) {
-  if (value === null || typeof value !== "object") return el("code", {}, typeof value === "string" ? value : JSON.stringify(value));
+  if (isPlain(value)) return el("span", {}, typeof value === "string" ? value : JSON.stringify(value));
+  if (Array.isArray(value) && value.every(isPlain)) return el("span", {}, value.map((each) => (typeof each === "string" ? each : JSON.stringify(each))).join(", "));
   if (!Array.isArray(value)) {
     return el("table", {}, el("tbody", {}, ...Object.entries(value).map(([name, each]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, table(each))))));
   }

@@ -76,7 +76,7 @@ export class AnswerView {
       state === "stopped" && el("p", { class: "hint" }, t("stopped")),
       (state === "broken" || state === "failed") && el("div", { class: "problem", role: "alert" }, el("p", {}, answer.error ? sentence(answer.error) : t("brokeOff")), raw && el("p", { class: "hint" }, t("whatHadCome"))),
       calls.length > 0 && state === "complete" && resultFields(calls, actions.giveResults),
-      el("footer", { class: "measures" }, end && measures(end), el("div", { class: "answer-actions" }, ...this.#buttons(text))),
+      el("footer", { class: "measures" }, end && measures(end, { withMedia: turn.answers.length > 1 }), el("div", { class: "answer-actions" }, ...this.#buttons(text))),
     ].filter(Boolean));
   }
 

@@ -100,12 +100,19 @@ export function obstacle({ draft, turns, server, told }) {
   if (server.state === "locked") return { text: t("needsKey") };
   if (failed) return { text: t("removeFailed", { name: failed.name }), bad: true };
   if (gone) return { text: t("goneReason", { name: gone.name }), bad: true };
+  if (hasOpenCalls(turns)) return { text: t("resultsFirst") };
   if (uploading.length) return { text: t("uploading", { share: Math.round((100 * uploading.reduce((sum, { progress }) => sum + progress, 0)) / uploading.length) }) };
   if (draft.isEmpty) return { text: t("typeSomething") };
   if (server.state !== "ready") return { text: t(server.state === "unreachable" ? "waitsForServer" : server.state === "failed" ? "modelFailed" : "waitsForModel"), waits: server.state !== "failed" };
   const over = told ? told.prompt_tokens - told.max_model_len + 1 : 0;
   if (over > 0) return { text: t("tooManyTokens", { n: count(over) }), bad: true, over: true };
   return null;
+}
+
+/** Whether the model waits for what its functions give back. */
+export function hasOpenCalls(/** @type {import("./conversation.js").Turn[]} */ turns) {
+  const last = turns.at(-1);
+  return Boolean(last?.answers[last.chosen]?.calls.length);
 }
 
 /**

@@ -15,7 +15,7 @@ export function sentence(/** @type {any} */ error, /** @type {{ file?: File | nu
   const [, limit] = TOO_LARGE.exec(error.message) ?? [];
   if (limit && file) return tooLarge(file.size, Number(limit), modality);
   const [, context, prompt] = TOO_LONG.exec(error.message) ?? [];
-  if (context) return t("tooManyTokens", { n: count(Number(prompt) - Number(context)) });
+  if (Number(prompt) > Number(context)) return t("tooManyTokens", { n: count(Number(prompt) - Number(context)) });
   if (file && UNREADABLE.test(error.message)) return t(/^(?:image|video)\//.test(file.type) ? "damaged" : "neither");
   return error.message.replace(/\b\d{7,}(?= bytes)/g, (/** @type {string} */ number) => bytes(Number(number))).replace(/(?<=\d [KM]B) bytes/g, "");
 }

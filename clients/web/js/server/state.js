@@ -18,6 +18,8 @@ export class Server extends EventTarget {
   wrongKey = false;
   #timer = 0;
   #looks = 0;
+  /** The key that was refused. @type {string | null} */
+  #refused = null;
 
   /** Look now, and again from time to time. */
   async watch() {
@@ -41,6 +43,7 @@ export class Server extends EventTarget {
     const state = await health();
     // What is served may be another model each time the server comes back.
     if (state !== "ready" || this.state === "ready") return { state };
+    if (this.state === "locked" && key() === this.#refused) return { state: "locked" };
     try {
       return { state, models: await servedModels() };
     } catch (error) {
@@ -50,6 +53,7 @@ export class Server extends EventTarget {
   }
 
   #become(/** @type {{ state: string, models?: Model[] }} */ { state, models = this.models }) {
+    this.#refused = state === "locked" ? key() : null;
     const wrongKey = state === "locked" && key() !== "";
     if (state === this.state && wrongKey === this.wrongKey && models === this.models) return;
     Object.assign(this, { state, models, wrongKey });
