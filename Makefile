@@ -28,7 +28,7 @@ check: setup  ## lint, format, types (of the page's modules, too, where Node.js 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	requirements/web/check.sh
-	$(BIN)/python -m server.settings_docs --check
+	$(BIN)/python -m tools.settings_docs --check
 
 check-docker:  ## build the CPU image and try it with compose; needs Docker (ARGS="--port 9000")
 	@python3 docker/check.py $(ARGS)
@@ -36,13 +36,13 @@ check-docker:  ## build the CPU image and try it with compose; needs Docker (ARG
 fmt: setup  ## format and mend what can be mended; write generated documentation
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/python -m server.settings_docs --write
+	$(BIN)/python -m tools.settings_docs --write
 
 bench: model  ## side-by-side measurements
-	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench $(ARGS)
-	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.mrope
-	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.media --model models/random
-	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.executor
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks $(ARGS)
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.mrope
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.media --model models/random
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.executor
 
 soak: setup  ## thirty-two clients at once for two minutes: streams stay whole, memory stays flat
 	@SOAK_S=120 $(BIN)/python -m pytest tests/e2e/test_soak.py -s $(ARGS)

@@ -108,7 +108,7 @@ class Grammar(msgspec.Struct, frozen=True, kw_only=True):
     """The request field it comes from, for refusals."""
 
 
-class SamplingLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to sample and when to stop. Ranges are checked by the API layer; names are vLLM's."""
 
     max_tokens: int
@@ -199,7 +199,7 @@ class Engine(Protocol):
     def max_model_len(self) -> int:
         """Context length in tokens, prompt and answer together; known before the engine is ready."""
 
-    def generate(self, request_id: str, prompt: Prompt, limits: SamplingLimits) -> AsyncGenerator[Delta, None]:
+    def generate(self, request_id: str, prompt: Prompt, limits: SamplingParams) -> AsyncGenerator[Delta, None]:
         """Stream an answer. Closing the generator (or cancelling its consumer) aborts the request in the engine.
 
         Args:

@@ -3,7 +3,7 @@
 Declared in `pyproject.toml` under `vllm.general_plugins`.
 """
 
-from model_executor.checkpoint import ARCHITECTURE
+from model_executor.checkpoint.config import ARCHITECTURE
 
 
 def register() -> None:
@@ -13,6 +13,6 @@ def register() -> None:
     """
     from vllm import ModelRegistry
 
-    from model_executor.qwen2_vl.model import Qwen2VL
+    from model_executor.models.qwen2_vl.model import Qwen2VL
 
     ModelRegistry.register_model(ARCHITECTURE, Qwen2VL)

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         case "serve":
             return _serve(rest)
         case "doctor":
-            from server.doctor import main as doctor
+            from server.cli.doctor import main as doctor
 
             return doctor(rest)
     from tessera_cli.__main__ import main as client
@@ -45,14 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(flags: Sequence[str]) -> int:
-    from server.settings import SettingsError, load_settings
+    from server.core.settings import SettingsError, load_settings
 
     try:
         settings = load_settings(flags)
     except SettingsError as error:
         print(f"tessera: {error}", file=sys.stderr)
         return 2
-    from server.keys import KeyFileError  # after the settings, so that --help is quick
+    from server.auth.api_keys import KeyFileError  # after the settings, so that --help is quick
     from server.serve import ListenError, serve
 
     try:

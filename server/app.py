@@ -12,32 +12,26 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from server.access import Access
-from server.auth import Auth
-from server.body import BodyLimit
-from server.boundary import Boundary, translate_http_exception
-from server.cors import Cors
-from server.disconnect import Disconnect
+from server.api.request_body import BodyLimitMiddleware
+from server.auth.api_keys import KeyRing
+from server.auth.rate_limits import Limits
+from server.chat import preview_router
+from server.chat import router as chat
+from server.completions import router as completions
+from server.core.metrics import Metrics
+from server.core.settings import Settings, split_list
+from server.files import router as files
 from server.files.store import FileStore
-from server.keys import KeyRing
-from server.limits import Limits
-from server.metrics import Metrics
-from server.playground import read_page
-from server.routes import (
-    chat,
-    completions,
-    files,
-    health,
-    metrics,
-    models,
-    openapi,
-    playground,
-    preview,
-    responses,
-    tokenize,
-)
-from server.service import OpenModel, Service
-from server.settings import Settings, split_list
+from server.generation.model_service import OpenModel, Service
+from server.middleware.access_log import AccessLogMiddleware
+from server.middleware.authentication import AuthenticationMiddleware
+from server.middleware.cors import CorsMiddleware
+from server.middleware.disconnect import DisconnectMiddleware
+from server.middleware.errors import ErrorMiddleware, translate_http_exception
+from server.ops import health, metrics, models, openapi, playground
+from server.ops.playground_files import read_page
+from server.responses import router as responses
+from server.tokenize import router as tokenize
 
 OPEN_PATHS = ("/health",)
 """Paths that need no key, besides those of the page."""
@@ -77,13 +71,15 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
         redirect_slashes=False,
         lifespan=lifespan,
         middleware=[
-            Middleware(Access, metrics=measurements, log=settings.access_log),
-            *([Middleware(Cors, origins=origins)] if (origins := split_list(settings.cors_origins)) else []),
-            Middleware(Boundary),
-            Middleware(Auth, keys=keys, open_paths=(*OPEN_PATHS, *page)),
+            Middleware(AccessLogMiddleware, metrics=measurements, log=settings.access_log),
+            *([Middleware(CorsMiddleware, origins=origins)] if (origins := split_list(settings.cors_origins)) else []),
+            Middleware(ErrorMiddleware),
+            Middleware(AuthenticationMiddleware, keys=keys, open_paths=(*OPEN_PATHS, *page)),
             Middleware(Limits, metrics=measurements),
-            Middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_upload_bytes=settings.files.max_file_bytes),
-            Middleware(Disconnect),
+            Middleware(
+                BodyLimitMiddleware, max_bytes=settings.max_body_bytes, max_upload_bytes=settings.files.max_file_bytes
+            ),
+            Middleware(DisconnectMiddleware),
         ],
         exception_handlers={HTTPException: translate_http_exception},
     )
@@ -91,7 +87,19 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
     app.state.files = store
     app.state.page = page
     app.state.needs_key = bool(keys)
-    families = (chat, preview, responses, files, completions, tokenize, models, health, metrics, openapi, playground)
+    families = (
+        chat,
+        preview_router,
+        responses,
+        files,
+        completions,
+        tokenize,
+        models,
+        health,
+        metrics,
+        openapi,
+        playground,
+    )
     for family in families:
         app.include_router(family.router)
     return app

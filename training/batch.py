@@ -1,4 +1,4 @@
-"""Samples to arrays: rendered by `server.chatml`, sized by `model_executor.geometry`, placed by `positions`.
+"""Samples to arrays: rendered, sized and placed by the modules of `model_executor.processor`.
 
 The exchanges of a sample share its media. Their prompts begin alike, so the common beginning (branch 0) is computed
 once, and each exchange continues it as a branch of its own: a token sees the beginning and its own branch, at the
@@ -13,11 +13,11 @@ from os.path import commonprefix
 import numpy as np
 import numpy.typing as npt
 
-from model_executor.geometry import Grid, image_grid, smart_resize, video_grid, video_size
-from model_executor.positions import MediaSpan, mrope_positions
-from model_executor.tokens import ControlText, Tokenizer
-from server.chatml import render
-from server.media.patches import row_bytes, write_clip_frame, write_picture
+from model_executor.processor.chatml import render
+from model_executor.processor.geometry import Grid, image_grid, smart_resize, video_grid, video_size
+from model_executor.processor.mrope_positions import MediaSpan, mrope_positions
+from model_executor.processor.patches import row_bytes, write_clip_frame, write_picture
+from model_executor.processor.tokenizer import TemplateText, Tokenizer
 from training.drawing import resize
 from training.recipe import Limits
 from training.sample import Exchange, Medium, Sample, Target
@@ -184,14 +184,14 @@ def _pointers(exchange: Exchange, answer: Sequence[int], tokenizer: Tokenizer) -
         return [(0, target) for target in targets]
     if len(answer) - 1 == len(targets):  # the end token tells of nothing
         return list(enumerate(targets))
-    comma = tokenizer.encode([ControlText(",")], []).token_ids
+    comma = tokenizer.encode([TemplateText(",")], []).token_ids
     starts = [0, *(index + 1 for index, token_id in enumerate(answer) if [token_id] == comma)]
     return list(zip(starts, targets, strict=True))
 
 
 def _tokens(exchange: Exchange, tokenizer: Tokenizer, grids: Sequence[Grid]):  # type: ignore[no-untyped-def]
     prompt = tokenizer.encode(render(exchange.messages), [grid.num_tokens for grid in grids])
-    return prompt, tokenizer.encode([ControlText(exchange.answer + END)], []).token_ids
+    return prompt, tokenizer.encode([TemplateText(exchange.answer + END)], []).token_ids
 
 
 def collate(samples: Sequence[Encoded]) -> Batch:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from random import Random
 
-from model_executor.geometry import TEMPORAL_PATCH_FRAMES, Size
+from model_executor.processor.geometry import TEMPORAL_PATCH_FRAMES, Size
 from training.drawing import Pixels
 from training.sample import Asked, Medium, Target
 from training.scenes import draw_picture, region

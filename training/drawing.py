@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_digits
 
-from model_executor.geometry import Size
+from model_executor.processor.geometry import Size
 from training.world import Rgb, Scene, Thing
 
 Pixels = npt.NDArray[np.uint8]

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from model_executor.tokens import MediaSlot, Tokenizer
+from model_executor.processor.tokenizer import MediaPlaceholder, Tokenizer
 from training.batch import Batch, collate, encode
 from training.clips import FRAMES_PER_SECOND, appearance, motion
 from training.data import draw_sample
@@ -222,7 +222,7 @@ def request_body(case: Case, model: str, picture_format: PictureFormat = "PNG") 
     """The chat completion request of a case."""
     urls = [media_url(medium, picture_format) for medium in case.media]
 
-    def part(value: str | MediaSlot) -> dict[str, Any]:
+    def part(value: str | MediaPlaceholder) -> dict[str, Any]:
         if isinstance(value, str):
             return {"type": "text", "text": value}
         kind = f"{value.modality}_url"

@@ -6,8 +6,8 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from model_executor.checkpoint import CLIP_MEAN, CLIP_STD
-from model_executor.tokens import Tokenizer
+from model_executor.checkpoint.config import CLIP_MEAN, CLIP_STD
+from model_executor.processor.tokenizer import Tokenizer
 from training.model import Model
 from training.qwen_tokenizer import SPECIAL_TOKENS
 from training.recipe import Limits, Recipe, Shape

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from model_executor.tokens import Tokenizer
+from model_executor.processor.tokenizer import Tokenizer
 from training.batch import Batch, collate, encode
 from training.data import draw_sample
 from training.model import Model

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model_executor.machine import has_native_bfloat16
+from model_executor.cpu import has_native_bfloat16
 from training.recipe import Optimizer as Rates
 
 NATIVE_BFLOAT16 = has_native_bfloat16()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from model_executor.tokens import byte_alphabet
+from model_executor.processor.tokenizer import byte_alphabet
 
 NUM_ORDINARY_TOKENS = 151_643
 SPECIAL_TOKENS = (

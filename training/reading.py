@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from random import Random
 
-from model_executor.geometry import Size
+from model_executor.processor.geometry import Size
 from training.drawing import draw_digit, draw_text, resize, through_jpeg
 from training.sample import Asked, Medium, Region, Split, Target, picture
 from training.world import COLORS, Rgb, jitter

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from model_executor.engine import Modality
-from model_executor.tokens import MediaSlot
-from server.chatml import Message
+from model_executor.processor.chatml import Message
+from model_executor.processor.tokenizer import MediaPlaceholder
 from training.drawing import Pixels
 
 SizeMix = tuple[float, float, float, float]
@@ -95,7 +95,7 @@ def converse(
         earlier: turns before each question, with others of `asked` and their answers; the media stand in the first.
     """
     opening = () if system is None else (Message("system", (system,)),)
-    slots = tuple(MediaSlot(index, medium.modality) for index, medium in enumerate(media))
+    slots = tuple(MediaPlaceholder(index, medium.modality) for index, medium in enumerate(media))
 
     def exchange(index: int) -> Exchange:
         item, turns, shown = asked[index], list(opening), slots
@@ -109,5 +109,5 @@ def converse(
     return Sample(media, tuple(exchange(index) for index in range(len(asked))))
 
 
-def _turn(item: Asked, slots: tuple[MediaSlot, ...], media_first: bool) -> tuple[str | MediaSlot, ...]:
+def _turn(item: Asked, slots: tuple[MediaPlaceholder, ...], media_first: bool) -> tuple[str | MediaPlaceholder, ...]:
     return (*slots, item.question) if media_first else (item.question, *slots)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from random import Random
 
-from model_executor.geometry import Size
+from model_executor.processor.geometry import Size
 from training.drawing import Pixels, draw, resize, through_jpeg
 from training.sample import Asked, Medium, Region, SizeMix, Target, picture
 from training.world import CELLS, COLORS, SHAPES, Scene, Thing, draw_scene, indefinite

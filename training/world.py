@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from model_executor.geometry import Size
+from model_executor.processor.geometry import Size
 
 Rgb = tuple[int, int, int]
 

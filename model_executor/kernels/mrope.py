@@ -2,7 +2,7 @@
 
 What it does: declares the schema, the fake body that tracing uses, and the bodies: compiled C++ on the CPU
 (`native.py`), Triton on CUDA devices (`triton_mrope.py`), and plain torch wherever neither is to be had. What it does
-not: build position ids (`model_executor/positions.py`).
+not: build position ids (`model_executor/processor/mrope_positions.py`).
 
 One operator serves the language model (three sections: time, height, width) and the vision tower (two: height,
 width); they differ in their tables only.

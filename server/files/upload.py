@@ -4,10 +4,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from server.errors import TooLargeError
-from server.files.disk import translated, write_all
-from server.files.thread import in_thread
-from server.media.kind import HEAD_BYTES
+from server.core.concurrency import in_thread
+from server.core.errors import TooLargeError
+from server.core.mime import HEAD_BYTES
+from server.files.durable import translated, write_all
 
 _BUFFER_BYTES = 1 << 20
 

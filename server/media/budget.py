@@ -7,11 +7,11 @@ sensible above a limit of the server is taken as that limit.
 import math
 from dataclasses import dataclass, fields
 
-from model_executor.geometry import FACTOR_PX, TOKEN_PX
-from server.errors import BadRequestError
-from server.media.job import ClipBudget, ImageBudget
-from server.media.part import MediaPart, PixelLimits
-from server.settings import MediaSettings
+from model_executor.processor.geometry import FACTOR_PX, TOKEN_PX
+from server.core.errors import BadRequestError
+from server.core.settings import MediaSettings
+from server.media.messages import ClipBudget, ImageBudget
+from server.media.types import MediaPart, PixelLimits
 
 MAX_CLIENT_INTEGER = 2**31 - 1
 MAX_CLIENT_FPS = 1_000.0

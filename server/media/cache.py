@@ -4,8 +4,8 @@ Whoever asks first starts the work; whoever asks for the same meanwhile waits fo
 nobody waits any more. A ready entry stays for as long as a request holds it. After that it waits for the next one,
 until newer entries or other work need the memory: the one unused for longest goes first.
 
-What it does not: make keys, or know how a medium is prepared (`server/media/service.py`). All of it runs in one event
-loop's thread.
+What it does not: make keys, or know how a medium is prepared (`server/media/preprocessor.py`). All of it runs in one
+event loop's thread.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from server.media.job import Prepared
+from server.media.messages import Prepared
 from server.media.progress import FrameCount
-from server.media.shared import Lease
+from server.media.shared_memory import SharedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class CachedMedium:
     """What an entry holds."""
 
     prepared: Prepared
-    patches: Lease
+    patches: SharedFile
 
 
 @dataclass(eq=False, slots=True)
@@ -47,11 +47,11 @@ class _Entry:
     work: "asyncio.Task[CachedMedium]"
     frames: FrameCount
     num_holders: int = 0
-    patches: Lease | None = None
+    patches: SharedFile | None = None
     """Set once the work is done."""
 
 
-class Hold:
+class CacheLease:
     """One request's claim on an entry; made by `MediaCache.hold`."""
 
     def __init__(self, cache: "MediaCache", entry: _Entry) -> None:
@@ -101,7 +101,7 @@ class MediaCache:
         """See the class."""
         self._max_bytes = max_bytes
         self._entries: dict[str, _Entry] = {}
-        self._idle: OrderedDict[str, Lease] = OrderedDict()
+        self._idle: OrderedDict[str, SharedFile] = OrderedDict()
         """Of `_entries`, those that nobody holds, the one unused for longest first."""
         self._idle_bytes = 0
         self._num_hits = self._num_misses = self._num_evictions = 0
@@ -111,14 +111,14 @@ class MediaCache:
         """A reading, for metrics."""
         return CacheLoad(self._num_hits, self._num_misses, self._num_evictions, self._idle_bytes)
 
-    def find(self, key: str) -> Hold | None:
+    def find(self, key: str) -> CacheLease | None:
         """Claim an entry that is ready; None where there is none."""
         entry = self._entries.get(key)
         return None if entry is None or entry.patches is None else self._claim(entry)
 
     def hold(
         self, key: str, prepare: Callable[[FrameCount], Coroutine[Any, Any, CachedMedium]], inputs: ExitStack
-    ) -> Hold:
+    ) -> CacheLease:
         """Claim an entry, which is prepared where there is none.
 
         Args:
@@ -137,7 +137,7 @@ class MediaCache:
             inputs.close()
             return self._claim(entry)
         entry.num_holders += 1
-        return Hold(self, entry)
+        return CacheLease(self, entry)
 
     def reclaim(self, num_bytes: int) -> int:
         """Give up entries nobody holds until `num_bytes` are free or none is left; returns the bytes freed."""
@@ -151,13 +151,13 @@ class MediaCache:
             patches.release()
         return freed_bytes
 
-    def _claim(self, entry: _Entry) -> Hold:
+    def _claim(self, entry: _Entry) -> CacheLease:
         """One more claim on an entry that is there."""
         self._num_hits += 1
         if (patches := self._idle.pop(entry.key, None)) is not None:
             self._idle_bytes -= patches.num_bytes
         entry.num_holders += 1
-        return Hold(self, entry)
+        return CacheLease(self, entry)
 
     def _leave(self, entry: _Entry) -> None:
         entry.num_holders -= 1
@@ -182,7 +182,7 @@ class MediaCache:
         elif not entry.num_holders:
             self._keep(entry.key, entry.patches)
 
-    def _keep(self, key: str, patches: Lease) -> None:
+    def _keep(self, key: str, patches: SharedFile) -> None:
         """Keep what nobody holds any more, as far as the bound allows; too large a file moves nothing else out."""
         self._idle[key] = patches
         self._idle_bytes += patches.num_bytes

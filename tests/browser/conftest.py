@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 from playwright.async_api import BrowserContext, Page, async_playwright, expect
 
-from model_executor.checkpoint import DEFAULT_IMAGE_MAX_PIXELS, DEFAULT_IMAGE_MIN_PIXELS
+from model_executor.checkpoint.config import DEFAULT_IMAGE_MAX_PIXELS, DEFAULT_IMAGE_MIN_PIXELS
 from model_executor.engine import EngineState
-from model_executor.tokens import Tokenizer
+from model_executor.processor.tokenizer import Tokenizer
 from server.app import create_app
-from server.chat import ServedModel
-from server.media.service import MediaService
-from server.settings import MediaSettings, Settings
-from tests.fakes import MODEL, FakeEngine
-from tests.server.conftest import World, serve_live
+from server.chat.serving import ServedModel
+from server.core.settings import MediaSettings, Settings
+from server.media.preprocessor import MediaService
+from tests.support.fakes import MODEL, FakeEngine
+from tests.support.world import ServerFixture, serve_live
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = (
@@ -106,13 +106,7 @@ async def media() -> AsyncIterator[MediaService]:
     await service.close()
 
 
-@pytest.fixture(scope="session")
-def tokenizer(tiny_checkpoint: Path) -> Tokenizer:
-    """The true Qwen tokenizer."""
-    return Tokenizer(tiny_checkpoint)
-
-
-OpenPage = Callable[..., AbstractAsyncContextManager[World]]
+OpenPage = Callable[..., AbstractAsyncContextManager[ServerFixture]]
 
 
 @pytest.fixture
@@ -120,7 +114,7 @@ def serve(tokenizer: Tokenizer, media: MediaService, tmp_path: Path) -> OpenPage
     """Serves the page: real media, and an engine that follows a script; settings by name."""
 
     @asynccontextmanager
-    async def served(engine: FakeEngine | None = None, **changes: Any) -> AsyncIterator[World]:
+    async def served(engine: FakeEngine | None = None, **changes: Any) -> AsyncIterator[ServerFixture]:
         engine = engine or FakeEngine()
         settings = Settings(**{"served_model_name": MODEL, "data_folder": tmp_path / "data", **changes})
 
@@ -134,12 +128,12 @@ def serve(tokenizer: Tokenizer, media: MediaService, tmp_path: Path) -> OpenPage
         async with serve_live(app, settings) as (client, stop), client:
             while app.state.service.state is not EngineState.READY:
                 await asyncio.sleep(0.01)
-            yield World(client, app, engine, stop=stop)
+            yield ServerFixture(client, app, engine, stop=stop)
 
     return served
 
 
-async def open_ready(page: Page, world: World) -> None:
+async def open_ready(page: Page, world: ServerFixture) -> None:
     """Open the page of a server and wait until it knows the model."""
     await page.goto(world.url)
     await expect(page.locator("#model")).to_have_attribute("data-state", "ready")

@@ -8,8 +8,8 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import SCREENSHOTS, OpenPage, open_ready
-from tests.fakes import FakeEngine, say
-from tests.pictures import encoded, photo, real_clip
+from tests.support.fakes import FakeEngine, say
+from tests.support.images import encoded, photo, real_clip
 
 GROUNDED = (
     "<|object_ref_start|>",

@@ -9,8 +9,8 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import SCREENSHOTS
-from tests.pictures import real_clip
-from tests.serving import RunningServer
+from tests.support.images import real_clip
+from tests.support.serving import RunningServer
 
 pytestmark = pytest.mark.engine
 PICTURE = Path(__file__).parent.parent.parent / "docs" / "circle.png"

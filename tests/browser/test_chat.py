@@ -7,9 +7,9 @@ import re
 import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
-from model_executor.engine import EngineState, Prompt, SamplingLimits
+from model_executor.engine import EngineState, Prompt, SamplingParams
 from tests.browser.conftest import OpenPage, open_ready
-from tests.fakes import MODEL, FakeEngine, Step, say
+from tests.support.fakes import MODEL, FakeEngine, Step, say
 
 
 async def ask(page: Page, text: str) -> None:
@@ -72,7 +72,7 @@ async def test_what_was_said_goes_with_the_next_question(page: Page, serve: Open
         await expect(page.get_by_role("heading", name="Show it something.")).to_be_visible()
 
 
-def endless(_: Prompt, __: SamplingLimits) -> list[Step]:
+def endless(_: Prompt, __: SamplingParams) -> list[Step]:
     return [step for delta in say(*["word "] * 10_000) for step in (delta, 0.02)]
 
 

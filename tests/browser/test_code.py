@@ -11,22 +11,22 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, expect
 
-from model_executor.engine import Prompt, SamplingLimits
+from model_executor.engine import Prompt, SamplingParams
 from tests.browser.conftest import OpenPage
-from tests.fakes import FakeEngine, Step, say
-from tests.pictures import encoded, plain
+from tests.support.fakes import FakeEngine, Step, say
+from tests.support.images import encoded, plain
 
 NAME = 'it\'s a "pic"; $HOME.png'
 QUESTION = "It's \"how\" many \\ $HOME `x` — déjà?\nTwo lines: 'a'."
 KEY = "secret"
 
 
-def tells_what_it_got(prompt: Prompt, limits: SamplingLimits) -> list[Step]:
+def tells_what_it_got(prompt: Prompt, limits: SamplingParams) -> list[Step]:
     """An engine that answers with the request as it arrived there."""
     return list(say(described(prompt, limits)))
 
 
-def described(prompt: Prompt, limits: SamplingLimits) -> str:
+def described(prompt: Prompt, limits: SamplingParams) -> str:
     """Everything of a request that its code has to repeat."""
     media = [item.digest for item in prompt.media]
     return json.dumps({"ids": list(prompt.token_ids), "media": media, "top_k": limits.top_k, "seed": limits.seed})

@@ -11,14 +11,14 @@ import pytest
 from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage, open_ready
-from tests.fakes import MODEL
-from tests.pictures import encoded, photo, plain, real_clip
-from tests.server.conftest import World
+from tests.support.fakes import MODEL
+from tests.support.images import encoded, photo, plain, real_clip
+from tests.support.world import ServerFixture
 
 TOKEN_PX = 28
 
 
-async def told(world: World, path: Path) -> dict[str, Any]:
+async def told(world: ServerFixture, path: Path) -> dict[str, Any]:
     """What the server says of a file when it is asked directly: a media report."""
     upload = await world.client.post("/v1/files", data={"purpose": "vision"}, files={"file": path.read_bytes()})
     part = {"type": "file", "file": {"file_id": upload.json()["id"]}}

@@ -11,15 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.clients.conftest import tessera
-from tests.fakes import FakeEngine, FakeMedia, say
-from tests.pictures import real_clip
-from tests.server.conftest import OpenWorld, World
-from tests.server.files.test_store import png
+from tests.support.fakes import FakeEngine, FakeMedia, say
+from tests.support.images import png, real_clip
+from tests.support.world import OpenWorld, ServerFixture
 
 BOX = "<|object_ref_start|>it<|object_ref_end|><|box_start|>(500,250),(999,750)<|box_end|>"
 
 
-async def test_streams_the_answer_about_a_picture_and_a_clip(live: World, photo_path: Path) -> None:
+async def test_streams_the_answer_about_a_picture_and_a_clip(live: ServerFixture, photo_path: Path) -> None:
     done = await tessera(
         "ask", "What is this?", "--url", live.url, str(photo_path), str(real_clip()), "--max-tokens", "9"
     )
@@ -37,7 +36,7 @@ async def test_takes_server_and_key_from_the_openai_variables(open_world: OpenWo
     assert refused.code == 1 and "401" in refused.err and "Traceback" not in refused.err
 
 
-async def test_the_whole_answer_as_json(live: World) -> None:
+async def test_the_whole_answer_as_json(live: ServerFixture) -> None:
     done = await tessera("ask", "Hi", "--json", "--system", "Be brief.", "--seed", "3", "--url", live.url)
     answer = json.loads(done.out)
     assert answer["choices"][0]["message"]["content"] == "Hello, world!" and answer["usage"]["completion_tokens"] == 3
@@ -45,7 +44,7 @@ async def test_the_whole_answer_as_json(live: World) -> None:
 
 
 @pytest.mark.parametrize("in_file", [True, False])
-async def test_a_schema_reaches_the_engine(live: World, tmp_path: Path, in_file: bool) -> None:
+async def test_a_schema_reaches_the_engine(live: ServerFixture, tmp_path: Path, in_file: bool) -> None:
     schema = json.dumps({"type": "object", "properties": {"color": {"enum": ["red", "blue"]}}, "required": ["color"]})
     path = tmp_path / "schema.json"
     path.write_text(schema)
@@ -55,14 +54,14 @@ async def test_a_schema_reaches_the_engine(live: World, tmp_path: Path, in_file:
     assert grammar is not None and "color" in grammar.value
 
 
-async def test_reads_the_question_or_the_picture_from_stdin(live: World, photo_path: Path) -> None:
+async def test_reads_the_question_or_the_picture_from_stdin(live: ServerFixture, photo_path: Path) -> None:
     assert (await tessera("ask", "--url", live.url, stdin=b"What is this?\n")).out == "Hello, world!\n"
     assert (await tessera("ask", "-", str(photo_path), "--url", live.url, stdin=b"And this?")).code == 0
     assert (await tessera("ask", "What?", "-", "--url", live.url, stdin=photo_path.read_bytes())).code == 0
     assert [part.modality for part in live.media.parts] == ["image", "image"]
 
 
-async def test_uploads_a_large_file(live: World, tmp_path: Path) -> None:
+async def test_uploads_a_large_file(live: ServerFixture, tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     path.write_bytes(png(5_000_000))
     assert (await tessera("ask", "What?", str(path), "--url", live.url)).code == 0
@@ -79,7 +78,7 @@ async def test_boxes_come_in_the_pictures_own_pixels(open_world: OpenWorld, phot
     assert json.loads(box) == {"label": "it", "left": 320.0, "top": 120.0, "right": 639.4, "bottom": 360.0}
 
 
-async def test_a_conversation_remembers_and_forgets(live: World, photo_path: Path) -> None:
+async def test_a_conversation_remembers_and_forgets(live: ServerFixture, photo_path: Path) -> None:
     lines = f"Two.\n/add {photo_path} {photo_path.parent}/missing.png\n/add {photo_path}\nThree.\n/fly\n/new\nFour.\n"
     done = await tessera("ask", "One.", "--chat", "--system", "Be.", "--url", live.url, stdin=lines.encode())
     assert done.code == 0 and done.out.count("Hello, world!") == 4
@@ -149,6 +148,6 @@ async def test_says_where_no_server_is() -> None:
         assert done.code == 1 and "no server answers at http://127.0.0.1:9" in done.err
 
 
-async def test_a_refusal_is_told_in_a_sentence(live: World) -> None:
+async def test_a_refusal_is_told_in_a_sentence(live: ServerFixture) -> None:
     done = await tessera("ask", "Hi", "--temperature", "9", "--url", live.url)
     assert done.code == 1 and "temperature" in done.err and "Traceback" not in done.err

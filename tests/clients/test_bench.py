@@ -17,13 +17,13 @@ from tessera_cli.bench import spread
 from tessera_cli.server_metrics import parse
 from tessera_cli.synthetic import CLIP_RATE, Shape, clip_url, picture_url
 from tests.clients.conftest import tessera
-from tests.fakes import FakeEngine, Step, say
-from tests.server.conftest import OpenWorld, World
+from tests.support.fakes import FakeEngine, Step, say
+from tests.support.world import OpenWorld, ServerFixture
 
 QUICK = ("--requests", "6", "--concurrency", "1", "3", "--clip-seconds", "0.5", "--image-size", "64x48")
 
 
-async def test_its_counts_are_the_servers_counts(live: World) -> None:
+async def test_its_counts_are_the_servers_counts(live: ServerFixture) -> None:
     done = await tessera("bench", *QUICK, "--mix", "text=1,image=1,clip=1", "--json", "--url", live.url)
     assert done.code == 0, done.err
     levels = json.loads(done.out)
@@ -53,7 +53,7 @@ async def test_measures_what_the_engine_takes(open_world: OpenWorld) -> None:
     assert level["duration_s"] >= 2 * 0.5  # two at a time
 
 
-async def test_prints_a_table_and_says_that_somebody_else_asks(live: World) -> None:
+async def test_prints_a_table_and_says_that_somebody_else_asks(live: ServerFixture) -> None:
     done = await tessera("bench", "--requests", "3", "--concurrency", "1", "--mix", "text", "--url", live.url)
     rows = {line[:19].strip(): line[19:].split() for line in done.out.splitlines()}
     mean, *percentiles = map(float, rows["time to first token"])

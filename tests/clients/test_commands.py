@@ -5,13 +5,14 @@ import sys
 
 import pytest
 
-from tests.clients.conftest import ROOT, tessera
+from tests.clients.conftest import tessera
+from tests.support.programs import ROOT
 
 
 @pytest.mark.parametrize(
     ("arguments", "foreign"),
     [
-        (["ask", "--help"], {"fastapi", "uvicorn", "pydantic_settings", "server.settings", "model_executor"}),
+        (["ask", "--help"], {"fastapi", "uvicorn", "pydantic_settings", "server.core.settings", "model_executor"}),
         # rich is not among these: httpx loads it wherever it is installed.
         (["serve", "--help"], {"openai", "tessera_client", "tessera_cli.ask"}),
         (["doctor", "--help"], {"openai", "tessera_client", "tessera_cli.ask", "torch"}),

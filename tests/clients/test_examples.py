@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes import FakeEngine, say
-from tests.programs import EXAMPLES, ROOT, require_python, run
-from tests.server.conftest import OpenWorld, World
-from tests.server.files.test_store import png
+from tests.support.fakes import FakeEngine, say
+from tests.support.images import png
+from tests.support.programs import EXAMPLES, ROOT, require_python, run
+from tests.support.world import OpenWorld, ServerFixture
 
 BOX = "<|object_ref_start|>it<|object_ref_end|><|box_start|>(500,250),(750,1000)<|box_end|>"
 
 
-async def test_javascript_streams_an_answer(live: World, javascript: Path, photo_path: Path, tmp_path: Path) -> None:
+async def test_javascript_streams_an_answer(
+    live: ServerFixture, javascript: Path, photo_path: Path, tmp_path: Path
+) -> None:
     large = tmp_path / "large.png"
     large.write_bytes(png(5_000_000))
     done = await run("node", "ask.mjs", "What?", str(photo_path), str(large), url=live.url, folder=javascript)
@@ -34,7 +36,7 @@ async def test_typescript_maps_boxes_to_pixels(open_world: OpenWorld, javascript
 
 
 @pytest.mark.parametrize("script", ["langchain_ask.py", "llama_index_ask.py"])
-async def test_python_examples_of_other_packages(live: World, photo_path: Path, script: str) -> None:
+async def test_python_examples_of_other_packages(live: ServerFixture, photo_path: Path, script: str) -> None:
     done = await run(require_python(), str(EXAMPLES / script), "What?", str(photo_path), url=live.url, folder=ROOT)
     assert (done.code, done.out) == (0, "Hello, world!\n"), done.err
     assert [part.modality for part in live.media.parts] == ["image"]

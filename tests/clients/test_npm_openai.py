@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from model_executor.engine import EngineBusyError, EngineState, EngineUnavailableError
-from server.errors import BadRequestError
-from tests.fakes import FakeEngine, hello
-from tests.programs import run
-from tests.server.conftest import OpenWorld, World
+from server.core.errors import BadRequestError
+from tests.support.fakes import FakeEngine, hello
+from tests.support.programs import run
+from tests.support.world import OpenWorld, ServerFixture
 
 
-async def told(world: World, javascript: Path, *, retries: int = 0, **variables: str) -> dict[str, Any]:
+async def told(world: ServerFixture, javascript: Path, *, retries: int = 0, **variables: str) -> dict[str, Any]:
     """What the program says it got."""
     done = await run("node", "errors.mjs", str(retries), url=world.url, folder=javascript, **variables)
     assert done.code == 0, done.err

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 from tests.clients.conftest import tessera
-from tests.pictures import real_clip
-from tests.server.conftest import World
+from tests.support.images import real_clip
+from tests.support.world import ServerFixture
 
 
-async def test_shows_sizes_grids_times_and_tokens(live: World, photo_path: Path) -> None:
+async def test_shows_sizes_grids_times_and_tokens(live: ServerFixture, photo_path: Path) -> None:
     done = await tessera("preview", str(photo_path), str(real_clip()), "--question", "What?", "--url", live.url)
     assert done.code == 0, done.err
     lines = done.out.splitlines()
@@ -19,7 +19,7 @@ async def test_shows_sizes_grids_times_and_tokens(live: World, photo_path: Path)
     assert not live.engine.prompts
 
 
-async def test_as_json_and_with_the_prompt(live: World, photo_path: Path) -> None:
+async def test_as_json_and_with_the_prompt(live: ServerFixture, photo_path: Path) -> None:
     done = await tessera("preview", str(photo_path), "--json", "--system", "Be.", "--url", live.url)
     shown = json.loads(done.out)
     assert shown["prompt_tokens"] == sum(shown["prompt_tokens_details"].values())

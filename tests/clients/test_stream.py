@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from tessera_client import Waiting, content, stream
 from tessera_client.stream import events
-from tests.fakes import MODEL, FakeEngine, FakeMedia, say
-from tests.server.conftest import OpenWorld, World
+from tests.support.fakes import MODEL, FakeEngine, FakeMedia, say
+from tests.support.world import OpenWorld, ServerFixture
 
 ASKED: list[Any] = [{"role": "user", "content": "Hi."}]
 
 
-async def collected(world: World, **fields: Any) -> list[Any]:
+async def collected(world: ServerFixture, **fields: Any) -> list[Any]:
     def run() -> list[Any]:
         with openai.OpenAI(base_url=f"{world.url}/v1", api_key="unused", max_retries=0, timeout=20) as client:
             return list(stream(client, **{"model": MODEL, "messages": ASKED, **fields}))
@@ -29,7 +29,7 @@ def text_of(items: list[Any]) -> str:
     return "".join(choice.delta.content or "" for item in items for choice in item.choices)
 
 
-async def test_the_pieces_of_an_answer(live: World) -> None:
+async def test_the_pieces_of_an_answer(live: ServerFixture) -> None:
     items = await collected(live, stream_options={"include_usage": True})
     assert text_of(items) == "Hello, world!"
     assert items[-1].usage.completion_tokens == 3
@@ -46,7 +46,7 @@ async def test_tells_how_far_media_are_prepared(open_world: OpenWorld) -> None:
     assert text_of(items[len(told) :]) == "Hello, world!"
 
 
-async def test_a_refusal_is_raised_before_anything_comes(live: World) -> None:
+async def test_a_refusal_is_raised_before_anything_comes(live: ServerFixture) -> None:
     with pytest.raises(openai.BadRequestError):
         await collected(live, temperature=7)
 

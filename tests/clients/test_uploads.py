@@ -6,12 +6,11 @@ from pathlib import Path
 import openai
 import pytest
 
-from server.media.part import LocalFile
+from server.media.types import LocalFile
 from tessera_client import MediaError, content, preview, upload
-from tests.fakes import MODEL
-from tests.pictures import asked
-from tests.server.conftest import World
-from tests.server.files.test_store import png
+from tests.support.fakes import MODEL
+from tests.support.images import asked, png
+from tests.support.world import ServerFixture
 
 
 @pytest.fixture
@@ -21,7 +20,9 @@ def large(tmp_path: Path) -> Path:
     return path
 
 
-async def test_a_large_file_is_uploaded_once_and_asked_about(live: World, sdk: openai.OpenAI, large: Path) -> None:
+async def test_a_large_file_is_uploaded_once_and_asked_about(
+    live: ServerFixture, sdk: openai.OpenAI, large: Path
+) -> None:
     told: list[tuple[str, int, int]] = []
     parts = await asyncio.to_thread(
         content, "What?", large, client=sdk, on_upload=lambda path, done, size: told.append((path.name, done, size))
@@ -39,7 +40,7 @@ async def test_a_large_file_is_uploaded_once_and_asked_about(live: World, sdk: o
 
 
 async def test_without_a_client_or_below_the_size_nothing_is_uploaded(
-    live: World, sdk: openai.OpenAI, large: Path, photo_path: Path
+    live: ServerFixture, sdk: openai.OpenAI, large: Path, photo_path: Path
 ) -> None:
     assert content(large)[0]["type"] == "image_url"
     assert content(photo_path, client=sdk)[0]["type"] == "image_url"
@@ -61,7 +62,9 @@ async def test_what_is_no_medium_is_the_servers_refusal(sdk: openai.OpenAI, tmp_
         await asyncio.to_thread(upload, sdk, tmp_path / "b.txt")
 
 
-async def test_a_preview_tells_what_the_model_would_see(live: World, sdk: openai.OpenAI, photo_path: Path) -> None:
+async def test_a_preview_tells_what_the_model_would_see(
+    live: ServerFixture, sdk: openai.OpenAI, photo_path: Path
+) -> None:
     messages = [{"role": "user", "content": content("What?", photo_path)}]
     shown = await asyncio.to_thread(lambda: preview(sdk, model=MODEL, messages=messages))
     assert shown["prompt_tokens"] == sum(part["tokens"] for part in shown["parts"])

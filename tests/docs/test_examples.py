@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import RunningServer
+from tests.support.serving import RunningServer
 
 pytestmark = pytest.mark.engine
 

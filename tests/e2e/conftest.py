@@ -6,7 +6,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from tests.serving import RunningServer
+from tests.support.serving import RunningServer
 from training.random_checkpoint import write_random_checkpoint
 
 

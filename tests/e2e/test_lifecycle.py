@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.pictures import clip_part, made_clip
-from tests.serving import RunningServer
+from tests.support.images import clip_part, made_clip
+from tests.support.serving import RunningServer
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -32,7 +32,7 @@ def ask(server: RunningServer, **extra: Any) -> httpx.Response:
 
 
 def engine_pids(server: RunningServer) -> list[int]:
-    return [pid for pid, command in server.processes().items() if "model_executor.host" in command]
+    return [pid for pid, command in server.processes().items() if "model_executor.engine_process.main" in command]
 
 
 def test_answers_503_with_the_state_while_the_model_loads(own_server: RunningServer) -> None:
@@ -89,10 +89,3 @@ def test_a_model_that_cannot_be_served_ends_the_process_with_a_sentence(tmp_path
         assert broken.wait_end() != 0
     assert "LlamaForCausalLM" in broken.tail()
     assert "Traceback" not in broken.tail()
-
-
-def wait_until(condition: Any, timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)

@@ -6,15 +6,18 @@ reference: plain torch. swapped: plain torch with height and width mistaken for 
 import os
 import sys
 
-from model_executor import host
 from model_executor.engine import EngineSettings
+from model_executor.engine_process import main
 
-_prepare = host._prepare_environment
+_prepare = main._prepare_environment
 
 
 def _prepare_and_alter(settings: EngineSettings, *, cpu: bool) -> None:
     _prepare(settings, cpu=cpu)
-    from model_executor.kernels import native, reference  # torch reads the environment when it is imported
+    from model_executor.kernels import (
+        native,
+        reference,  # torch reads the environment when it is imported
+    )
     from tests.model_executor.kernels.agreement import with_height_and_width_swapped
 
     setattr(native, "load", lambda: False)  # noqa: B010  (to a type checker these are not variables)
@@ -23,7 +26,7 @@ def _prepare_and_alter(settings: EngineSettings, *, cpu: bool) -> None:
 
 
 if __name__ == "__main__":
-    host._prepare_environment = _prepare_and_alter
-    status = host.main()
+    main._prepare_environment = _prepare_and_alter
+    status = main.main()
     sys.stderr.flush()
     os._exit(status)

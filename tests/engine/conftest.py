@@ -1,6 +1,5 @@
 """Two real engines on two checkpoints that differ in everything a released one may differ in."""
 
-import asyncio
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -9,12 +8,11 @@ from tempfile import TemporaryDirectory
 import pytest
 import torch
 
-from model_executor.client import EngineClient
-from model_executor.engine import EngineSettings, EngineState
-from tests.oracle import Oracle
+from model_executor.client.engine_client import EngineClient
+from model_executor.engine import EngineSettings
+from tests.support.engines import ready
+from tests.support.oracle import Oracle
 from training.random_checkpoint import CheckpointShape, TextShape, VisionShape, write_random_checkpoint
-
-START_TIMEOUT_S = 240
 
 
 @pytest.fixture(scope="session")
@@ -22,15 +20,7 @@ def vllm_imported() -> None:
     """For tests that look inside: vLLM in this process, which takes some ten seconds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # vLLM and torch warn of each other while they are imported
-        import model_executor.qwen2_vl.model  # noqa: F401
-
-
-async def ready(engine: EngineClient) -> None:
-    """Wait until the engine can be asked."""
-    async with asyncio.timeout(START_TIMEOUT_S):
-        while engine.state is not EngineState.READY:
-            assert engine.state is not EngineState.FAILED, engine.failure
-            await asyncio.sleep(0.05)
+        import model_executor.models.qwen2_vl.model  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -9,19 +9,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from model_executor.client import EngineClient
+from model_executor.client.engine_client import EngineClient
 from model_executor.engine import (
     EngineBusyError,
     MediaItem,
     Prompt,
     RequestFailedError,
     RequestRefusedError,
-    SamplingLimits,
+    SamplingParams,
 )
-from model_executor.wire import WINDOW
-from tests.engine.prompts import collect, conversations, ids_of, prompt_of, text_of
-from tests.oracle import Oracle, Still
-from tests.pictures import plain
+from model_executor.ipc import WINDOW
+from tests.support.images import plain
+from tests.support.oracle import Oracle, Still
+from tests.support.prompts import collect, conversations, ids_of, prompt_of, text_of
 
 pytestmark = pytest.mark.engine
 
@@ -45,7 +45,7 @@ async def test_a_host_does_not_load_what_it_never_uses(engine: EngineClient) -> 
 
 
 async def test_seed_repeats_and_choices_of_one_seed_differ(engine: EngineClient, prompt: Prompt) -> None:
-    limits = SamplingLimits(max_tokens=8, n=3, seed=11, temperature=1.0, ignore_eos=True)
+    limits = SamplingParams(max_tokens=8, n=3, seed=11, temperature=1.0, ignore_eos=True)
     first, second = await collect(engine, prompt, limits), await collect(engine, prompt, limits)
     choices = [tuple(ids_of(first, index)) for index in range(3)]
     assert len(set(choices)) == 3
@@ -58,7 +58,7 @@ async def test_seed_repeats_and_choices_of_one_seed_differ(engine: EngineClient,
 
 
 async def test_logprobs_hold_the_sampled_token_and_the_likeliest_in_order(engine: EngineClient, prompt: Prompt) -> None:
-    deltas = await collect(engine, prompt, SamplingLimits(max_tokens=12, temperature=1.0, seed=3, logprobs=5))
+    deltas = await collect(engine, prompt, SamplingParams(max_tokens=12, temperature=1.0, seed=3, logprobs=5))
     positions = [position for delta in deltas for position in delta.logprobs or []]
     assert [position.sampled.token_id for position in positions] == ids_of(deltas)
     for position in positions:
@@ -69,8 +69,8 @@ async def test_logprobs_hold_the_sampled_token_and_the_likeliest_in_order(engine
 
 
 async def test_no_logprobs_unless_asked(engine: EngineClient, prompt: Prompt) -> None:
-    assert all(d.logprobs is None for d in await collect(engine, prompt, SamplingLimits(max_tokens=2)))
-    sampled_only = await collect(engine, prompt, SamplingLimits(max_tokens=2, logprobs=0))
+    assert all(d.logprobs is None for d in await collect(engine, prompt, SamplingParams(max_tokens=2)))
+    sampled_only = await collect(engine, prompt, SamplingParams(max_tokens=2, logprobs=0))
     assert [p.top for d in sampled_only for p in d.logprobs or []] == [[], []]
 
 
@@ -78,7 +78,7 @@ async def test_stops_at_end_token_unless_told_to_ignore_it(
     engine: EngineClient, prompt: Prompt, other_oracle: Oracle
 ) -> None:
     (end,) = other_oracle.tokenizer.encode("<|im_end|>")
-    limits = SamplingLimits(max_tokens=3, temperature=0, logit_bias={end: 100.0})
+    limits = SamplingParams(max_tokens=3, temperature=0, logit_bias={end: 100.0})
     deltas = await collect(engine, prompt, limits)
     assert (ids_of(deltas), text_of(deltas), deltas[-1].finish_reason) == ([end], "", "stop")
     ignoring = await collect(engine, prompt, msgspec.structs.replace(limits, ignore_eos=True))
@@ -86,20 +86,20 @@ async def test_stops_at_end_token_unless_told_to_ignore_it(
 
 
 async def test_stops_at_string_and_leaves_it_out(engine: EngineClient, prompt: Prompt) -> None:
-    whole = text_of(await collect(engine, prompt, SamplingLimits(max_tokens=16, temperature=0)))
+    whole = text_of(await collect(engine, prompt, SamplingParams(max_tokens=16, temperature=0)))
     stop = whole[len(whole) // 2 :][:6]
-    deltas = await collect(engine, prompt, SamplingLimits(max_tokens=16, temperature=0, stop=[stop]))
+    deltas = await collect(engine, prompt, SamplingParams(max_tokens=16, temperature=0, stop=[stop]))
     assert text_of(deltas) == whole[: whole.index(stop)]
     assert deltas[-1].finish_reason == "stop"
 
 
 async def test_refuses_ids_outside_the_vocabulary(engine: EngineClient, prompt: Prompt) -> None:
     with pytest.raises(RequestRefusedError):
-        await collect(engine, prompt, SamplingLimits(max_tokens=1, stop_token_ids=[10**9]))
+        await collect(engine, prompt, SamplingParams(max_tokens=1, stop_token_ids=[10**9]))
     with pytest.raises(RequestRefusedError):
-        await collect(engine, Prompt([10**9]), SamplingLimits(max_tokens=1))
+        await collect(engine, Prompt([10**9]), SamplingParams(max_tokens=1))
     with pytest.raises(RequestRefusedError):
-        await collect(engine, Prompt([100] * engine.max_model_len), SamplingLimits(max_tokens=1))
+        await collect(engine, Prompt([100] * engine.max_model_len), SamplingParams(max_tokens=1))
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,9 @@ async def test_placeholders_off_by_one_never_reach_the_model(
     item = seen.media[0]
     wrong = msgspec.structs.replace(item, **{spoiled.field: getattr(item, spoiled.field) + spoiled.change})
     with pytest.raises(RequestFailedError, match="placeholder"):
-        await collect(engine, Prompt(seen.token_ids, [wrong]), SamplingLimits(max_tokens=1))
+        await collect(engine, Prompt(seen.token_ids, [wrong]), SamplingParams(max_tokens=1))
     with pytest.raises(RequestFailedError, match="belong to no medium"):
-        await collect(engine, Prompt(seen.token_ids), SamplingLimits(max_tokens=1))
+        await collect(engine, Prompt(seen.token_ids), SamplingParams(max_tokens=1))
 
 
 async def test_reads_no_file_outside_the_shared_memory(engine: EngineClient, seen: Prompt, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ async def test_reads_no_file_outside_the_shared_memory(engine: EngineClient, see
 
     async def ask(changed: MediaItem) -> None:
         with pytest.raises(RequestFailedError):
-            await collect(engine, Prompt(seen.token_ids, [changed]), SamplingLimits(max_tokens=1))
+            await collect(engine, Prompt(seen.token_ids, [changed]), SamplingParams(max_tokens=1))
 
     for path in (str(outside), str(link), item.path + ".missing", item.path + "/../../../../etc/passwd"):
         await ask(msgspec.structs.replace(item, path=path))
@@ -140,7 +140,7 @@ async def test_reads_no_file_outside_the_shared_memory(engine: EngineClient, see
 
 
 async def test_abort_ends_the_request_in_the_engine(engine: EngineClient, prompt: Prompt) -> None:
-    limits = SamplingLimits(max_tokens=20_000, temperature=0, ignore_eos=True)
+    limits = SamplingParams(max_tokens=20_000, temperature=0, ignore_eos=True)
     answers = [engine.generate(secrets.token_hex(8), prompt, limits) for _ in range(3)]
     await asyncio.gather(*(anext(answer) for answer in answers))
     assert (await engine.stats()).num_running == 3
@@ -157,34 +157,34 @@ async def test_media_may_be_deleted_as_soon_as_the_request_was_given_up(
     for delay_s in (0.0, 0.02, 0.1):
         prompt = prompt_of(other_oracle, turns, shared_memory)
         unseen = msgspec.structs.replace(prompt.media[0], digest=secrets.token_hex(32))
-        answer = engine.generate(secrets.token_hex(8), Prompt(prompt.token_ids, [unseen]), SamplingLimits(max_tokens=1))
+        answer = engine.generate(secrets.token_hex(8), Prompt(prompt.token_ids, [unseen]), SamplingParams(max_tokens=1))
         first = asyncio.ensure_future(anext(answer))
         await asyncio.sleep(delay_s)
         first.cancel()
         await asyncio.wait({first})
         Path(unseen.path).unlink()
-    assert ids_of(await collect(engine, Prompt([100, 200]), SamplingLimits(max_tokens=1, temperature=0)))
+    assert ids_of(await collect(engine, Prompt([100, 200]), SamplingParams(max_tokens=1, temperature=0)))
 
 
 async def test_refuses_what_the_waiting_room_cannot_hold(engine: EngineClient, prompt: Prompt) -> None:
-    limits = SamplingLimits(max_tokens=20_000, temperature=0, ignore_eos=True)
+    limits = SamplingParams(max_tokens=20_000, temperature=0, ignore_eos=True)
     crowd = [engine.generate(secrets.token_hex(8), prompt, limits) for _ in range(12)]
     started = [asyncio.ensure_future(anext(answer)) for answer in crowd]
     while len([task for task in started if task.done()]) < 8:
         await asyncio.sleep(0.02)
     with pytest.raises(EngineBusyError):
-        await collect(engine, prompt, SamplingLimits(max_tokens=1))
+        await collect(engine, prompt, SamplingParams(max_tokens=1))
     reading = await engine.stats()
     assert (reading.num_running, reading.num_waiting) == (8, 4)
     for task in started:
         task.cancel()
     await asyncio.wait(started)
     await asyncio.gather(*(answer.aclose() for answer in crowd))
-    assert len(await collect(engine, prompt, SamplingLimits(max_tokens=1))) == 1
+    assert len(await collect(engine, prompt, SamplingParams(max_tokens=1))) == 1
 
 
 async def test_slow_reader_gets_everything_and_holds_nobody_up(engine: EngineClient, prompt: Prompt) -> None:
-    limits = SamplingLimits(max_tokens=6 * WINDOW, temperature=0, ignore_eos=True)
+    limits = SamplingParams(max_tokens=6 * WINDOW, temperature=0, ignore_eos=True)
     whole = await collect(engine, prompt, limits)
     slow = engine.generate(secrets.token_hex(8), prompt, limits)
     first = await anext(slow)
@@ -196,7 +196,7 @@ async def test_slow_reader_gets_everything_and_holds_nobody_up(engine: EngineCli
 
 
 async def test_statistics_tell_caches_apart(engine: EngineClient, seen: Prompt) -> None:
-    limits = SamplingLimits(max_tokens=1, temperature=0)
+    limits = SamplingParams(max_tokens=1, temperature=0)
     readings = []
     for salt in ("one", "two", "two"):
         await collect(engine, Prompt(seen.token_ids, seen.media, salt), limits)

@@ -8,14 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from model_executor.adapters import read_adapters
-from model_executor.checkpoint import read_checkpoint
-from model_executor.client import EngineClient
-from model_executor.engine import EngineSettings, Prompt, RequestRefusedError, SamplingLimits
-from tests.adapters import merge, write_adapter
-from tests.engine.conftest import ready
-from tests.engine.prompts import collect, conversations, greedy, prompt_of
-from tests.oracle import Answer, Oracle
+from model_executor.checkpoint.config import read_checkpoint
+from model_executor.checkpoint.lora import read_adapters
+from model_executor.client.engine_client import EngineClient
+from model_executor.engine import EngineSettings, Prompt, RequestRefusedError, SamplingParams
+from tests.support.adapters import merge, write_adapter
+from tests.support.engines import ready
+from tests.support.oracle import Answer, Oracle
+from tests.support.prompts import collect, conversations, greedy, prompt_of
 
 pytestmark = pytest.mark.engine
 
@@ -117,7 +117,7 @@ async def test_prefixes_are_cached_for_each_adapter_apart(
 
 async def test_an_adapter_that_is_not_there_is_refused(adapted: EngineClient) -> None:
     with pytest.raises(RequestRefusedError) as caught:
-        await collect(adapted, Prompt([100, 200], adapter="other"), SamplingLimits(max_tokens=1))
+        await collect(adapted, Prompt([100, 200], adapter="other"), SamplingParams(max_tokens=1))
     assert caught.value.param == "model"
 
 
@@ -135,7 +135,7 @@ async def test_an_adapter_that_is_not_there_is_refused(adapted: EngineClient) ->
 def test_variants_of_lora_that_would_be_computed_wrongly_end_the_start(
     tiny_checkpoint: Path, tmp_path: Path, config: dict[str, Any], reason: str
 ) -> None:
-    from model_executor.launch import SettingsError, launch
+    from model_executor.engine_process.vllm_config import SettingsError, launch
 
     write_adapter(tmp_path / "adapters" / "odd", tiny_checkpoint, **config)
     adapters = read_adapters(tmp_path / "adapters", tiny_checkpoint)

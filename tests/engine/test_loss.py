@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from model_executor.client import EngineClient
-from model_executor.engine import EngineSettings, EngineState, EngineUnavailableError, Prompt, SamplingLimits
-from tests.engine.conftest import ready
-from tests.engine.prompts import collect, ids_of
-from tests.oracle import Oracle
+from model_executor.client.engine_client import EngineClient
+from model_executor.engine import EngineSettings, EngineState, EngineUnavailableError, Prompt, SamplingParams
+from tests.support.engines import ready
+from tests.support.oracle import Oracle
+from tests.support.prompts import collect, ids_of
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 PROMPT = Prompt([100, 200, 300])
-LONG = SamplingLimits(max_tokens=20_000, temperature=0, ignore_eos=True)
+LONG = SamplingParams(max_tokens=20_000, temperature=0, ignore_eos=True)
 
 
 def descendants(process_id: int) -> list[int]:
@@ -59,7 +59,7 @@ async def spare_of(engine: EngineClient, others: set[int]) -> int:
     """The host that waits, once there is one; `others` are processes that have nothing to do with this engine."""
     while True:
         for child in set(children(os.getpid())) - others - {engine.process_id}:
-            if "model_executor.host" in Path(f"/proc/{child}/cmdline").read_text():
+            if "model_executor.engine_process.main" in Path(f"/proc/{child}/cmdline").read_text():
                 return child
         await asyncio.sleep(0.1)
 
@@ -72,7 +72,7 @@ async def test_killed_processes_are_replaced_by_the_spare_and_nothing_is_left(or
         await collect(engine, PROMPT, LONG)
     assert loading.value.state is EngineState.LOADING
     await ready(engine)
-    expected = ids_of(await collect(engine, PROMPT, SamplingLimits(max_tokens=4, temperature=0)))
+    expected = ids_of(await collect(engine, PROMPT, SamplingParams(max_tokens=4, temperature=0)))
     seen: list[int] = []
     for victim in ("engine", "host"):
         host = engine.process_id
@@ -92,7 +92,7 @@ async def test_killed_processes_are_replaced_by_the_spare_and_nothing_is_left(or
             await engine.stats()
         await ready(engine)
         assert engine.process_id == spare
-        assert ids_of(await collect(engine, PROMPT, SamplingLimits(max_tokens=4, temperature=0))) == expected
+        assert ids_of(await collect(engine, PROMPT, SamplingParams(max_tokens=4, temperature=0))) == expected
     assert engine.process_id is not None
     seen += [await spare_of(engine, others), engine.process_id, *descendants(engine.process_id)]
     await engine.close()

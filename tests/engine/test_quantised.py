@@ -8,13 +8,13 @@ from typing import Literal
 import pytest
 import torch
 
-from model_executor.checkpoint import read_checkpoint
-from model_executor.client import EngineClient
+from model_executor.checkpoint.config import read_checkpoint
+from model_executor.client.engine_client import EngineClient
 from model_executor.engine import EngineSettings
-from tests.engine.conftest import ready
-from tests.engine.prompts import conversations, greedy, prompt_of
 from tests.engine.quantised import CONFIGS, Scheme, quantise_activations, write_quantised
-from tests.oracle import Oracle, Turn, literal_positions
+from tests.support.engines import ready
+from tests.support.oracle import Oracle, Turn, literal_positions
+from tests.support.prompts import conversations, greedy, prompt_of
 from training.random_checkpoint import write_random_checkpoint
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -60,7 +60,7 @@ async def test_answers_as_transformers_does_with_the_dequantised_weights(
 
 @pytest.mark.usefixtures("vllm_imported")
 def test_a_cpu_refuses_by_name_what_it_cannot_compute(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    from model_executor.launch import SettingsError, launch
+    from model_executor.engine_process.vllm_config import SettingsError, launch
 
     folder = tmp_path / "quantised"
     shutil.copytree(tiny_checkpoint, folder)

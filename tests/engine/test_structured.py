@@ -1,40 +1,23 @@
 """Answers that must have a form: what is enforced, tried byte by byte, then with the real engine."""
 
 import asyncio
-import codecs
 import json
-import random
 import time
-import warnings
 from typing import Any
 
 import jsonschema
-import numpy as np
 import pytest
 
-from model_executor.client import EngineClient
-from model_executor.engine import Grammar, Prompt, RequestRefusedError, SamplingLimits
-from server.errors import BadRequestError
-from server.schema import enforceable
-from tests.engine.prompts import collect, ids_of, text_of
-from tests.oracle import Oracle
-from tests.schemas import random_schema, unsupported_schema
+from model_executor.client.engine_client import EngineClient
+from model_executor.engine import Grammar, RequestRefusedError, SamplingParams
+from server.core.errors import BadRequestError
+from server.structured_output.json_schema import enforceable
+from tests.support.grammars import BOMBS, PROMPT, Writer
+from tests.support.oracle import Oracle
+from tests.support.prompts import collect, ids_of, text_of
+from tests.support.schemas import random_schema, unsupported_schema
 
 pytestmark = pytest.mark.engine
-
-PROMPT = Prompt([100, 200, 300])
-NUM_BYTES = 256
-BOMBS = {
-    "long strings": json.dumps(
-        {
-            "type": "object",
-            "properties": {
-                f"p{i}": {"type": "string", "pattern": f"^[a-z\\u00e0-\\uffff]{{0,{4000 + i}}}x$"} for i in range(40)
-            },
-        }
-    ),
-    "nested repetitions": json.dumps({"type": "string", "pattern": "^(((([a-z]{1,99}){1,99}){1,99}){1,99}){1,99}$"}),
-}
 
 
 def schema_grammar(schema: dict[str, Any]) -> Grammar:
@@ -43,67 +26,6 @@ def schema_grammar(schema: dict[str, Any]) -> Grammar:
 
 def require_valid(text: str, schema: dict[str, Any]) -> None:
     jsonschema.validate(json.loads(text), schema, cls=jsonschema.Draft202012Validator)
-
-
-def begins_text(written: bytearray) -> bool:
-    """Whether more bytes could make valid UTF-8 of it; the engine allows overlong forms, which no model writes."""
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(written)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-class Writer:
-    """Writes random answers byte by byte, as a model with one token per byte would."""
-
-    def __init__(self) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch and transformers warn of each other while they are imported
-            import xgrammar
-
-        self.xgrammar = xgrammar
-        vocabulary = [bytes([byte]) for byte in range(NUM_BYTES)] + [b"<end>"]
-        info = xgrammar.TokenizerInfo(vocabulary, xgrammar.VocabType.RAW, stop_token_ids=[NUM_BYTES])
-        self.compiler = xgrammar.GrammarCompiler(info, max_threads=1)
-        self.mask = xgrammar.allocate_token_bitmask(1, info.vocab_size)
-
-    def answers(self, schema: dict[str, Any], seed: int, count: int) -> list[str]:
-        compiled = self.compiler.compile_json_schema(json.dumps(schema), any_whitespace=False, separators=(",", ":"))
-        choose = random.Random(seed)
-        return [self._answer(self.xgrammar.GrammarMatcher(compiled), choose) for _ in range(count)]
-
-    def tagged(self, structural_tag: str, seed: int, count: int, *, after: str = "", until: str = "") -> list[str]:
-        """Answers that begin with `after` and, if they may go on for ever, end with `until`."""
-        compiled = self.compiler.compile_structural_tag(structural_tag)
-        choose = random.Random(seed)
-        answers = []
-        for _ in range(count):
-            matcher = self.xgrammar.GrammarMatcher(compiled)
-            assert matcher.accept_string(after)
-            answers.append(self._answer(matcher, choose, after, until))
-        return answers
-
-    def takes(self, structural_tag: str, text: str) -> bool:
-        """Whether an answer may begin with `text`."""
-        compiled = self.compiler.compile_structural_tag(structural_tag)
-        return bool(self.xgrammar.GrammarMatcher(compiled).accept_string(text))
-
-    def _answer(self, matcher: Any, choose: random.Random, after: str = "", until: str = "") -> str:
-        written = bytearray(after.encode())
-        while len(written) < 4000:
-            matcher.fill_next_token_bitmask(self.mask)
-            bits = np.unpackbits(self.mask.numpy().view(np.uint8), bitorder="little")
-            allowed = np.flatnonzero(bits[: NUM_BYTES + 1]).tolist()
-            token = choose.choice(allowed)
-            if token == NUM_BYTES:
-                return written.decode()
-            if begins_text(written + bytes([token])):
-                assert matcher.accept_token(token)
-                written.append(token)
-                if until and written.endswith(until.encode()):
-                    return written.decode()
-        raise AssertionError(f"does not end: {bytes(written[:200])!r}")
 
 
 def test_whatever_the_enforced_schema_allows_the_given_one_allows() -> None:
@@ -135,7 +57,7 @@ async def test_answers_of_random_schemas_validate_and_others_are_refused(engine:
     num_ended = 0
     for seed in range(20):
         schema = random_schema(seed, depth=2)
-        limits = SamplingLimits(max_tokens=300, seed=seed, temperature=1.0, grammar=schema_grammar(schema))
+        limits = SamplingParams(max_tokens=300, seed=seed, temperature=1.0, grammar=schema_grammar(schema))
         deltas = await collect(engine, PROMPT, limits)
         if deltas[-1].finish_reason == "stop":
             num_ended += 1
@@ -156,7 +78,7 @@ async def test_answers_of_random_schemas_validate_and_others_are_refused(engine:
     ids=lambda value: value.kind if isinstance(value, Grammar) else None,
 )
 async def test_says_exactly_what_is_allowed(engine: EngineClient, grammar: Grammar, expected: str) -> None:
-    deltas = await collect(engine, PROMPT, SamplingLimits(max_tokens=64, temperature=1.0, seed=5, grammar=grammar))
+    deltas = await collect(engine, PROMPT, SamplingParams(max_tokens=64, temperature=1.0, seed=5, grammar=grammar))
     text = text_of(deltas)
     assert text.replace(", ", ",") == expected and deltas[-1].finish_reason == "stop"
 
@@ -167,31 +89,31 @@ async def test_special_tokens_count_as_their_names_and_do_not_end_early(
 ) -> None:
     (token_id,) = other_oracle.tokenizer.encode(name, add_special_tokens=False)
     pattern = Grammar(kind="regex", value="[<>|_a-z]{16}")
-    limits = SamplingLimits(max_tokens=32, seed=4, temperature=1.0, logit_bias={token_id: 100.0}, grammar=pattern)
+    limits = SamplingParams(max_tokens=32, seed=4, temperature=1.0, logit_bias={token_id: 100.0}, grammar=pattern)
     deltas = await collect(engine, PROMPT, limits)
     assert len(text_of(deltas)) == 16 and deltas[-1].finish_reason == "stop"
     assert name not in text_of(deltas) or name == "<|vision_start|>"
 
 
 async def test_every_choice_follows_the_grammar(engine: EngineClient) -> None:
-    limits = SamplingLimits(max_tokens=20, n=3, seed=2, grammar=Grammar(kind="regex", value="[0-9]{4}"), logprobs=2)
+    limits = SamplingParams(max_tokens=20, n=3, seed=2, grammar=Grammar(kind="regex", value="[0-9]{4}"), logprobs=2)
     deltas = await collect(engine, PROMPT, limits)
     texts = [text_of(deltas, index) for index in range(3)]
     assert all(len(text) == 4 and text.isdecimal() for text in texts) and len(set(texts)) == 3
 
 
 async def test_forced_answer_cut_by_its_limit_ends_with_length(engine: EngineClient) -> None:
-    limits = SamplingLimits(max_tokens=7, seed=1, grammar=Grammar(kind="json_object"))
+    limits = SamplingParams(max_tokens=7, seed=1, grammar=Grammar(kind="json_object"))
     schema = schema_grammar({"type": "array", "items": {"type": "integer"}, "minItems": 50})
     for grammar in (limits.grammar, schema):
-        cut = SamplingLimits(max_tokens=7, seed=1, temperature=1.0, grammar=grammar)
+        cut = SamplingParams(max_tokens=7, seed=1, temperature=1.0, grammar=grammar)
         deltas = await collect(engine, PROMPT, cut)
         if deltas[-1].finish_reason == "stop":  # an object may be empty
             assert json.loads(text_of(deltas)) is not None
         else:
             assert (deltas[-1].finish_reason, len(ids_of(deltas))) == ("length", 7)
     assert deltas[-1].finish_reason == "length"
-    free = await collect(engine, PROMPT, SamplingLimits(max_tokens=3, ignore_eos=True))
+    free = await collect(engine, PROMPT, SamplingParams(max_tokens=3, ignore_eos=True))
     assert free[-1].finish_reason == "length"
 
 
@@ -208,21 +130,21 @@ async def test_forced_answer_cut_by_its_limit_ends_with_length(engine: EngineCli
 )
 async def test_wrong_grammars_are_refused_or_harmless(engine: EngineClient, grammar: Grammar) -> None:
     try:
-        deltas = await collect(engine, PROMPT, SamplingLimits(max_tokens=5, grammar=grammar))
+        deltas = await collect(engine, PROMPT, SamplingParams(max_tokens=5, grammar=grammar))
         assert deltas[-1].finish_reason == "length"
     except RequestRefusedError as error:
         assert error.param == grammar.param and "/" not in str(error)
-    free = await collect(engine, PROMPT, SamplingLimits(max_tokens=3, ignore_eos=True))
+    free = await collect(engine, PROMPT, SamplingParams(max_tokens=3, ignore_eos=True))
     assert free[-1].finish_reason == "length"
 
 
 @pytest.mark.parametrize("name", BOMBS)
 async def test_schema_bomb_is_refused_while_others_are_served(engine: EngineClient, name: str) -> None:
     bomb = Grammar(kind="json", value=BOMBS[name], param="response_format")
-    exploding = asyncio.create_task(collect(engine, PROMPT, SamplingLimits(max_tokens=3, grammar=bomb)))
+    exploding = asyncio.create_task(collect(engine, PROMPT, SamplingParams(max_tokens=3, grammar=bomb)))
     num_served = 0
     while not exploding.done():
-        deltas = await collect(engine, PROMPT, SamplingLimits(max_tokens=3, ignore_eos=True))
+        deltas = await collect(engine, PROMPT, SamplingParams(max_tokens=3, ignore_eos=True))
         assert deltas[-1].finish_reason == "length"
         num_served += 1
     with pytest.raises(RequestRefusedError) as caught:
@@ -230,5 +152,5 @@ async def test_schema_bomb_is_refused_while_others_are_served(engine: EngineClie
     assert caught.value.param == "response_format" and num_served > 1
     began_s = time.monotonic()
     with pytest.raises(RequestRefusedError):
-        await collect(engine, PROMPT, SamplingLimits(max_tokens=3, grammar=bomb))
+        await collect(engine, PROMPT, SamplingParams(max_tokens=3, grammar=bomb))
     assert time.monotonic() - began_s < 1, "the verdict is remembered"

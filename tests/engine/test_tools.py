@@ -8,18 +8,18 @@ from typing import Any
 import jsonschema
 import pytest
 
-from model_executor.client import EngineClient
-from model_executor.engine import Grammar, RequestRefusedError, SamplingLimits
-from server.calls import CallReader
-from server.choice import Choice
-from server.errors import BadRequestError
-from server.protocol.chat_request import ChatCompletionRequest
-from server.protocol.chat_response import Message
-from server.structured import grammar_of
-from tests.engine.prompts import collect
-from tests.engine.test_structured import BOMBS, PROMPT, Writer
-from tests.fakes import say
-from tests.schemas import random_schema
+from model_executor.client.engine_client import EngineClient
+from model_executor.engine import Grammar, RequestRefusedError, SamplingParams
+from server.chat.request import ChatCompletionRequest
+from server.chat.response import Message
+from server.core.errors import BadRequestError
+from server.generation.choice import Choice
+from server.generation.grammar import grammar_of
+from server.tools.parser import CallReader
+from tests.support.fakes import say
+from tests.support.grammars import BOMBS, PROMPT, Writer
+from tests.support.prompts import collect
+from tests.support.schemas import random_schema
 
 pytestmark = pytest.mark.engine
 
@@ -123,7 +123,7 @@ async def test_the_engine_writes_calls_with_valid_arguments(engine: EngineClient
         forced = grammar(
             tool("f", schemas["f"]), tool("g", schemas["g"]), tool_choice="required", parallel_tool_calls=False
         )
-        limits = SamplingLimits(max_tokens=300, n=2, seed=seed, temperature=1.0, grammar=forced)
+        limits = SamplingParams(max_tokens=300, n=2, seed=seed, temperature=1.0, grammar=forced)
         choices = [Choice(CallReader()), Choice(CallReader())]
         for delta in await collect(engine, PROMPT, limits):
             choices[delta.index].read(delta)
@@ -143,15 +143,15 @@ async def test_a_forced_call_that_is_cut_ends_with_length(engine: EngineClient, 
     schema = {"type": "object", "properties": {"a": {"type": "string", "minLength": 60}}, "required": ["a"]}
     forced = grammar(tool("f", schema), tool_choice=named)
     choice = Choice(CallReader())
-    for delta in await collect(engine, PROMPT, SamplingLimits(max_tokens=max_tokens, seed=2, grammar=forced)):
+    for delta in await collect(engine, PROMPT, SamplingParams(max_tokens=max_tokens, seed=2, grammar=forced)):
         choice.read(delta)
     assert choice.finish_reason == "length"
 
 
 async def test_text_may_be_free_where_nothing_must_be_called(engine: EngineClient) -> None:
-    limits = SamplingLimits(max_tokens=12, seed=2, temperature=1.0)
+    limits = SamplingParams(max_tokens=12, seed=2, temperature=1.0)
     free = await collect(engine, PROMPT, limits)
-    asked = SamplingLimits(max_tokens=12, seed=2, temperature=1.0, grammar=grammar(tool("f")), skip_special_tokens=True)
+    asked = SamplingParams(max_tokens=12, seed=2, temperature=1.0, grammar=grammar(tool("f")), skip_special_tokens=True)
     assert [d.token_ids for d in await collect(engine, PROMPT, asked)] == [d.token_ids for d in free]
 
 
@@ -169,9 +169,9 @@ async def test_a_bomb_among_the_tools_that_only_compiling_finds_is_refused(engin
     schema = {"type": "object", "properties": long_strings}
     bomb = grammar(tool("f"), tool("g", schema, strict=True), tool_choice=choice)
     with pytest.raises(RequestRefusedError, match="too much time or memory") as caught:
-        await collect(engine, PROMPT, SamplingLimits(max_tokens=3, grammar=bomb))
+        await collect(engine, PROMPT, SamplingParams(max_tokens=3, grammar=bomb))
     assert caught.value.param == bomb.param
-    free = await collect(engine, PROMPT, SamplingLimits(max_tokens=3, ignore_eos=True))
+    free = await collect(engine, PROMPT, SamplingParams(max_tokens=3, ignore_eos=True))
     assert free[-1].finish_reason == "length"
 
 
@@ -179,6 +179,6 @@ async def test_many_tools_are_ready_at_once(engine: EngineClient) -> None:
     choose = random.Random(1)
     tools = [tool(f"tool_{n}", parameters(n), description="x" * choose.randrange(300)) for n in range(128)]
     began_s = time.monotonic()
-    limits = SamplingLimits(max_tokens=3, ignore_eos=True, grammar=grammar(*tools[:100]))
+    limits = SamplingParams(max_tokens=3, ignore_eos=True, grammar=grammar(*tools[:100]))
     assert (await collect(engine, PROMPT, limits))[-1].finish_reason == "length"
     assert time.monotonic() - began_s < 60

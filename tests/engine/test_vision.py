@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from model_executor.geometry import Grid
+from model_executor.processor.geometry import Grid
 from tests.engine.quantised import CONFIGS, quantise_activations, write_quantised
-from tests.oracle import MEAN, STD, Oracle
+from tests.support.oracle import MEAN, STD, Oracle
 
 pytestmark = pytest.mark.engine
 
@@ -44,7 +44,7 @@ def loaded(weights: Mapping[str, torch.Tensor], oracle: Oracle, quant_config: An
     """Our tower of the oracle's sizes with some weights."""
     from vllm.model_executor.models.utils import AutoWeightsLoader
 
-    from model_executor.qwen2_vl.vision import PixelStatistics, VisionTower
+    from model_executor.models.qwen2_vl.vision import PixelStatistics, VisionTower
 
     statistics = PixelStatistics((MEAN[0], MEAN[1], MEAN[2]), (STD[0], STD[1], STD[2]))
     ours = VisionTower(oracle.network.model.visual.config, statistics, quant_config, "visual")
@@ -105,7 +105,7 @@ def test_a_quantised_tower_equals_transformers_on_the_dequantised_weights(
 def test_packing_changes_nothing(
     tower: nn.Module, rows: list[torch.Tensor], max_patches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from model_executor.qwen2_vl import vision
+    from model_executor.models.qwen2_vl import vision
 
     alone = [tower([r], [grid])[0] for r, grid in zip(rows, GRIDS, strict=True)]
     monkeypatch.setattr(vision, "MAX_PACK_PATCHES", max_patches)

@@ -21,8 +21,8 @@ other.__path__ = []
 import model_executor.kernels.build
 assert model_executor is package
 sys.modules["model_executor"] = other
-from model_executor.geometry import Grid
-from model_executor import geometry
+from model_executor.processor.geometry import Grid
+from model_executor.processor import geometry
 assert sys.modules["model_executor"] is package and not hasattr(other, "geometry")
 try:
     import model_executor.nothing
@@ -34,7 +34,7 @@ VLLM = """
 import vllm.config.speculative as taken
 dir(taken.me_quant)
 assert sys.modules["model_executor"] is not package  # else the finder is not needed any more
-import model_executor.grammars
+import model_executor.engine_process.grammar_check
 assert sys.modules["model_executor"] is package
 print("as it should be")
 """

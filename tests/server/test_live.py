@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,26 +11,20 @@ import httpx
 import pytest
 from openai import AsyncOpenAI
 
-from model_executor.engine import EngineState, Prompt, SamplingLimits
-from server.errors import BadRequestError
+from model_executor.engine import EngineState, Prompt, SamplingParams
+from server.core.errors import BadRequestError
 from server.media.progress import FrameCount
-from tests.error_body import check_error, check_error_body
-from tests.fakes import MODEL, FakeEngine, FakeMedia, Step, say
-from tests.server.conftest import OpenWorld, World
+from tests.support.error_body import check_error, check_error_body
+from tests.support.fakes import MODEL, FakeEngine, FakeMedia, Step, say
+from tests.support.waiting import until
+from tests.support.world import OpenWorld, ServerFixture
 
 ROUTE = "/v1/chat/completions"
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
 
 
-async def until(condition: Callable[[], Any], timeout_s: float = 2) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.005)
-
-
 @asynccontextmanager
-async def connection(world: World) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connection(world: ServerFixture) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A bare TCP connection to the server."""
     base = world.client.base_url
     reader, writer = await asyncio.open_connection(base.host, base.port)
@@ -54,7 +48,7 @@ def raw_request(body: bytes, *headers: str, length: int | None = None) -> bytes:
 async def test_each_event_arrives_when_it_is_made(open_world: OpenWorld) -> None:
     go_on = asyncio.Event()
 
-    def script(_: Prompt, __: SamplingLimits) -> list[Step]:
+    def script(_: Prompt, __: SamplingParams) -> list[Step]:
         first, second = say("one", "two")
         return [first, go_on, second]
 
@@ -99,7 +93,7 @@ async def test_a_failure_found_in_time_is_an_http_error_on_a_stream(open_world: 
         check_error(response, 400, param="messages[0].content[0].image_url")
 
 
-def endless(_: Prompt, __: SamplingLimits) -> list[Step]:
+def endless(_: Prompt, __: SamplingParams) -> list[Step]:
     return [step for delta in say(*["word "] * 10_000) for step in (delta, 0.01)]
 
 
@@ -186,7 +180,7 @@ async def test_a_key_is_asked_for_before_the_body_is_sent(open_world: OpenWorld)
     assert b"www-authenticate: bearer" in head.lower()
 
 
-async def test_a_client_that_sends_its_body_slowly_is_served(world: World, open_world: OpenWorld) -> None:
+async def test_a_client_that_sends_its_body_slowly_is_served(world: ServerFixture, open_world: OpenWorld) -> None:
     async with open_world(live=True) as live, connection(live) as (reader, writer):
         request = raw_request(json.dumps(live.body()).encode(), "connection: close")
         for start in range(0, len(request), 40):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from model_executor.tokens import Tokenizer
+from model_executor.processor.tokenizer import Tokenizer
 from training.recipe import QUICK
 from training.vocabulary import save_tokenizer
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from model_executor.geometry import Grid
-from model_executor.tokens import ControlText, Tokenizer
-from server.chatml import render
+from model_executor.processor.chatml import render
+from model_executor.processor.geometry import Grid
+from model_executor.processor.tokenizer import TemplateText, Tokenizer
 from training.batch import SYMBOL_LABELS, UNTOLD, Encoded, collate, encode, patch_positions, prepare, token_labels
 from training.data import draw_sample
 from training.model import Model
@@ -98,12 +98,12 @@ def test_shared_media_must_come_first(tokenizer: Tokenizer) -> None:
 
 
 def test_the_tokenizer_spells_what_is_read(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    from model_executor.tokens import ClientText
+    from model_executor.processor.tokenizer import UserText
 
     capitals = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     for text in ("QUARTZ", "JSON", *(first + second for first in capitals for second in capitals)):
-        assert len(tokenizer.encode([ClientText(text)], []).token_ids) == len(text)
-    assert len(tokenizer.encode([ClientText("4071")], []).token_ids) == 4
+        assert len(tokenizer.encode([UserText(text)], []).token_ids) == len(text)
+    assert len(tokenizer.encode([UserText("4071")], []).token_ids) == 4
     assert tokenizer.num_tokens <= QUICK.shape.vocab_size
 
 
@@ -183,4 +183,4 @@ def test_a_pointer_meets_the_tokens_its_region_covers(tokenizer: Tokenizer) -> N
     batch = collate([_encoded(exchange, tokenizer)])
     assert batch.pointed.reshape(3, 3).tolist() == [[False] * 3, [False, False, True], [False, False, True]]
     assert batch.candidates.tolist() == [list(range(9))]
-    assert batch.token_ids[batch.pointing].tolist() == tokenizer.encode([ControlText("\n")], []).token_ids
+    assert batch.token_ids[batch.pointing].tolist() == tokenizer.encode([TemplateText("\n")], []).token_ids

@@ -8,8 +8,8 @@ import pytest
 from safetensors.torch import load_file
 
 import training
-from model_executor.checkpoint import read_checkpoint
-from model_executor.tokens import Tokenizer
+from model_executor.checkpoint.config import read_checkpoint
+from model_executor.processor.tokenizer import Tokenizer
 from training.evaluate import cases, measure_in_process
 from training.export import HASHES
 from training.files import config

@@ -7,7 +7,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from model_executor.geometry import Size
+from model_executor.processor.geometry import Size
 from training.clips import DIRECTIONS, appearance, blinking, change, motion
 from training.data import draw_sample
 from training.drawing import draw, draw_digit

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_executor.tokens import Tokenizer
+from model_executor.processor.tokenizer import Tokenizer
 from training.batch import Batch, collate, encode
 from training.data import draw_sample
 from training.evaluate import KIND_OF_TASK, cases, is_right, long_cases, media_url, one_dimensional, overlap, swapped

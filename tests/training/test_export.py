@@ -7,9 +7,9 @@ from shutil import copy
 import pytest
 import torch
 
-from model_executor.checkpoint import CLIP_MEAN, CLIP_STD, read_checkpoint
-from model_executor.tokens import ControlText, Tokenizer
-from server.chatml import render
+from model_executor.checkpoint.config import CLIP_MEAN, CLIP_STD, read_checkpoint
+from model_executor.processor.chatml import render
+from model_executor.processor.tokenizer import TemplateText, Tokenizer
 from training.batch import collate, encode
 from training.card import card
 from training.data import draw_sample
@@ -77,7 +77,7 @@ def test_the_chat_template_says_what_the_server_renders(exported: tuple[Run, Pat
     for seed in range(10):
         for exchange in draw_sample(UNDERSTAND, f"template {seed}").exchanges[:1]:
             assert _text(render(exchange.messages, template=CHAT_TEMPLATE)) == _text(render(exchange.messages))
-    assert tokenizer.encode([ControlText("<|im_end|>")], []).token_ids == [tokenizer.special_id("<|im_end|>")]
+    assert tokenizer.encode([TemplateText("<|im_end|>")], []).token_ids == [tokenizer.special_id("<|im_end|>")]
 
 
 def _text(segments: list) -> str:  # type: ignore[type-arg]

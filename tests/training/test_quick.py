@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from model_executor.checkpoint import read_checkpoint
+from model_executor.checkpoint.config import read_checkpoint
 from training.export import HASHES, export
 from training.loop import Run
 from training.recipe import QUICK

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model_executor.tokens import Tokenizer
+from model_executor.processor.tokenizer import Tokenizer
 from training.batch import Batch, collate, encode
 from training.recipe import QUICK
 from training.sample import Asked, Medium, Region, converse

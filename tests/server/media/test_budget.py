@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from server.errors import BadRequestError
+from server.core.errors import BadRequestError
+from server.core.settings import MediaSettings
 from server.media.budget import CheckpointLimits, clip_budget, image_budget
-from server.media.part import MediaPart, PixelLimits
-from server.settings import MediaSettings
+from server.media.types import MediaPart, PixelLimits
 
 CHECKPOINT = CheckpointLimits(
     image_min_pixels=3136, image_max_pixels=1_000_000, video_min_pixels=100_352, video_max_pixels=400_000

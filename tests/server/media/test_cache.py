@@ -6,7 +6,7 @@ First the cache by itself, over work that ends when told to; then the whole serv
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,16 +15,17 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from server.errors import BadRequestError, DeadlineError, RateLimitError
-from server.media.cache import CachedMedium, Hold, MediaCache
-from server.media.job import Prepared
-from server.media.part import MediaPart, PreparedMedia
+from server.core.errors import BadRequestError, DeadlineError, RateLimitError
+from server.media.cache import CachedMedium, CacheLease, MediaCache
+from server.media.messages import Prepared
+from server.media.preprocessor import MediaService
 from server.media.progress import FrameCount, Progress
-from server.media.service import MediaService
-from server.media.shared import SharedFolder
-from tests.server.media.clips import real_clip
-from tests.server.media.test_images import encoded
-from tests.server.media.test_service import CLIP, PHOTO, clip_part, data_url, files, image_part, running
+from server.media.shared_memory import SharedFolder
+from server.media.types import MediaPart, PreparedMedia
+from tests.support.images import data_url, encoded
+from tests.support.media_service import CLIP, PHOTO, clip_part, files, image_part, running
+from tests.support.videos import real_clip
+from tests.support.waiting import until
 
 PREPARED = Prepared(grid=(1, 2, 2), source_size=(28, 28), size=(28, 28))
 FLIPPED = encoded(Image.fromarray(skimage.data.astronaut()[::-1]), "JPEG")
@@ -41,7 +42,7 @@ class Bench:
         """Keys of inputs that are still held."""
         self.ends: dict[str, asyncio.Future[None]] = {}
 
-    def hold(self, key: str, num_bytes: int = 400) -> Hold:
+    def hold(self, key: str, num_bytes: int = 400) -> CacheLease:
         async def work(_: FrameCount) -> CachedMedium:
             self.started.append(key)
             end = self.ends[key] = asyncio.get_running_loop().create_future()
@@ -265,12 +266,6 @@ async def test_only_equal_content_equal_parameters_and_one_tenant_share(service:
 async def test_a_limit_spelled_out_shares_with_the_same_limit_by_default(service: MediaService) -> None:
     [one], [other] = await prepare(service, clip_part(CLIP)), await prepare(service, clip_part(CLIP, fps=2.0))
     assert one.digest == other.digest
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def test_one_decoding_serves_two_requests_though_one_client_leaves(service: MediaService) -> None:

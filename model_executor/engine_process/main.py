@@ -1,0 +1,157 @@
+"""The engine-host process: owns vLLM and lets nothing of it out.
+
+Run by `model_executor/client/supervisor.py`, never by hand:
+
+    python -m model_executor.engine_process.main --model FOLDER --shared-memory FOLDER --settings JSON --socket N
+
+where N is an inherited end of a socket pair. It imports what it needs, waits there for `Start`, loads the model, says
+`Ready` (or `Impossible`), serves until the other end hangs up or SIGTERM comes, and logs to stderr. Exit status: 0 when
+told to stop, EXIT_IMPOSSIBLE when no start can succeed, EXIT_LOST when vLLM's engine process was lost, EXIT_PROTOCOL
+when the other end talks nonsense, 1 for the unexpected.
+
+Order matters at the start: the environment before torch is imported (OpenMP reads it then), and vLLM's engine process
+forked before any thread exists.
+"""
+
+import argparse
+import asyncio
+import ctypes
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model_executor.checkpoint.config import CheckpointError, read_checkpoint
+from model_executor.checkpoint.lora import read_adapters
+from model_executor.cpu import num_cores, on_cpu
+from model_executor.engine import EngineSettings
+from model_executor.engine_process.media_files import OpenMediaFiles
+from model_executor.engine_process.session import Session
+from model_executor.ipc import Channel, Impossible, frame, wait_for_start
+
+if TYPE_CHECKING:
+    from model_executor.engine_process.vllm_engine import VllmEngine
+
+EXIT_IMPOSSIBLE = 3
+EXIT_LOST = 4
+EXIT_PROTOCOL = 5
+_PR_SET_PDEATHSIG = 1
+_NEEDLESS = ("scipy", "sklearn")
+"""What transformers and vLLM import where they find it, for audio, losses and drafting: a tenth of all imports."""
+
+
+def main() -> int:
+    """Run the process; returns its exit status."""
+    parser = argparse.ArgumentParser(description="The engine host; the server starts it.")
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--shared-memory", type=Path, required=True)
+    parser.add_argument("--settings", type=EngineSettings.model_validate_json, required=True)
+    parser.add_argument("--socket", type=int, required=True)
+    arguments = parser.parse_args()
+    end = socket.socket(fileno=arguments.socket)
+    _tie_lives(end)
+    _allow_many_files()
+    cpu = on_cpu()
+    _prepare_environment(arguments.settings, cpu=cpu)
+    for name in _NEEDLESS:
+        sys.modules[name] = None  # type: ignore[assignment]  # the documented way to have it not found
+    from model_executor.engine_process.grammar_check import GrammarCheck
+    from model_executor.engine_process.vllm_config import (  # torch and vllm read the environment when imported
+        SettingsError,
+        launch,
+    )
+    from model_executor.engine_process.vllm_engine import VllmEngine
+
+    if not wait_for_start(end):
+        return 0
+    try:
+        checkpoint = read_checkpoint(arguments.model)
+        adapters = read_adapters(arguments.settings.lora_folder, checkpoint.folder)
+        grammars = GrammarCheck.fork(checkpoint.folder)
+        engine, gauges = launch(checkpoint, arguments.settings, adapters, cpu=cpu)
+    except (CheckpointError, SettingsError) as error:
+        end.sendall(frame(Impossible(str(error))))
+        return EXIT_IMPOSSIBLE
+    held = OpenMediaFiles(arguments.shared_memory)
+    runner = VllmEngine(engine, gauges, held, grammars, checkpoint.end_token_ids, adapters)
+    try:
+        return asyncio.run(_serve(end, runner, arguments.settings))
+    except SettingsError as error:
+        end.sendall(frame(Impossible(str(error))))
+        return EXIT_IMPOSSIBLE
+    finally:
+        runner.close()
+
+
+async def _serve(end: socket.socket, runner: "VllmEngine", settings: EngineSettings) -> int:
+    """Serve until the other side hangs up, SIGTERM comes, or the engine is lost.
+
+    Raises:
+        SettingsError: an adapter cannot be loaded; nothing was sent.
+    """
+    await runner.load_adapters()
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    channel = await Channel.open(end)
+    session = Session(channel, runner, settings.max_num_seqs + settings.max_num_waiting)
+    serving = asyncio.create_task(session.run())
+    loss = asyncio.create_task(runner.wait_for_loss())
+    stop = asyncio.create_task(stopped.wait())
+    await asyncio.wait({serving, loss, stop}, return_when=asyncio.FIRST_COMPLETED)
+    channel.close()
+    if loss.done():
+        return EXIT_LOST
+    if not serving.done():
+        serving.cancel()
+        await asyncio.wait({serving})
+    return 0 if serving.cancelled() or serving.exception() is None else EXIT_PROTOCOL
+
+
+def _tie_lives(end: socket.socket) -> None:
+    """Have the kernel end this process with its parent, and every process forked from this one with this one."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    def in_child() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        end.close()  # or the other side would not see this process hang up
+
+    os.register_at_fork(after_in_child=in_child)
+
+
+def _allow_many_files() -> None:
+    """Each medium of a running request is an open file."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _prepare_environment(settings: EngineSettings, *, cpu: bool) -> None:
+    """Set what torch, OpenMP and vLLM read when they are imported."""
+    num_workers = settings.tensor_parallel_size * settings.pipeline_parallel_size
+    wanted = {
+        "OMP_NUM_THREADS": str(settings.num_threads or max(1, num_cores() // num_workers)),
+        # Threads that spin while they wait make every step several times slower once something else wants the core.
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",  # the model is a folder by now
+        "TRANSFORMERS_VERBOSITY": "error",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_PLUGINS": "tessera",
+    }
+    if cpu:
+        # Otherwise the first request with log-probabilities compiles for a quarter of a minute.
+        wanted["TORCH_COMPILE_DISABLE"] = "1"
+        wanted["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # the cores are shared with the media workers
+    if settings.runs_single(cpu=cpu):
+        wanted["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # else the CPU platform moves the worker to a third process
+    os.environ.update(wanted)
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stderr.flush()
+    os._exit(status)  # vLLM leaves threads behind that would be waited for

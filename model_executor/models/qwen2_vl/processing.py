@@ -1,0 +1,128 @@
+# mypy: allow-subclassing-any, no-warn-return-any
+"""What vLLM wants to know about media, and the form in which media reach the model.
+
+Prompts arrive with placeholders expanded and patches prepared, so vLLM's own processing is bypassed: an item carries
+its grid and the name of the file that holds its patches, nothing else.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any, Never
+
+import torch
+from vllm.inputs import MultiModalInput
+from vllm.inputs.engine import mm_input
+from vllm.multimodal.inputs import (
+    MultiModalBatchedField,
+    MultiModalFieldElem,
+    MultiModalKwargsItem,
+    MultiModalKwargsItems,
+    PlaceholderRange,
+)
+from vllm.multimodal.processing import BaseDummyInputsBuilder, BaseMultiModalProcessor, BaseProcessingInfo
+
+from model_executor.models.qwen2_vl.vision import FRAME_VALUES
+from model_executor.processor.geometry import MAX_VIDEO_TOKENS, MERGE, Grid
+
+MAX_ITEM_TOKENS = MAX_VIDEO_TOKENS
+"""Largest medium, picture or clip, in tokens; sizes the encoder cache."""
+
+# Fields that are not kept on the CPU are dropped from items the prefix cache covers, but positions need every grid.
+_FIELD = MultiModalBatchedField(keep_on_cpu=True)
+
+
+def media_item(path: str, grid: Grid) -> MultiModalKwargsItem:
+    """An item as `Qwen2VL.embed_multimodal` and `get_mrope_input_positions` read it.
+
+    Args:
+        path: file of uint8 rows, readable by the engine's processes for as long as the request lives.
+        grid: of the medium.
+    """
+    return MultiModalKwargsItem(
+        {
+            "grid": MultiModalFieldElem(torch.tensor([grid.t, grid.h, grid.w]), _FIELD),
+            "path": MultiModalFieldElem(torch.frombuffer(bytearray(path.encode()), dtype=torch.uint8), _FIELD),
+        }
+    )
+
+
+def item_path(path: torch.Tensor) -> str:
+    """The file name in an item's `path` field."""
+    return bytes(path.tolist()).decode()
+
+
+def item_grid(grid: torch.Tensor) -> Grid:
+    """The grid in an item's `grid` field."""
+    return Grid(*grid.tolist())
+
+
+def map_patches(path: str, grid: Grid) -> torch.Tensor:
+    """The patches of an item, uint8 [P, 588 or 1176], over the file's own pages."""
+    rows = torch.from_file(path, shared=False, size=os.stat(path).st_size, dtype=torch.uint8)
+    return rows.view(grid.num_patches, -1)
+
+
+class ProcessingInfo(BaseProcessingInfo):
+    """Limits per modality."""
+
+    def get_supported_mm_limits(self) -> Mapping[str, int | None]:
+        """Any number of pictures and clips."""
+        return {"image": None, "video": None}
+
+    def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Mapping[str, int]:
+        """The largest item that is not refused; no larger than the context."""
+        return {modality: min(MAX_ITEM_TOKENS, seq_len) for modality in mm_counts}
+
+
+class DummyInputs(BaseDummyInputsBuilder[ProcessingInfo]):
+    """Never asked, since `Processor.get_dummy_mm_inputs` does not go through it."""
+
+    def get_dummy_text(self, mm_counts: Mapping[str, int]) -> Never:
+        """Refuse."""
+        raise _bypassed()
+
+    def get_dummy_mm_data(self, seq_len: int, mm_counts: Mapping[str, int], mm_options: Any) -> Never:
+        """Refuse."""
+        raise _bypassed()
+
+
+class Processor(BaseMultiModalProcessor[ProcessingInfo]):
+    """Gives vLLM a largest item to measure memory with, and refuses to process anything."""
+
+    requires_tokenizer = False
+
+    def get_dummy_mm_inputs(
+        self, mm_counts: Mapping[str, int], *, cache: Any = None, scheduler_config: Any = None
+    ) -> MultiModalInput:
+        """One black item of the largest size per modality."""
+        limits = self.info.get_mm_max_tokens_per_item(self.info.ctx.model_config.max_model_len, mm_counts)
+        token_ids: list[int] = []
+        items, places = {}, {}
+        for modality, num_tokens in limits.items():
+            grid = Grid(1, MERGE, MERGE * num_tokens)
+            items[modality] = [media_item(_black(grid), grid)]
+            places[modality] = [PlaceholderRange(offset=len(token_ids), length=num_tokens)]
+            token_ids += [0] * num_tokens
+        hashes = {modality: [f"dummy-{modality}"] for modality in limits}
+        return mm_input(token_ids, MultiModalKwargsItems(items), hashes, places)
+
+    def _get_mm_fields_config(self, *_: Any) -> Never:
+        raise _bypassed()
+
+    def _get_prompt_updates(self, *_: Any) -> Never:
+        raise _bypassed()
+
+    def apply(self, *_: Any, **__: Any) -> Never:
+        """Refuse."""
+        raise _bypassed()
+
+
+def _black(grid: Grid) -> str:
+    """Name of an anonymous file of zeros, which exists as long as this process."""
+    file = os.memfd_create("black-patches")
+    os.truncate(file, grid.num_patches * FRAME_VALUES)
+    return f"/proc/{os.getpid()}/fd/{file}"
+
+
+def _bypassed() -> NotImplementedError:
+    return NotImplementedError("media are prepared before they reach the engine")

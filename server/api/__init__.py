@@ -1,0 +1,1 @@
+"""HTTP conventions that every feature shares: base models, request bodies, validation, OpenAPI, SSE."""

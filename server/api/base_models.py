@@ -1,0 +1,71 @@
+"""What every request model shares: strict types, explicit null as absence, unknown names refused.
+
+Also the two refusals a model can state itself; `server/api/validation.py` turns them, and pydantic's own errors,
+into the API's error body.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, NoReturn
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
+
+
+def unsupported_parameter(value: object) -> NoReturn:
+    """Refuse a parameter that exists in the API and that this server does not implement."""
+    raise PydanticCustomError("unsupported_parameter", "is not supported by this server")
+
+
+def conflict(param: str, message: str) -> PydanticCustomError:
+    """The error of a model whose fields are fine one by one and wrong together.
+
+    Args:
+        param: the field to name, relative to the model.
+        message: the fact, continuing a sentence that begins with the field's name.
+    """
+    return PydanticCustomError("invalid_value", "{message}", {"param": param, "message": message})
+
+
+Unsupported = Annotated[None, BeforeValidator(unsupported_parameter)]
+"""Type of a field that must be absent or null."""
+
+
+class RequestModel(BaseModel):
+    """An object a client sends.
+
+    JSON types are taken literally (`"1"` is no number, `true` no integer, NaN no float), `null` counts as absent for
+    every field that has a default, and names that are not declared are errors.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        return {name: value for name, value in data.items() if value is not None or name not in cls.model_fields}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The JSON schema, saying that optional fields may be null."""
+        schema = handler(core_schema)
+        resolved = handler.resolve_ref_schema(schema)
+        required = resolved.get("required", [])
+        properties = resolved.get("properties", {})
+        for name, declared in properties.items():
+            if name not in required:
+                properties[name] = _nullable(declared)
+        return schema
+
+
+def _nullable(declared: JsonSchemaValue) -> JsonSchemaValue:
+    alternatives = declared.get("anyOf", [])
+    if declared.get("type") == "null" or {"type": "null"} in alternatives:
+        return declared
+    outer = {key: value for key, value in declared.items() if key in ("title", "description", "default")}
+    inner = {key: value for key, value in declared.items() if key not in outer}
+    return {"anyOf": [inner, {"type": "null"}], **outer}

@@ -1,0 +1,93 @@
+"""The body of `POST /v1/chat/completions`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from server.api.base_models import Unsupported, conflict
+from server.generation.sampling_fields import SamplingRequest
+from server.prompt.messages import AnyMessage
+from server.prompt.render_fields import Rendering
+from server.prompt.tool_messages import require_answered_calls
+from server.structured_output.protocol import ResponseFormat, StructuredOutputs
+from server.tools.protocol import ToolUse
+
+
+class ChatCompletionRequest(SamplingRequest, Rendering, ToolUse):
+    """A conversation to answer, and how."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """Name of the served model."""
+    messages: Annotated[list[AnyMessage], Field(min_length=1)]
+    """The conversation so far."""
+
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Longest answer, in tokens. Unset: what the context leaves."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Older name of `max_completion_tokens`, which wins."""
+    logprobs: bool = False
+    """Report the log-probability of each token of the answer."""
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    """Also report this many of the most likely tokens; only with `logprobs`."""
+
+    add_vision_id: bool = False
+    """Number the media in the prompt: `Picture 1: `, `Video 1: `."""
+    include: list[Literal["media"]] = []
+    """media: tell in a `tessera` object what was done to each medium."""
+
+    response_format: ResponseFormat | None = None
+    """The form of the answer: text, a JSON object, or JSON that satisfies a schema."""
+    structured_outputs: StructuredOutputs | None = None
+    """The form of the answer under vLLM's names."""
+    modalities: Annotated[list[Literal["text"]], Field(min_length=1)] | None = None
+    # Cannot apply to a model on one's own machine; accepted so that clients which always send them work.
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prediction: dict[str, Any] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    reasoning_effort: str | None = None
+
+    functions: Unsupported = None
+    function_call: Unsupported = None
+    audio: Unsupported = None
+    web_search_options: Unsupported = None
+    moderation: Unsupported = None
+
+    @property
+    def max_answer_tokens(self) -> int | None:
+        """The longest answer the client asks for, or None."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def num_top_logprobs(self) -> int | None:
+        """Alternatives to report per token, or None where no log-probabilities are asked for."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def has_form(self) -> bool:
+        """Whether the answer is to have a form that is enforced."""
+        formatted = self.response_format is not None and self.response_format.type != "text"
+        return formatted or self.structured_outputs is not None
+
+    @model_validator(mode="after")
+    def _agree(self) -> "ChatCompletionRequest":
+        if self.top_logprobs is not None and not self.logprobs:
+            raise conflict("top_logprobs", "is only allowed with 'logprobs'")
+        if self.structured_outputs is not None and self.response_format is not None:
+            raise conflict("structured_outputs", "does not go with 'response_format'")
+        if self.structured_outputs is not None and self.may_call:
+            raise conflict("structured_outputs", "does not go with tools the model may call")
+        if self.has_form or self.may_call:
+            # A form has an end of its own, and nothing else may follow it or come before it; so has a call.
+            for name in ("ignore_eos", "min_tokens", "stop_token_ids", "include_stop_str_in_output"):
+                if getattr(self, name):
+                    raise conflict(name, "does not go with tools or a form of the answer that is enforced")
+        self._require_one_end(self.messages)
+        require_answered_calls(self.messages)
+        return self

@@ -1,0 +1,1 @@
+"""Subcommands that inspect a machine and a server."""

@@ -1,0 +1,117 @@
+"""The body of `POST /v1/completions`, and its answer: one object, whole or as the events of a stream."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from server.api.base_models import Unsupported
+from server.chat.response import FinishReason, ResponseModel, Usage
+from server.generation.sampling_fields import SamplingRequest
+
+MAX_PROMPTS = 128
+"""Most prompts of one request."""
+
+_TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=1 << 31)]], Field(min_length=1)]
+
+
+def _prompt_form(value: Any) -> str:
+    if not isinstance(value, list):
+        return "<text>"
+    if value and isinstance(value[0], list):
+        return "<ids_list>"
+    return "<ids>" if value and isinstance(value[0], int) else "<texts>"
+
+
+def _refuse_true(value: Any) -> Any:
+    if value is True:
+        raise PydanticCustomError("unsupported_value", "is not supported by this server unless it is false")
+    return value
+
+
+class CompletionRequest(SamplingRequest):
+    """Text to continue, and how."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """Name of the served model."""
+    prompt: Annotated[
+        Annotated[str, Tag("<text>")]
+        | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS), Tag("<texts>")]
+        | Annotated[_TokenIds, Tag("<ids>")]
+        | Annotated[list[_TokenIds], Field(min_length=1, max_length=MAX_PROMPTS), Tag("<ids_list>")],
+        Discriminator(_prompt_form),
+    ]
+    """What to continue: a text or its token ids, or a list of either. The names of control tokens in texts are text."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Longest answer, in tokens. Unset: 16, or what the context leaves."""
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    """Report the log-probability of each token of the answer, and of this many of the most likely ones."""
+    best_of: Annotated[int, Field(ge=1)] | None = None
+    """Accepted where it equals `n`."""
+    echo: Annotated[Literal[False], BeforeValidator(_refuse_true)] = False
+    user: str | None = None
+    """Accepted; cannot apply to a model on one's own machine."""
+    suffix: Unsupported = None
+
+    @property
+    def max_answer_tokens(self) -> int | None:
+        """The longest answer the client asks for, or None."""
+        return self.max_tokens
+
+    @property
+    def num_top_logprobs(self) -> int | None:
+        """Alternatives to report per token, or None where no log-probabilities are asked for."""
+        return self.logprobs
+
+    @property
+    def prompts(self) -> list[tuple[str, str | list[int]]]:
+        """Each prompt with the field it stands in, such as `prompt[1]`."""
+        value: Any = self.prompt
+        if isinstance(value, str) or isinstance(value[0], int):
+            return [("prompt", value)]
+        return [(f"prompt[{number}]", prompt) for number, prompt in enumerate(value)]
+
+    @model_validator(mode="after")
+    def _best_of_all(self) -> "CompletionRequest":
+        if self.best_of is not None and self.best_of != self.n:
+            raise PydanticCustomError(
+                "unsupported_value", "is not supported by this server unless it equals 'n'", {"param": "best_of"}
+            )
+        return self
+
+
+class CompletionLogprobs(ResponseModel):
+    """Log-probabilities of a choice, or of a chunk of it; all lists have an entry per token."""
+
+    tokens: list[str]
+    """A token that is no whole character is written as `bytes:` and its bytes."""
+    token_logprobs: list[float]
+    """Natural logarithms of the probabilities, at least -9999."""
+    top_logprobs: list[dict[str, float]]
+    """The most likely tokens, and the one that was taken."""
+    text_offset: list[int]
+    """Where each token begins in the choice's whole text, in characters (Unicode code points)."""
+
+
+class CompletionChoice(ResponseModel):
+    """One answer, or a chunk of it; the `n` answers of the first prompt come first, then those of the second."""
+
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: FinishReason | None
+    """null in all chunks but a choice's last."""
+
+
+class Completion(ResponseModel):
+    """The whole answer, or one event of a stream."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    """Seconds since 1970; the same in all events."""
+    model: str
+    choices: list[CompletionChoice]
+    """Empty in the last event with `include_usage`."""
+    usage: Usage | None = None
+    """In a stream only with `include_usage`: null in all events but the last."""

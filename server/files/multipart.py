@@ -1,0 +1,175 @@
+"""An upload's multipart form, read while it arrives: no byte of the file is kept here. Pure.
+
+Source: RFC 7578 (multipart/form-data); a nested object comes as `expires_after[seconds]`, as the official SDKs send it.
+"""
+
+import re
+from typing import Any
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.datastructures import Headers
+
+from server.core.errors import BadRequestError
+
+MAX_FIELD_BYTES = 1024
+"""Size of one field other than the file."""
+MAX_PARTS = 16
+MAX_FILENAME_CHARS = 255
+
+_NESTED = re.compile(r"(\w+)\[(\w+)\]")
+
+
+class UploadForm:
+    """The form of one upload.
+
+    Args:
+        headers: of the request.
+
+    Raises:
+        BadRequestError: they declare something else than a form.
+    """
+
+    def __init__(self, headers: Headers) -> None:
+        """See the class."""
+        kind, options = parse_options_header(headers.get("content-type"))
+        if kind != b"multipart/form-data" or not options.get(b"boundary"):
+            raise BadRequestError(
+                "The content type must be multipart/form-data with a boundary.", code="invalid_content_type"
+            )
+        if headers.get("content-encoding", "identity") != "identity":
+            raise BadRequestError("Compressed request bodies are not taken.", code="invalid_content_encoding")
+        self.filename: str | None = None
+        """The file's name as the client has it, once it was seen."""
+        self._values: dict[str, bytearray] = {}
+        self._content: list[bytes] = []
+        self._header = (bytearray(), bytearray())
+        self._disposition = b""
+        self._part = ""
+        self._num_parts = 0
+        self._ended = False
+        try:
+            self._parser = MultipartParser(
+                options[b"boundary"],
+                {
+                    "on_part_begin": self._begin_part,
+                    "on_header_field": lambda data, start, end: self._header[0].extend(data[start:end]),
+                    "on_header_value": lambda data, start, end: self._header[1].extend(data[start:end]),
+                    "on_header_end": self._end_header,
+                    "on_headers_finished": self._end_headers,
+                    "on_part_data": self._take_data,
+                    "on_end": self._end,
+                },
+            )
+        except FormParserError as error:
+            raise _malformed() from error
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Read on.
+
+        Args:
+            data: the next bytes of the body.
+
+        Returns:
+            What of them belongs to the file, in order.
+
+        Raises:
+            BadRequestError: not a form, or not one of an upload.
+        """
+        self._content = []
+        try:
+            self._parser.write(data)
+        except FormParserError as error:
+            raise _malformed() from error
+        return self._content
+
+    def close(self) -> dict[str, Any]:
+        """The fields besides the file, nested ones as objects.
+
+        Raises:
+            BadRequestError: the form ends early, or there is no file in it.
+        """
+        if not self._ended:
+            raise _malformed()
+        if self.filename is None:
+            raise BadRequestError("'file' is missing.", param="file", code="missing_required_parameter")
+        fields: dict[str, Any] = {}
+        for name, value in self._values.items():
+            nested = _NESTED.fullmatch(name)
+            outer, inner = nested.groups() if nested else (name, None)
+            text = _text(value, name)
+            if inner is None:
+                if outer in fields:
+                    raise _twice(outer)
+                fields[outer] = text
+            elif isinstance(within := fields.setdefault(outer, {}), dict):
+                within[inner] = text
+            else:
+                raise _twice(outer)
+        return fields
+
+    def _begin_part(self) -> None:
+        self._num_parts += 1
+        if self._num_parts > MAX_PARTS:
+            raise BadRequestError(f"The form has more than {MAX_PARTS} parts.", code="invalid_form")
+        self._disposition = b""
+
+    def _end_header(self) -> None:
+        name, value = self._header
+        if name.lower() == b"content-disposition":
+            self._disposition = bytes(value)
+        self._header = (bytearray(), bytearray())
+
+    def _end_headers(self) -> None:
+        kind, options = parse_options_header(self._disposition.decode("latin-1"))
+        if kind != b"form-data" or b"name" not in options:
+            raise _malformed()
+        self._part = name = _text(options[b"name"], "file")[:100]
+        if name in self._values or (name == "file" and self.filename is not None):
+            raise _twice(name)
+        if name != "file":
+            if b"filename" in options:
+                raise _unknown_file(name)
+            self._values[name] = bytearray()
+            return
+        if not options.get(b"filename"):
+            raise BadRequestError("'file' must come as a file, with a name.", param=name, code="invalid_type")
+        self.filename = _text(options[b"filename"], name)
+        if len(self.filename) > MAX_FILENAME_CHARS:
+            raise BadRequestError(
+                f"The file's name has {len(self.filename)} characters; at most {MAX_FILENAME_CHARS} are taken.",
+                param=name,
+            )
+
+    def _take_data(self, data: bytes, start: int, end: int) -> None:
+        if self._part == "file":
+            self._content.append(data[start:end])
+            return
+        value = self._values[self._part]
+        value += data[start:end]
+        if len(value) > MAX_FIELD_BYTES:
+            raise BadRequestError(f"'{self._part}' is longer than {MAX_FIELD_BYTES} bytes.", param=self._part)
+
+    def _end(self) -> None:
+        self._ended = True
+
+
+def _text(value: bytes | bytearray, param: str) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRequestError("The form's names and values must be UTF-8.", param=param, code="invalid_form") from error
+
+
+def _malformed() -> BadRequestError:
+    return BadRequestError("The body is not a complete multipart form.", code="invalid_form")
+
+
+def _twice(name: str) -> BadRequestError:
+    return BadRequestError(f"'{name}' is given twice.", param=name, code="invalid_value")
+
+
+def _unknown_file(name: str) -> BadRequestError:
+    return BadRequestError(
+        f"'{name}' is a file; the one file of an upload is 'file'.", param=name, code="unknown_parameter"
+    )

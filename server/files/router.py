@@ -1,0 +1,134 @@
+"""`/v1/files`: upload, list, look up, download, delete. A key sees its own files only."""
+
+from fastapi import APIRouter, Request, Response
+from pydantic import ValidationError
+from starlette.datastructures import QueryParams
+
+from server.api.openapi import errors, form_body, query
+from server.api.validation import refusal
+from server.core.errors import NotFoundError
+from server.files.download import Download
+from server.files.multipart import UploadForm
+from server.files.protocol import FileDeleted, FileFields, FileForm, FileList, FileObject, FileQuery
+from server.files.record import Record
+from server.files.store import FileStore
+
+router = APIRouter(prefix="/v1/files")
+
+
+@router.post(
+    "",
+    summary="Upload a file",
+    operation_id="createFile",
+    openapi_extra=form_body(FileForm),
+    responses=errors(400, 401, 413, 429, 500, 503, 507),
+)
+async def create_file(request: Request) -> FileObject:
+    """Keep a picture or a clip, to be named by its id in requests until it expires."""
+    files, tenant = _files(request)
+    form = UploadForm(request.headers)
+    async with files.receive(tenant) as upload:
+        async for data in request.stream():
+            for piece in form.feed(data):
+                await upload.write(piece)
+        values = form.close()
+        try:
+            fields = FileFields.model_validate_strings(values)
+        except ValidationError as error:
+            raise refusal(error) from error
+        assert form.filename is not None  # a form without a file does not close
+        record = await files.keep(
+            upload,
+            tenant,
+            filename=form.filename,
+            purpose=fields.purpose,
+            lifetime_s=None if fields.expires_after is None else fields.expires_after.seconds,
+        )
+    return _described(record)
+
+
+@router.get(
+    "",
+    summary="The files of this key",
+    operation_id="listFiles",
+    openapi_extra=query(FileQuery),
+    responses=errors(400, 401, 404, 500),
+)
+async def list_files(request: Request) -> FileList:
+    """A page of files, newest first unless asked otherwise."""
+    files, tenant = _files(request)
+    asked = _query(request.query_params)
+    records = [record for record in files.all_of(tenant) if asked.purpose in (None, record.purpose)]
+    if asked.order == "desc":
+        records.reverse()
+    if asked.after is not None:
+        ids = [record.id for record in records]
+        if asked.after not in ids:
+            raise NotFoundError(f"No such File object: {asked.after[:100]}", param="after")
+        records = records[ids.index(asked.after) + 1 :]
+    page = records[: asked.limit]
+    return FileList(
+        data=[_described(record) for record in page],
+        first_id=page[0].id if page else None,
+        last_id=page[-1].id if page else None,
+        has_more=len(records) > len(page),
+    )
+
+
+@router.get("/{file_id}", summary="One file", operation_id="retrieveFile", responses=errors(401, 404, 500))
+async def retrieve_file(request: Request, file_id: str) -> FileObject:
+    """What is known of a file."""
+    files, tenant = _files(request)
+    return _described(files.find(file_id, tenant, param="id"))
+
+
+@router.get(
+    "/{file_id}/content",
+    summary="The content of a file",
+    operation_id="downloadFile",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+            "description": "The bytes, as they were uploaded.",
+        },
+        **errors(401, 404, 500),
+    },
+)
+async def download_file(request: Request, file_id: str) -> Response:
+    """The bytes of a file."""
+    files, tenant = _files(request)
+    record = files.find(file_id, tenant, param="id")
+    return Download(files.path(record, tenant), num_bytes=record.num_bytes, filename=record.filename)
+
+
+@router.delete("/{file_id}", summary="Delete a file", operation_id="deleteFile", responses=errors(401, 404, 500, 507))
+async def delete_file(request: Request, file_id: str) -> FileDeleted:
+    """Forget a file."""
+    files, tenant = _files(request)
+    await files.delete(files.find(file_id, tenant, param="id"), tenant)
+    return FileDeleted(id=file_id)
+
+
+def _files(request: Request) -> tuple[FileStore, str]:
+    files: FileStore = request.app.state.files
+    tenant: str = request.state.tenant
+    return files, tenant
+
+
+def _query(params: QueryParams) -> FileQuery:
+    try:
+        return FileQuery.model_validate_strings(dict(params))
+    except ValidationError as error:
+        raise refusal(error) from error
+
+
+def _described(record: Record) -> FileObject:
+    return FileObject(
+        id=record.id,
+        bytes=record.num_bytes,
+        created_at=record.created_at,
+        expires_at=record.expires_at,
+        filename=record.filename,
+        purpose=record.purpose,
+    )

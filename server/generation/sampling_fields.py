@@ -1,0 +1,110 @@
+"""What every request for generated text may ask: how to sample, when to stop, whether to stream."""
+
+import re
+from abc import ABC, abstractmethod
+from typing import Annotated
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from server.api.base_models import RequestModel, conflict
+
+_INT64 = 1 << 63
+_Penalty = Annotated[float, Field(ge=-2, le=2)]
+_StopString = Annotated[str, Field(min_length=1)]
+
+
+def _token_id_keys(bias: dict[str, float]) -> dict[str, float]:
+    for key in bias:
+        if not re.fullmatch(r"0|[1-9][0-9]{0,8}", key):
+            raise PydanticCustomError("invalid_value", 'must have token ids as keys, such as "1234"')
+    return bias
+
+
+class StreamOptions(RequestModel):
+    """What a stream holds besides the deltas."""
+
+    include_usage: bool = False
+    """Send one last chunk with the token counts."""
+    include_obfuscation: bool = False
+    """Accepted; this server pads no events."""
+
+
+class SamplingRequest(RequestModel, ABC):
+    """The fields that mean the same wherever text is generated."""
+
+    stream: bool = False
+    """Send the answer as server-sent events while it is generated."""
+    stream_options: StreamOptions | None = None
+    """Only with `stream`."""
+    n: Annotated[int, Field(ge=1, le=16)] = 1
+    """How many answers to generate."""
+    stop: (
+        Annotated[
+            Annotated[_StopString, Tag("<string>")] | Annotated[list[_StopString], Field(max_length=4), Tag("<list>")],
+            Discriminator(lambda value: "<list>" if isinstance(value, list) else "<string>"),
+        ]
+        | None
+    ) = None
+    """Where to stop: a string, or up to four."""
+    seed: Annotated[int, Field(ge=-_INT64, lt=_INT64)] | None = None
+    """Makes sampling repeatable."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    """0: always the most likely token."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Sample from the most likely tokens with this share of the probability."""
+    presence_penalty: _Penalty = 0.0
+    """Against tokens that occurred in the answer."""
+    frequency_penalty: _Penalty = 0.0
+    """Against tokens, by how often they occurred in the answer."""
+    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], AfterValidator(_token_id_keys)] = Field(
+        default={}, max_length=1024
+    )
+    """Added to the logits of the tokens with these ids."""
+
+    top_k: Annotated[int, Field(ge=-1, lt=1 << 31)] = 0
+    """Sample from this many of the most likely tokens; 0 or -1: from all."""
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Leave out tokens less likely than this share of the most likely one."""
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """Divides the logits of tokens that occurred in prompt or answer; 1: none."""
+    min_tokens: Annotated[int, Field(ge=0)] = 0
+    """No end before this many tokens."""
+    ignore_eos: bool = False
+    """Go on after the model's end token."""
+    stop_token_ids: Annotated[list[Annotated[int, Field(ge=0, lt=1 << 31)]], Field(max_length=64)] = []
+    """Tokens to stop at, besides the model's own."""
+    skip_special_tokens: bool = True
+    """Leave special tokens out of the text."""
+    include_stop_str_in_output: bool = False
+    """Leave the stop string in the text."""
+
+    @property
+    @abstractmethod
+    def max_answer_tokens(self) -> int | None:
+        """The longest answer the client asks for, or None."""
+
+    @property
+    @abstractmethod
+    def num_top_logprobs(self) -> int | None:
+        """Alternatives to report per token, or None where no log-probabilities are asked for."""
+
+    @property
+    def stop_strings(self) -> list[str]:
+        """`stop` as a list."""
+        return [self.stop] if isinstance(self.stop, str) else list(self.stop or [])
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with a chunk of token counts."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    @model_validator(mode="after")
+    def _agree_on_sampling(self) -> "SamplingRequest":
+        if self.stream_options is not None and not self.stream:
+            raise conflict("stream_options", "is only allowed with 'stream'")
+        limit = self.max_answer_tokens
+        if limit is not None and self.min_tokens > limit:
+            raise conflict("min_tokens", f"is above the longest answer of {limit} tokens")
+        return self

@@ -1,0 +1,227 @@
+"""A clip's container: opened with an allow-list, read once for its timestamps. Nothing else is ever opened.
+
+Packets carry presentation times, so the exact frame count, rate and duration are known before anything is decoded,
+wherever the container keeps its index and whether or not its rate is constant.
+
+Source: FFmpeg 8 (`format_whitelist`, `codec_whitelist`, AV_PKT_FLAG_*); RFC 6386 section 9.1 for VP8's show_frame bit.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import BinaryIO, NoReturn
+
+import av
+from av.codec.context import ThreadType
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Discard, Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from server.core.errors import BadRequestError
+from server.media.decode.frame_sampling import too_long_error
+from server.media.decode.image import refuse_bomb
+
+DEMUXERS = ("mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "ogg", "asf", "gif", "apng")
+"""Containers that are read. No playlists: nothing here may name another file."""
+
+CODECS = (
+    "h264", "hevc", "vvc", "av1", "libdav1d", "vp8", "vp9", "libvpx", "libvpx-vp9", "mpeg1video", "mpeg2video", "mpeg4",
+    "msmpeg4", "msmpeg4v1", "msmpeg4v2", "wmv1", "wmv2", "wmv3", "vc1", "h263", "flv", "theora", "mjpeg", "prores",
+    "dnxhd", "ffv1", "huffyuv", "rawvideo", "gif", "apng", "png",
+)  # fmt: skip
+"""Decoders that may run."""
+
+DECODER_THREADS = 2
+"""Threads of one decoder. Frame threading only: pools of slice threads are known to hang."""
+
+MAX_SOURCE_FRAMES = 4_000_000
+"""Frames of one clip (four hours at 240 a second are 3.5 million)."""
+
+CUT_OFF_S = 0.5
+"""A clip that ends this long before its announced end was cut off."""
+
+_READ_BYTES = 1 << 20
+_VP8_SHOWN = 0x10
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What one pass over the packets tells."""
+
+    ticks: tuple[int, ...]
+    """Presentation times of the frames, rising."""
+    tick_s: Fraction
+    """Seconds per tick."""
+    last_frame_ticks: int
+    """How long the last frame is shown; 0 where unknown."""
+    rates: tuple[Fraction, ...]
+    """Frame rates the container claims."""
+    packet_ticks: tuple[int | None, ...]
+    """Presentation time of every packet, in the order they are decoded."""
+    packet_is_key: tuple[bool, ...]
+    is_trusted: bool
+    """Whether every packet has a presentation time of its own, so that frames can be found by it."""
+    first_frame: VideoFrame
+    """The first frame that decodes: its size, pixel format and display matrix hold for the clip."""
+    aspect: Fraction
+    """Width of a pixel divided by its height."""
+    notes: tuple[str, ...]
+    """What a person should know: content the container announces but the file does not hold."""
+
+
+@contextmanager
+def opened(file: BinaryIO) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """A clip's container and its video stream, ready to decode.
+
+    Args:
+        file: the encoded clip; read from its start.
+
+    Raises:
+        BadRequestError: not a clip of a known kind.
+    """
+    file.seek(0)
+    try:
+        container = av.open(
+            file,
+            mode="r",
+            options={"format_whitelist": ",".join(DEMUXERS), "codec_whitelist": ",".join(CODECS)},
+            metadata_errors="replace",
+            buffer_size=_READ_BYTES,
+            io_open=_refuse_open,
+        )
+    except (av.FFmpegError, ValueError) as error:
+        raise BadRequestError(f"Not a video in a known container ({', '.join(DEMUXERS)}), or damaged.") from error
+    with container:
+        yield container, _video_stream(container)
+
+
+def scan(file: BinaryIO, *, max_s: float, max_source_pixels: int) -> Scan:
+    """Read all packets of a clip.
+
+    Args:
+        file: the encoded clip.
+        max_s: limit of the duration the header announces, in seconds.
+        max_source_pixels: limit of a frame's area.
+
+    Raises:
+        BadRequestError: not a clip, too long or too large, or nothing in it decodes.
+    """
+    with opened(file) as (container, stream):
+        if container.duration is not None and container.duration / av.time_base > max_s:
+            raise too_long_error(container.duration / av.time_base, max_s)
+        refuse_bomb(stream.codec_context.width, stream.codec_context.height, max_source_pixels)
+        # A decoder with a delay of its own would hold the first frame back.
+        stream.thread_type = ThreadType.NONE
+        ticks: list[int | None] = []
+        keys: list[bool] = []
+        shown: list[int] = []
+        last = (-(2**63), 0)
+        first_frame: VideoFrame | None = None
+        damaged = False
+        for packet in tolerant_packets(container, stream):
+            if packet is None:
+                damaged = True
+                continue
+            if first_frame is None:
+                first_frame = next(iter(decoded(stream, packet)), None)
+            ticks.append(packet.pts)
+            keys.append(packet.is_keyframe)
+            if packet.pts is not None and not packet.is_discard and _is_shown(stream, packet):
+                shown.append(packet.pts)
+                last = max(last, (packet.pts, packet.duration or 0))
+            if len(ticks) > MAX_SOURCE_FRAMES:
+                raise BadRequestError(f"The clip has more than {MAX_SOURCE_FRAMES} frames.")
+        if first_frame is None:
+            first_frame = next(iter(decoded(stream, None)), None)
+        if first_frame is None:
+            raise BadRequestError("The clip is truncated or corrupt: no frame of it decodes.")
+        distinct = sorted(set(shown))
+        return Scan(
+            ticks=tuple(distinct),
+            tick_s=stream.time_base or Fraction(1, av.time_base),
+            last_frame_ticks=last[1],
+            rates=tuple(rate for rate in (stream.guessed_rate, stream.average_rate, stream.base_rate) if rate),
+            packet_ticks=tuple(ticks),
+            packet_is_key=tuple(keys),
+            # AVI has no presentation times of its own; FFmpeg's guess is wrong where frames are reordered.
+            is_trusted=None not in ticks
+            and len(distinct) == len(shown) > 0
+            and not (container.format.name == "avi" and stream.codec_context.has_b_frames),
+            first_frame=first_frame,
+            aspect=stream.sample_aspect_ratio or Fraction(1),
+            notes=_missing(container, stream, last, damaged=damaged),
+        )
+
+
+def tolerant_packets(container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream] | None"]:
+    """Packets with content, in decoding order; None and the end where the container is damaged."""
+    try:
+        for packet in container.demux(stream):
+            # An empty packet would tell the decoder that the clip ends; AVI uses them for repeated frames.
+            if packet.size and not packet.is_corrupt:
+                yield packet
+    except av.FFmpegError:
+        yield None
+
+
+def decoded(stream: VideoStream, packet: "Packet[VideoStream] | None") -> list[VideoFrame]:
+    """Frames that come out when `packet` goes in (None: the last ones); nothing where it is damaged."""
+    try:
+        return stream.codec_context.decode(packet)
+    except MemoryError:
+        raise
+    except av.FFmpegError:
+        return []
+
+
+def _video_stream(container: InputContainer) -> VideoStream:
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not streams:
+        raise BadRequestError("The file has no video stream.")
+    stream = streams[0]
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all
+    if stream.codec_context is None:
+        raise BadRequestError("The clip's codec is unknown.")
+    if stream.codec_context.name not in CODECS:
+        raise BadRequestError(f"Clips in {stream.codec_context.name} are not taken.")
+    stream.thread_count = DECODER_THREADS
+    stream.thread_type = ThreadType.FRAME
+    return stream
+
+
+def _missing(
+    container: InputContainer, stream: VideoStream, last: tuple[int, int], *, damaged: bool
+) -> tuple[str, ...]:
+    """Whether the file ends before its container says, as far as that can be known.
+
+    Args:
+        container: after its last packet was read.
+        stream: the video stream.
+        last: time and duration of the last frame, in ticks.
+        damaged: whether reading ended with an error.
+    """
+    tick_s = float(stream.time_base or 0)
+    end_s = (sum(last) - (stream.start_time or 0)) * tick_s
+    announced_s = end_s
+    if stream.duration is not None:
+        announced_s = stream.duration * tick_s
+    elif container.duration is not None and len(container.streams) == 1:
+        announced_s = container.duration / av.time_base
+    if announced_s > end_s + CUT_OFF_S:
+        return (f"The file is cut off: it ends at {end_s:.1f} s of {announced_s:.1f} s.",)
+    return ("The container is damaged; what follows the damage was left out.",) if damaged else ()
+
+
+def _is_shown(stream: VideoStream, packet: "Packet[VideoStream]") -> bool:
+    """False for VP8's hidden reference frames, which have packets of their own."""
+    return stream.codec_context.name not in ("vp8", "libvpx") or bool(memoryview(packet)[0] & _VP8_SHOWN)
+
+
+def _refuse_open(url: str, flags: int, options: dict[str, str]) -> NoReturn:
+    """Called when a container wants another file."""
+    raise BadRequestError("The clip refers to another file.")

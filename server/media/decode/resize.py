@@ -1,0 +1,128 @@
+"""Pixels resized as Pillow's bicubic with antialias does it, several times as fast. Pure; runs in a media worker.
+
+FFmpeg's scaler does the work. A picture's channels are scaled one by one, each as a gray picture, so that colors stay
+what they are; a clip's frame is converted to RGB on the way. On photos the result is within 1/255 mean absolute
+difference of Pillow's; where the scaler would leave that bound (very small pictures, very much smaller results),
+Pillow itself resizes.
+
+Source: FFmpeg 8 libswscale (`SWS_BICUBIC`, `SWS_ACCURATE_RND`); Pillow 12 `Image.resize`.
+"""
+
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
+from av.video.reformatter import Interpolation, VideoReformatter
+from PIL import Image
+
+from model_executor.processor.geometry import Size
+from model_executor.processor.patches import Pixels
+
+MAX_SHRINK = 16
+"""A side that shrinks more is Pillow's: the scaler's coefficients get too coarse."""
+MIN_SIDE_PX = 16
+"""A source with a shorter side is Pillow's: the scaler treats the border differently."""
+REDUCING_GAP = 3
+"""Pillow may average whole blocks of pixels first, down to this many times the size wanted."""
+
+_BICUBIC = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
+_CHANNELS = "RGB"
+_GBR = (2, 0, 1)
+"""Where red, green and blue lie among the planes of FFmpeg's planar RGB."""
+
+SIDE_SWAPPING_TURNS = frozenset(
+    {
+        Image.Transpose.ROTATE_90,
+        Image.Transpose.ROTATE_270,
+        Image.Transpose.TRANSPOSE,
+        Image.Transpose.TRANSVERSE,
+    }
+)
+"""Turns that make height of width."""
+
+
+def resize(image: Image.Image, size: Size, box: tuple[float, float, float, float] | None = None) -> Pixels:
+    """A picture at another size.
+
+    Args:
+        image: mode RGB.
+        size: the result's.
+        box: the part of `image` to take, (left, top, right, bottom); None takes all.
+
+    Returns:
+        uint8 [size.height, size.width, 3]; each channel lies in one piece.
+    """
+    if image.size == (size.width, size.height) and box is None:
+        return np.asarray(image)
+    if box is not None or not _is_for_scaler(Size(image.height, image.width), size):
+        shape = (size.width, size.height)
+        return np.asarray(image.resize(shape, Image.Resampling.BICUBIC, box=box, reducing_gap=REDUCING_GAP))
+    scaler = VideoReformatter()
+    planes = np.empty((len(_CHANNELS), size.height, size.width), np.uint8)
+    for channel, name in enumerate(_CHANNELS):
+        source = np.frombuffer(image.tobytes("raw", name), np.uint8).reshape(image.height, image.width)
+        gray = VideoFrame.from_ndarray(source, format="gray")
+        scaled = scaler.reformat(gray, size.width, size.height, interpolation=_BICUBIC, threads=1)
+        planes[channel] = _plane(scaled.planes[0])
+    return np.moveaxis(planes, 0, -1)
+
+
+def resize_frame(frame: VideoFrame, size: Size) -> Pixels:
+    """An opaque frame of a clip in RGB, at another size.
+
+    Args:
+        frame: as decoded, of any pixel format without transparency.
+        size: the result's.
+
+    Returns:
+        uint8 [size.height, size.width, 3]; each channel lies in one piece.
+
+    Raises:
+        ValueError, av.FFmpegError: a pixel format without a conversion.
+    """
+    if not _is_for_scaler(Size(frame.height, frame.width), size):
+        return resize(Image.fromarray(_planar_rgb(frame, frame.height, frame.width)), size)
+    return _planar_rgb(frame, size.height, size.width)
+
+
+def turned(pixels: Pixels, turn: Image.Transpose | None) -> Pixels:
+    """Pixels turned or mirrored as `Image.transpose` does it, as a view; None leaves them."""
+    match turn:
+        case None:
+            return pixels
+        case Image.Transpose.FLIP_LEFT_RIGHT:
+            return pixels[:, ::-1]
+        case Image.Transpose.FLIP_TOP_BOTTOM:
+            return pixels[::-1]
+        case Image.Transpose.ROTATE_180:
+            return pixels[::-1, ::-1]
+        case Image.Transpose.ROTATE_90:
+            return np.rot90(pixels)
+        case Image.Transpose.ROTATE_270:
+            return np.rot90(pixels, -1)
+        case Image.Transpose.TRANSPOSE:
+            return pixels.swapaxes(0, 1)
+        case Image.Transpose.TRANSVERSE:
+            return pixels[::-1, ::-1].swapaxes(0, 1)
+
+
+def lying(size: Size, turn: Image.Transpose | None) -> Size:
+    """The size something has before `turn` gives it the size `size`."""
+    return Size(size.width, size.height) if turn in SIDE_SWAPPING_TURNS else size
+
+
+def _is_for_scaler(source: Size, size: Size) -> bool:
+    return (
+        min(source.height, source.width) >= MIN_SIDE_PX
+        and source.height <= MAX_SHRINK * size.height
+        and source.width <= MAX_SHRINK * size.width
+    )
+
+
+def _planar_rgb(frame: VideoFrame, height: int, width: int) -> Pixels:
+    scaled = frame.reformat(width=width, height=height, format="gbrp", interpolation=_BICUBIC, threads=1)
+    return np.moveaxis(np.stack([_plane(scaled.planes[index]) for index in _GBR]), 0, -1)
+
+
+def _plane(plane: VideoPlane) -> Pixels:
+    """A plane of bytes without its padding, uint8 [H, W]."""
+    return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]

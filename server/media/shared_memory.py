@@ -1,0 +1,194 @@
+"""Shared memory this server owns: a folder below /dev/shm and a ledger of what lies in it.
+
+The folder's name is unguessable and carries the process id for people. Its owner holds a lock on a file in it for as
+long as it lives; a folder whose lock can be taken was left by a dead server and is removed at the next start. A
+process id alone would not do: containers that share /dev/shm count theirs separately.
+"""
+
+import fcntl
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import blake3
+
+from server.core.errors import RateLimitError
+
+_PREFIX = "tessera-"
+_LOCK = "lock"
+
+
+class SharedMemoryFullError(RateLimitError):
+    """Prepared media fill the memory they may take, or the machine has."""
+
+    def __init__(self) -> None:
+        """The text is always the same."""
+        super().__init__(
+            "Media in work fill the shared memory they may take (media.max_shared_bytes) or the machine has.",
+            retry_after_s=5,
+        )
+
+
+class SharedFile:
+    """One file of the folder and the bytes set aside for it. A context manager: leaving it releases.
+
+    Made by `SharedFolder.lease`.
+    """
+
+    def __init__(self, folder: "SharedFolder", path: Path, num_bytes: int) -> None:
+        """See the class."""
+        self._folder = folder
+        self.path = path
+        """The file; empty at first."""
+        self.num_bytes = num_bytes
+        """Bytes the ledger counts for it."""
+        self._appended_bytes = 0
+        self._hash = blake3.blake3()
+        self._released = False
+
+    @property
+    def digest(self) -> str:
+        """Hex BLAKE3 of all that was appended."""
+        return self._hash.hexdigest()
+
+    def append(self, data: bytes) -> None:
+        """Write at the end of the file and set aside as many bytes more.
+
+        Raises:
+            SharedMemoryFullError: see the class.
+        """
+        self._folder.reserve(len(data))
+        self.num_bytes += len(data)
+        try:
+            try:
+                self._write(data)
+            except OSError:  # the machine has less than the ledger allows
+                if not self._folder.reclaim(self._folder.used_bytes):
+                    raise
+                self._write(data)
+        except OSError as error:
+            raise SharedMemoryFullError from error
+        self._appended_bytes += len(data)
+        self._hash.update(data)
+
+    def _write(self, data: bytes) -> None:
+        with self.path.open("r+b") as file:
+            file.seek(self._appended_bytes)
+            file.write(data)
+
+    def resize(self, num_bytes: int) -> None:
+        """Set `num_bytes` aside instead.
+
+        Raises:
+            SharedMemoryFullError: see the class.
+        """
+        self._folder.reserve(num_bytes - self.num_bytes)
+        self.num_bytes = num_bytes
+
+    def release(self) -> None:
+        """Delete the file and give its bytes back; may be called more than once."""
+        if not self._released:
+            self._released = True
+            self.path.unlink(missing_ok=True)
+            self._folder.unreserve(self.num_bytes)
+
+    def __enter__(self) -> Self:
+        """The lease itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Releases."""
+        self.release()
+
+
+class SharedFolder:
+    """A folder in shared memory that goes when its owner goes.
+
+    Args:
+        root: the shared-memory file system.
+        max_bytes: what all files together may take.
+        reclaim: releases leases that can be spared, for so many bytes if there are; returns how many it freed.
+    """
+
+    def __init__(self, root: Path, max_bytes: int, reclaim: Callable[[int], int] = lambda _: 0) -> None:
+        """Sweeps what dead servers left, then makes the folder."""
+        self._max_bytes = max_bytes
+        self.reclaim = reclaim
+        self._used_bytes = 0
+        sweep(root)
+        name = f"{_PREFIX}{os.getpid()}-{secrets.token_hex(16)}"
+        # Locked before it gets the name a sweep looks for.
+        unlocked = root / f".{name}"
+        unlocked.mkdir(mode=0o700)
+        self._lock = os.open(unlocked / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.path = unlocked.rename(root / name)
+        """The folder."""
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes set aside at the moment."""
+        return self._used_bytes
+
+    def lease(self, num_bytes: int) -> SharedFile:
+        """Make an empty file and set bytes aside for it.
+
+        Raises:
+            SharedMemoryFullError: see the class.
+        """
+        self.reserve(num_bytes)
+        path = self.path / secrets.token_hex(16)
+        path.touch(mode=0o600)
+        return SharedFile(self, path, num_bytes)
+
+    def reserve(self, num_bytes: int) -> None:
+        """Count bytes as used.
+
+        Raises:
+            SharedMemoryFullError: that would be more than `max_bytes`, whatever is spared.
+        """
+        self.reclaim(self._used_bytes + num_bytes - self._max_bytes)
+        if self._used_bytes + num_bytes > self._max_bytes:
+            raise SharedMemoryFullError
+        self._used_bytes += num_bytes
+
+    def unreserve(self, num_bytes: int) -> None:
+        """Count bytes as free again."""
+        self._used_bytes -= num_bytes
+
+    def close(self) -> None:
+        """Delete the folder and everything in it."""
+        shutil.rmtree(self.path)
+        os.close(self._lock)
+
+
+def sweep(root: Path) -> None:
+    """Delete the folders of servers that died without doing so."""
+    for folder in root.glob(f"{_PREFIX}*"):
+        try:
+            status = folder.lstat()
+        except FileNotFoundError:  # its owner has just deleted it
+            continue
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
+            _remove_if_orphaned(folder)
+
+
+def _remove_if_orphaned(folder: Path) -> None:
+    try:
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:  # its owner is deleting it right now
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder)
+    except BlockingIOError:  # its owner lives
+        return
+    finally:
+        os.close(lock)

@@ -1,0 +1,1 @@
+"""The sandboxed worker processes that decode media, and the pool that runs them."""

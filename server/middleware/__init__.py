@@ -1,0 +1,1 @@
+"""ASGI middleware, one per module; `server/app.py` says in which order it runs."""

@@ -1,0 +1,51 @@
+"""Who may ask: a bearer key before anything of the request is looked at, and the tenant it stands for."""
+
+from collections.abc import Collection
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server.auth.api_keys import Key, KeyRing
+from server.core.errors import AuthenticationError
+
+
+class AuthenticationMiddleware:
+    """Middleware that lets a request through when it has one of the keys, and names its tenant.
+
+    `scope["state"]["tenant"]` becomes the key's tenant, or the empty string where no key is needed; in the latter case
+    there is no `scope["state"]["key"]`.
+
+    Args:
+        app: the application inside.
+        keys: all there are; where there are none, everybody may ask.
+        open_paths: paths that need no key.
+    """
+
+    def __init__(self, app: ASGIApp, *, keys: KeyRing, open_paths: Collection[str]) -> None:
+        """See the class."""
+        self._app = app
+        self._keys = keys
+        self._open_paths = frozenset(open_paths)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request.
+
+        Raises:
+            AuthenticationError: no key, or none of ours.
+        """
+        if scope["type"] == "http":
+            state = scope.setdefault("state", {})
+            state["tenant"] = ""
+            if self._keys and scope["path"] not in self._open_paths:
+                state["key"] = key = self._key(Headers(scope=scope))
+                state["tenant"] = key.tenant
+        await self._app(scope, receive, send)
+
+    def _key(self, headers: Headers) -> Key:
+        scheme, _, sent = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not sent.strip():
+            raise AuthenticationError("An API key is needed: send the header 'Authorization: Bearer KEY'.")
+        key = self._keys.find(sent.strip())
+        if key is None:
+            raise AuthenticationError("The API key is not valid.")
+        return key

@@ -1,0 +1,1 @@
+"""Health, models, metrics, the OpenAPI document and the playground."""

@@ -1,0 +1,25 @@
+"""`GET /metrics`: Prometheus' text format."""
+
+from fastapi import APIRouter, Request, Response
+
+from server.api.openapi import errors
+from server.core.metrics import CONTENT_TYPE
+from server.generation.model_service import Service
+
+router = APIRouter()
+
+
+@router.get(
+    "/metrics",
+    summary="Measurements for Prometheus",
+    operation_id="metrics",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "The measurements."},
+        **errors(401, 500),
+    },
+)
+async def metrics(request: Request) -> Response:
+    """The server's own measurements and a fresh reading of the engine's; without the latter while it is away."""
+    service: Service = request.app.state.service
+    return Response(await service.measurements(), headers={"Content-Type": CONTENT_TYPE})

@@ -1,0 +1,1 @@
+"""From messages and media to the token ids of a prompt."""

@@ -1,0 +1,83 @@
+"""Whether a request fits the model's context: the one refusal with the numbers. Pure."""
+
+import unicodedata
+from collections.abc import Sequence
+
+from model_executor.processor.tokenizer import MediaPlaceholder, Segment, Tokenizer
+from server.core.errors import BadRequestError
+
+_PROBED_CHARS_PER_TOKEN = 16
+"""Texts with more characters than this per token of context are looked at before they are encoded."""
+_SLACK_TOKENS = 1_000
+"""How many tokens the cut of a text may at most add at its end; in truth a handful."""
+
+
+def require_fit(
+    num_prompt_tokens: int,
+    num_answer_tokens: int | None,
+    max_model_len: int,
+    *,
+    param: str = "messages",
+    exact: bool = True,
+) -> None:
+    """Check that prompt and answer fit.
+
+    Args:
+        num_prompt_tokens: length of the prompt.
+        num_answer_tokens: length of the answer that was asked for; None where none was, which takes one token.
+        max_model_len: length of the context.
+        param: the request field the prompt stands in.
+        exact: whether the prompt's length is known, not only its lower bound.
+
+    Raises:
+        BadRequestError: they do not.
+    """
+    if num_prompt_tokens + (num_answer_tokens or 1) <= max_model_len:
+        return
+    message = f"The context of this model is {max_model_len} tokens. The prompt takes "
+    message += f"{num_prompt_tokens}" if exact else f"at least {num_prompt_tokens}"
+    if num_answer_tokens is not None:
+        message += f" and {num_answer_tokens} are asked for the answer: {num_prompt_tokens + num_answer_tokens}"
+    raise BadRequestError(
+        f"{message}. Send less, or ask for a shorter answer.", param=param, code="context_length_exceeded"
+    )
+
+
+def refuse_hopeless(
+    segments: Sequence[Segment],
+    num_media_tokens: Sequence[int],
+    tokenizer: Tokenizer,
+    max_model_len: int,
+    *,
+    param: str = "messages",
+) -> None:
+    """Refuse a text far too long without encoding all of it, which would take minutes.
+
+    Args:
+        segments: the prompt.
+        num_media_tokens: placeholders of each medium.
+        tokenizer: the model's.
+        max_model_len: length of the context.
+        param: the request field the prompt stands in.
+
+    Raises:
+        BadRequestError: it cannot fit.
+    """
+    budget = _PROBED_CHARS_PER_TOKEN * max_model_len
+    texts = [segment.text for segment in segments if not isinstance(segment, MediaPlaceholder)]
+    if sum(map(len, texts)) <= budget:
+        return
+    # No token stands for more bytes than the longest one; the tokenizer may compose characters first.
+    num_bytes = sum(len(unicodedata.normalize("NFC", text).encode()) for text in texts)
+    require_fit(num_bytes // tokenizer.max_token_bytes, None, max_model_len, param=param, exact=False)
+    beginning: list[Segment] = []
+    for segment in segments:
+        if isinstance(segment, MediaPlaceholder):
+            beginning.append(segment)
+        else:
+            beginning.append(type(segment)(segment.text[:budget]))
+            budget -= len(segment.text)
+        if budget <= 0:
+            break
+    num_tokens = len(tokenizer.encode(beginning, num_media_tokens).token_ids)
+    require_fit(num_tokens - _SLACK_TOKENS, None, max_model_len, param=param, exact=False)

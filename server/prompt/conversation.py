@@ -1,0 +1,153 @@
+"""A request's messages as turns to render and media to prepare. Pure.
+
+Media are numbered from 0 in the order they stand, over the whole conversation; both results use that number.
+"""
+
+import binascii
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic_core import from_json
+
+from model_executor.processor.chatml import Call, Message, Role
+from model_executor.processor.geometry import TOKEN_PX
+from model_executor.processor.tokenizer import MediaPlaceholder
+from server.core.errors import BadRequestError
+from server.core.mime import HEAD_BYTES, modality_of
+from server.media.types import LocalFile, MediaPart, PixelLimits
+from server.prompt.messages import (
+    AnyMessage,
+    AnyPart,
+    AssistantMessage,
+    FilePart,
+    ImageLimits,
+    ImagePart,
+    ImageUrlPart,
+    TextPart,
+    VideoLimits,
+    VideoPart,
+    VideoUrlPart,
+)
+from server.tools.protocol import CalledFunction
+
+LOW_DETAIL_TOKENS = 64
+"""Most tokens of a picture sent with `detail: low`."""
+
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
+_RENAMED = {"video_start": "video_start_s", "video_end": "video_end_s"}
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What was said, and what was shown."""
+
+    turns: tuple[Message, ...]
+    media: tuple[MediaPart, ...]
+    """By `MediaPlaceholder.index`."""
+
+
+def read_conversation(messages: list[AnyMessage]) -> Conversation:
+    """Turns and media of a request's messages.
+
+    Raises:
+        BadRequestError: a limit stands both beside a URL and inside its object, or a file's data are neither a picture
+            nor a clip.
+    """
+    media: list[MediaPart] = []
+    turns: list[Message] = []
+    for number, message in enumerate(messages):
+        contents = [message.content] if isinstance(message.content, str) else message.content or []
+        parts: list[str | MediaPlaceholder] = []
+        for index, content in enumerate(contents):
+            if isinstance(content, str):
+                parts.append(content)
+            elif isinstance(content, TextPart):
+                parts.append(content.text)
+            else:
+                medium = _medium(content, f"messages[{number}].content[{index}]")
+                parts.append(MediaPlaceholder(len(media), medium.modality))
+                media.append(medium)
+        made = (message.tool_calls if isinstance(message, AssistantMessage) else None) or []
+        calls = tuple(_call(call.function) for call in made)
+        turns.append(Message(_ROLES[message.role], tuple(parts), calls))
+    return Conversation(tuple(turns), tuple(media))
+
+
+def _call(called: CalledFunction) -> Call:
+    try:
+        arguments = from_json(called.arguments, allow_inf_nan=False)
+    except ValueError:
+        arguments = None  # a model wrote it; what it wrote is shown to it as it is
+    return Call(called.name, arguments if isinstance(arguments, dict) else called.arguments)
+
+
+def _medium(part: AnyPart, param: str) -> MediaPart:
+    match part:
+        case ImageUrlPart():
+            limits = _limits(param, part, part.image_url, nested="image_url")
+            if part.image_url.detail == "low":
+                limits = _low_detail(limits)
+            return MediaPart("image", part.image_url.url, f"{param}.image_url", limits)
+        case ImagePart():
+            limits = _limits(param, part)
+            if part.detail == "low":
+                limits = _low_detail(limits)
+            return MediaPart("image", part.image, f"{param}.image", limits)
+        case VideoUrlPart():
+            limits = _limits(param, part, part.video_url, nested="video_url")
+            return MediaPart("video", part.video_url.url, f"{param}.video_url", limits)
+        case VideoPart():
+            source = part.video if isinstance(part.video, str) else tuple(part.video)
+            return MediaPart("video", source, f"{param}.video", _limits(param, part))
+        case FilePart():
+            return _file(part, f"{param}.file", _limits(param, part, part.file, nested="file"))
+        case _:
+            raise AssertionError(f"{param} is text")
+
+
+def _file(part: FilePart, param: str, limits: PixelLimits) -> MediaPart:
+    """A picture or a clip, as its content says."""
+    stored, url = part.file.file_id, part.file.file_data
+    if stored is not None:
+        return MediaPart(stored.modality, LocalFile(stored.path), param, limits)
+    assert url is not None  # one of the two is there
+    start = url.find(",") + 1
+    text = url[start : start + HEAD_BYTES // 3 * 4]
+    try:
+        modality = modality_of(binascii.a2b_base64(text))
+    except (binascii.Error, ValueError):
+        modality = None
+    if modality is None:
+        raise BadRequestError(
+            "The file is neither a picture nor a clip of a known kind, as data:MEDIA-TYPE;base64,DATA.",
+            param=f"{param}.file_data",
+        )
+    return MediaPart(modality, url, param, limits)
+
+
+def _limits(param: str, beside: ImageLimits, inside: ImageLimits | None = None, *, nested: str = "") -> PixelLimits:
+    """The limits of a part, wherever they stand."""
+    given: dict[str, Any] = {}
+    for name in (VideoLimits if isinstance(beside, VideoLimits) else ImageLimits).model_fields:
+        outer, inner = getattr(beside, name), getattr(inside, name, None)
+        if outer is not None and inner is not None:
+            raise BadRequestError(
+                f"'{param}.{name}' is given twice, here and in '{nested}'.",
+                param=f"{param}.{name}",
+                code="invalid_value",
+            )
+        value = inner if outer is None else outer
+        if value is not None:
+            given[_RENAMED.get(name, name)] = value
+    return PixelLimits(**given)
+
+
+def _low_detail(limits: PixelLimits) -> PixelLimits:
+    cap = LOW_DETAIL_TOKENS * TOKEN_PX
+    return replace(limits, max_pixels=min(limits.max_pixels or cap, cap))

@@ -1,0 +1,270 @@
+"""Messages and content parts of a request, as clients send them.
+
+Pictures come as `image_url` (OpenAI) or `image` (qwen-vl-utils), clips as `video_url` (vLLM) or `video`
+(qwen-vl-utils and DashScope: one URL, or the URLs of the frames), and either as `file` (OpenAI). Limits may stand
+beside the URL or, where the URL has an object of its own, inside it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypedDict
+
+from pydantic import ConfigDict, Discriminator, Field, PlainValidator, Tag, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
+
+from server.api.base_models import RequestModel, Unsupported, conflict
+from server.tools.protocol import ToolCall
+
+_Url = Annotated[str, Field(min_length=1)]
+
+
+class ImageLimits(RequestModel):
+    """What a client may ask of a medium's size; ranges and the server's own limits are `server/media/budget.py`'s."""
+
+    min_pixels: int | None = None
+    """Lower limit of the area the model sees: of the picture, of one frame."""
+    max_pixels: int | None = None
+    """Upper limit of the area the model sees: of the picture, of one frame."""
+    resized_height: int | None = None
+    """Height to resize to, in pixels, before rounding to a multiple of 28; with `resized_width`."""
+    resized_width: int | None = None
+    """Width to resize to, in pixels, before rounding to a multiple of 28; with `resized_height`."""
+
+
+class VideoLimits(ImageLimits):
+    """What a client may ask of a clip's sampling, besides its size."""
+
+    total_pixels: int | None = None
+    """Upper limit of the area of all temporal slices together."""
+    fps: float | None = None
+    """Frames sampled per second of presentation time; of a list of frames: the rate they were taken at."""
+    min_frames: int | None = None
+    """Lower limit of the number of sampled frames."""
+    max_frames: int | None = None
+    """Upper limit of the number of sampled frames."""
+    video_start: float | None = None
+    """Where to begin in the clip, in seconds."""
+    video_end: float | None = None
+    """Where to end in the clip, in seconds."""
+
+
+class TextPart(RequestModel):
+    """A piece of text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ImageUrl(ImageLimits):
+    """A picture's address."""
+
+    url: _Url
+    """`data:` or `http(s):` URL; `file:` where the server allows it."""
+    detail: Literal["auto", "low", "high"] = "auto"
+    """low: at most 64 tokens. high, auto: as the server is configured."""
+
+
+class ImageUrlPart(ImageLimits):
+    """A picture, as OpenAI's API has it."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class ImagePart(ImageLimits):
+    """A picture, as qwen-vl-utils has it."""
+
+    type: Literal["image"]
+    image: _Url
+    detail: Literal["auto", "low", "high"] = "auto"
+    """As `ImageUrl.detail`."""
+
+
+class VideoUrl(VideoLimits):
+    """A clip's address."""
+
+    url: _Url
+    """`data:` or `http(s):` URL; `file:` where the server allows it."""
+
+
+class VideoUrlPart(VideoLimits):
+    """A clip, as vLLM has it."""
+
+    type: Literal["video_url"]
+    video_url: VideoUrl
+
+
+class VideoPart(VideoLimits):
+    """A clip, as qwen-vl-utils and DashScope have it."""
+
+    type: Literal["video"]
+    video: Annotated[
+        Annotated[_Url, Tag("<url>")] | Annotated[list[_Url], Field(min_length=1), Tag("<frames>")],
+        Discriminator(lambda value: "<frames>" if isinstance(value, list) else "<url>"),
+    ]
+    """One URL, or the URLs of the frames in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """An uploaded file, found."""
+
+    path: str
+    modality: Literal["image", "video"]
+
+
+class Context(TypedDict):
+    """What reading a request may ask of the server (pydantic's validation context)."""
+
+    find_file: Callable[[str], StoredFile | None]
+    """The uploaded file of an id, if the client has one."""
+
+
+def _find_file(value: Any, info: ValidationInfo) -> StoredFile:
+    if isinstance(value, StoredFile):
+        return value  # found before, in another form of request
+    if not isinstance(value, str):
+        raise PydanticCustomError("string_type", "should be a valid string")
+    context: Context | None = info.context
+    found = None if context is None else context["find_file"](value)
+    if found is None:
+        raise PydanticCustomError("file_not_found", "No such File object: {id}", {"id": value[:100]})
+    return found
+
+
+FileId = Annotated[StoredFile, PlainValidator(_find_file, json_schema_input_type=str)]
+"""The id of an uploaded file, which is looked up while the request is read."""
+
+
+class FileSource(VideoLimits):
+    """A picture or a clip, as an uploaded file or in the request itself."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["file_id"]}, {"required": ["file_data"]}]},
+    )
+
+    file_id: FileId | None = None
+    """Id of an uploaded file."""
+    file_data: Annotated[str, Field(pattern="^[dD][aA][tT][aA]:")] | None = None
+    """`data:` URL of the content."""
+    filename: str | None = None
+    """Accepted; what the file is, its content tells."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "FileSource":
+        if self.file_id is not None and self.file_data is not None:
+            raise conflict("file_data", "does not go with 'file_id'")
+        if self.file_id is None and self.file_data is None:
+            raise PydanticCustomError("missing", "is missing", {"param": "file_id"})
+        return self
+
+
+class FilePart(VideoLimits):
+    """A picture or a clip, as OpenAI's API has files."""
+
+    type: Literal["file"]
+    file: FileSource
+
+
+def told_by(field: str, known: str, *, default: str | None = None) -> Discriminator:
+    """Tell the members of a union apart by a field; the tags are written so that no client's key can equal them.
+
+    Args:
+        field: its name.
+        known: its values, for refusals.
+        default: what counts where an object has a role and lacks the field; None: it must be there.
+    """
+
+    def read(value: Any) -> str | None:
+        if not isinstance(value, dict):
+            return f"<{getattr(value, field, None)}>"
+        told = value.get(field)
+        return f"<{default if told is None and 'role' in value else told}>"
+
+    return Discriminator(read, custom_error_type=f"unknown_{field}", custom_error_message=f"takes {known}")
+
+
+AnyPart = Annotated[
+    Annotated[TextPart, Tag("<text>")]
+    | Annotated[ImageUrlPart, Tag("<image_url>")]
+    | Annotated[ImagePart, Tag("<image>")]
+    | Annotated[VideoUrlPart, Tag("<video_url>")]
+    | Annotated[VideoPart, Tag("<video>")]
+    | Annotated[FilePart, Tag("<file>")],
+    told_by("type", "text, image_url, image, video_url, video, file"),
+]
+TEXT_OR_PARTS = Discriminator(lambda value: "<parts>" if isinstance(value, list) else "<string>")
+Content = Annotated[
+    Annotated[str, Tag("<string>")] | Annotated[list[AnyPart], Field(min_length=1), Tag("<parts>")], TEXT_OR_PARTS
+]
+TextContent = Annotated[
+    Annotated[str, Tag("<string>")]
+    | Annotated[
+        list[Annotated[Annotated[TextPart, Tag("<text>")], told_by("type", "text")]],
+        Field(min_length=1),
+        Tag("<parts>"),
+    ],
+    TEXT_OR_PARTS,
+]
+
+
+class SystemMessage(RequestModel):
+    """What the assistant is told to be; `developer` is another name for `system`."""
+
+    role: Literal["system", "developer"]
+    content: TextContent
+    name: str | None = None
+
+
+class UserMessage(RequestModel):
+    """What the user said and showed."""
+
+    role: Literal["user"]
+    content: Content
+    name: str | None = None
+
+
+class AssistantMessage(RequestModel):
+    """An earlier answer, or the beginning of one to continue."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["content"]}, {"required": ["tool_calls"]}]})
+
+    role: Literal["assistant"]
+    content: Content | None = None
+    """May be absent beside `tool_calls`."""
+    name: str | None = None
+    annotations: list[Any] = Field(default=[], max_length=0)
+    tool_calls: Annotated[list[ToolCall], Field(min_length=1)] | None = None
+    """Functions it called; a message of the role `tool` for each follows."""
+    parsed: Any = None
+    """Accepted; the official client sends it along with what it parsed."""
+    refusal: Unsupported = None
+    audio: Unsupported = None
+    function_call: Unsupported = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "AssistantMessage":
+        if self.content is None and self.tool_calls is None:
+            raise PydanticCustomError("missing", "is missing", {"param": "content"})
+        return self
+
+
+class ToolMessage(RequestModel):
+    """What a function returned."""
+
+    role: Literal["tool"]
+    content: TextContent
+    tool_call_id: Annotated[str, Field(min_length=1)]
+    """Id of the call, in the last message of the assistant."""
+    name: str | None = None
+    """Accepted; the call says which function it was."""
+
+
+AnyMessage = Annotated[
+    Annotated[SystemMessage, Tag("<system>")]
+    | Annotated[SystemMessage, Tag("<developer>")]
+    | Annotated[UserMessage, Tag("<user>")]
+    | Annotated[AssistantMessage, Tag("<assistant>")]
+    | Annotated[ToolMessage, Tag("<tool>")],
+    told_by("role", "system, developer, user, assistant, tool"),
+]

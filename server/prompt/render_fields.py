@@ -1,0 +1,33 @@
+"""How the prompt of a conversation ends: with a new turn of the assistant, or in the middle of the last one."""
+
+from collections.abc import Sequence
+
+from server.api.base_models import RequestModel, conflict
+from server.prompt.messages import AnyMessage
+
+
+class Rendering(RequestModel):
+    """The fields of every request that has a conversation rendered."""
+
+    add_generation_prompt: bool | None = None
+    """End the prompt with the opening of the assistant's turn; on unless `continue_final_message`."""
+    continue_final_message: bool = False
+    """Continue the last message, which is the assistant's, instead of answering it."""
+
+    @property
+    def opens_turn(self) -> bool:
+        """Whether the prompt ends with the opening of the assistant's turn."""
+        opens_turn = self.add_generation_prompt
+        return not self.continue_final_message if opens_turn is None else opens_turn
+
+    def _require_one_end(self, messages: Sequence[AnyMessage]) -> None:
+        """Check that the fields fit each other and the conversation; validators of the request call it.
+
+        Raises:
+            PydanticCustomError: they do not.
+        """
+        if self.continue_final_message:
+            if self.add_generation_prompt:
+                raise conflict("continue_final_message", "does not go with 'add_generation_prompt'")
+            if messages[-1].role != "assistant":
+                raise conflict("continue_final_message", "needs a last message of the role 'assistant'")

@@ -1,1 +1,0 @@
-"""The wire models of the OpenAI API; plain pydantic, knowing nothing of the rest of the project."""

@@ -1,0 +1,194 @@
+"""What the `input` of `POST /v1/responses` holds: OpenAI's items, with this server's clips and limits beside media."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from server.api.base_models import RequestModel, Unsupported, conflict
+from server.prompt.messages import TEXT_OR_PARTS, FileId, ImageLimits, VideoLimits, told_by
+from server.responses.tools import FunctionCall, FunctionCallOutput, InputText, TextInput
+
+_Url = Annotated[str, Field(min_length=1)]
+_Status = Literal["in_progress", "completed", "incomplete"]
+
+
+def _require_one(model: RequestModel, first: str, second: str) -> None:
+    given = [name for name in (first, second) if getattr(model, name) is not None]
+    if len(given) == 2:
+        raise conflict(second, f"does not go with '{first}'")
+    if not given:
+        raise PydanticCustomError("missing", "is missing", {"param": first})
+
+
+def _one_of(*names: str) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"anyOf": [{"required": [name]} for name in names]})
+
+
+class InputImage(ImageLimits):
+    """A picture."""
+
+    model_config = _one_of("image_url", "file_id")
+
+    type: Literal["input_image"]
+    image_url: _Url | None = None
+    """`data:` or `http(s):` URL; `file:` where the server allows it."""
+    file_id: FileId | None = None
+    """Id of an uploaded picture."""
+    detail: Literal["auto", "low", "high"] = "auto"
+    """low: at most 64 tokens. high, auto: as the server is configured."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> "InputImage":
+        _require_one(self, "image_url", "file_id")
+        if self.file_id is not None and self.file_id.modality != "image":
+            raise conflict("file_id", "is of a clip; 'input_video' takes it")
+        return self
+
+
+class InputVideo(VideoLimits):
+    """A clip; OpenAI's API has none, so this is the server's own."""
+
+    model_config = _one_of("video_url", "file_id")
+
+    type: Literal["input_video"]
+    video_url: (
+        Annotated[
+            Annotated[_Url, Tag("<url>")] | Annotated[list[_Url], Field(min_length=1), Tag("<frames>")],
+            Discriminator(lambda value: "<frames>" if isinstance(value, list) else "<url>"),
+        ]
+        | None
+    ) = None
+    """One URL, or the URLs of the frames in order."""
+    file_id: FileId | None = None
+    """Id of an uploaded clip."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> "InputVideo":
+        _require_one(self, "video_url", "file_id")
+        if self.file_id is not None and self.file_id.modality != "video":
+            raise conflict("file_id", "is of a picture; 'input_image' takes it")
+        return self
+
+
+class InputFile(VideoLimits):
+    """A picture or a clip, as OpenAI's API has files."""
+
+    model_config = _one_of("file_id", "file_data")
+
+    type: Literal["input_file"]
+    file_id: FileId | None = None
+    """Id of an uploaded file."""
+    file_data: Annotated[str, Field(pattern="^[dD][aA][tT][aA]:")] | None = None
+    """`data:` URL of the content."""
+    filename: str | None = None
+    """Accepted; what the file is, its content tells."""
+    file_url: Unsupported = None
+    detail: Unsupported = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> "InputFile":
+        _require_one(self, "file_id", "file_data")
+        return self
+
+
+class OutputText(RequestModel):
+    """What the assistant said, as an answer had it."""
+
+    type: Literal["output_text"]
+    text: str
+    annotations: list[Any] = Field(default=[], max_length=0)
+    logprobs: list[Any] = []
+    """Accepted, since answers have it; the model is not told."""
+
+
+_InputPart = Annotated[
+    Annotated[InputText, Tag("<input_text>")]
+    | Annotated[InputImage, Tag("<input_image>")]
+    | Annotated[InputVideo, Tag("<input_video>")]
+    | Annotated[InputFile, Tag("<input_file>")],
+    told_by("type", "input_text, input_image, input_video, input_file"),
+]
+_OutputPart = Annotated[Annotated[OutputText, Tag("<output_text>")], told_by("type", "output_text")]
+
+
+class InputMessage(RequestModel):
+    """What all messages share."""
+
+    type: Literal["message"] = "message"
+    id: str | None = None
+    """Accepted; nothing is stored under it."""
+    status: _Status | None = None
+    """Accepted, since answers have it."""
+
+
+class SystemInput(InputMessage):
+    """What the assistant is told to be; `developer` is another name for `system`."""
+
+    role: Literal["system", "developer"]
+    content: Annotated[
+        Annotated[str, Tag("<string>")] | Annotated[list[TextInput], Field(min_length=1), Tag("<parts>")], TEXT_OR_PARTS
+    ]
+
+
+class UserInput(InputMessage):
+    """What the user said and showed."""
+
+    role: Literal["user"]
+    content: Annotated[
+        Annotated[str, Tag("<string>")] | Annotated[list[_InputPart], Field(min_length=1), Tag("<parts>")],
+        TEXT_OR_PARTS,
+    ]
+
+
+class AssistantInput(InputMessage):
+    """An earlier answer."""
+
+    role: Literal["assistant"]
+    content: Annotated[
+        Annotated[str, Tag("<string>")] | Annotated[list[_OutputPart], Field(min_length=1), Tag("<parts>")],
+        TEXT_OR_PARTS,
+    ]
+    phase: Literal["commentary", "final_answer"] | None = None
+    """Accepted; the model has no phases."""
+
+
+AnyInput = Annotated[
+    Annotated[
+        Annotated[SystemInput, Tag("<system>")]
+        | Annotated[SystemInput, Tag("<developer>")]
+        | Annotated[UserInput, Tag("<user>")]
+        | Annotated[AssistantInput, Tag("<assistant>")],
+        told_by("role", "system, developer, user, assistant"),
+        Tag("<message>"),
+    ]
+    | Annotated[FunctionCall, Tag("<function_call>")]
+    | Annotated[FunctionCallOutput, Tag("<function_call_output>")],
+    told_by("type", "message, function_call, function_call_output", default="message"),
+]
+
+
+def require_answered_calls(items: Sequence[AnyInput]) -> None:
+    """Check that every call is answered before anything else is said, and every result belongs to a call.
+
+    Raises:
+        PydanticCustomError: one is not.
+    """
+    waiting: dict[str, str] = {}
+    answering = False
+    for number, item in enumerate(items):
+        place = f"input[{number}]"
+        if isinstance(item, FunctionCallOutput):
+            if waiting.pop(item.call_id, None) is None:
+                raise conflict(f"{place}.call_id", "names no 'function_call' before it that waits for its result")
+            answering = bool(waiting)
+            continue
+        if waiting and (answering or not isinstance(item, FunctionCall)):
+            break
+        if isinstance(item, FunctionCall):
+            if item.call_id in waiting:
+                raise conflict(f"{place}.call_id", "is the id of an earlier call")
+            waiting[item.call_id] = place
+    for place in waiting.values():
+        raise conflict(place, "must be followed by its 'function_call_output' before anything else is said")

@@ -1,0 +1,142 @@
+"""The body of `POST /v1/responses`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from server.api.base_models import RequestModel, Unsupported, conflict
+from server.responses.input import AnyInput, require_answered_calls
+from server.responses.tools import AnyTool, FunctionChoice
+from server.structured_output.protocol import JsonSchema, SchemaName
+from server.tools.protocol import MAX_TOOLS
+
+_LOGPROBS = "message.output_text.logprobs"
+
+
+class TextFormat(RequestModel):
+    """The form of the answer."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    """text: any. json_object: a JSON object. json_schema: JSON that satisfies `schema`."""
+    name: SchemaName | None = None
+    """What the client calls the schema."""
+    schema_: Annotated[JsonSchema | None, Field(alias="schema")] = None
+    """The JSON Schema every answer satisfies."""
+    description: str | None = None
+    """Accepted; the model is not told."""
+    strict: bool = False
+    """Accepted; the schema is enforced either way."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> "TextFormat":
+        for name, value in (("name", self.name), ("schema", self.schema_)):
+            if self.type == "json_schema" and value is None:
+                raise PydanticCustomError("missing", "is missing", {"param": name})
+            if self.type != "json_schema" and value is not None:
+                raise conflict(name, f"does not go with the type '{self.type}'")
+        return self
+
+
+class TextOptions(RequestModel):
+    """How to write."""
+
+    format: TextFormat | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    """Accepted; the model has no such setting."""
+
+
+class ResponseStreamOptions(RequestModel):
+    """How to stream."""
+
+    include_obfuscation: bool = False
+    """Accepted; this server pads no events."""
+
+
+class ResponseRequest(RequestModel):
+    """Something to answer, and how. Every request brings all it needs: nothing is kept between two."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """Name of the served model."""
+    input: Annotated[
+        Annotated[str, Tag("<string>")] | Annotated[list[AnyInput], Field(min_length=1), Tag("<items>")],
+        Discriminator(lambda value: "<items>" if isinstance(value, list) else "<string>"),
+    ]
+    """A text, or the conversation so far."""
+    instructions: str | None = None
+    """What the assistant is told to be, before everything in `input`."""
+    text: TextOptions | None = None
+    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Longest answer, in tokens. Unset: what the context leaves."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    """0: always the most likely token."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Sample from the most likely tokens with this share of the probability."""
+    include: list[
+        Literal[
+            "message.output_text.logprobs",
+            "message.input_image.image_url",
+            "reasoning.encrypted_content",
+            "file_search_call.results",
+            "web_search_call.results",
+            "web_search_call.action.sources",
+            "computer_call_output.output.image_url",
+            "code_interpreter_call.outputs",
+        ]
+    ] = []
+    """message.output_text.logprobs: report the log-probability of each token. The others tell of what never occurs."""
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    """Also report this many of the most likely tokens; only with `message.output_text.logprobs`."""
+    stream: bool = False
+    """Send the answer as server-sent events while it is generated."""
+    stream_options: ResponseStreamOptions | None = None
+    """Only with `stream`."""
+    store: bool | None = None
+    """Accepted; nothing is stored either way."""
+    truncation: Literal["disabled"] | None = None
+    """disabled: what does not fit is refused."""
+
+    tools: Annotated[list[AnyTool], Field(max_length=MAX_TOOLS)] = []
+    """Functions the model may call."""
+    tool_choice: FunctionChoice | None = None
+    """auto, the default: call functions or answer. none: answer, and tell the model of no tools. required: call one or
+    more. A named function: call it once."""
+    parallel_tool_calls: bool = True
+    """false: at most one call."""
+    max_tool_calls: Annotated[int, Field(ge=1)] | None = None
+    """Accepted; it limits tools that the server would run, and there are none."""
+
+    # Cannot apply to a model on one's own machine; accepted so that clients which always send them work.
+    metadata: dict[str, str] | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    reasoning: dict[str, Any] | None = None
+
+    background: Literal[False] | None = None
+    """An answer is not kept for later, so there are none in the background."""
+    previous_response_id: Unsupported = None
+    conversation: Unsupported = None
+    prompt: Unsupported = None
+    context_management: Unsupported = None
+    moderation: Unsupported = None
+
+    @property
+    def reports_logprobs(self) -> bool:
+        """Whether log-probabilities are asked for."""
+        return _LOGPROBS in self.include
+
+    @model_validator(mode="after")
+    def _agree(self) -> "ResponseRequest":
+        if self.stream_options is not None and not self.stream:
+            raise conflict("stream_options", "is only allowed with 'stream'")
+        if self.top_logprobs is not None and not self.reports_logprobs:
+            raise conflict("top_logprobs", f"is only allowed with '{_LOGPROBS}' in 'include'")
+        if self.tool_choice not in (None, "none", "auto") and not self.tools:
+            raise conflict("tool_choice", "is only allowed with 'tools'")
+        if not isinstance(self.input, str):
+            require_answered_calls(self.input)
+        return self

@@ -1,1 +1,0 @@
-"""The routes, one small file per family: parse, call, answer."""

@@ -1,0 +1,1 @@
+"""Response formats: JSON schemas and regular expressions as grammars the engine enforces."""

@@ -1,0 +1,307 @@
+"""JSON Schemas brought to the part of the language the grammar engine enforces to the letter. Pure.
+
+The engine (xgrammar 0.2.8, tried keyword by keyword) ignores a good deal without a word: keywords beside `enum`, `$ref`
+or `anyOf`, `required` names without a property, most of what lacks a `type`. So a schema is rebuilt from what is known
+to hold, and everything else is refused by name. What the rebuilt schema allows, the given one allows:
+
+- A type list becomes an `anyOf` of single types, each with the keywords of its own.
+- Bounds on a string's length become a pattern, because the engine would let raw control characters through. Such a
+  string holds no character that JSON writes with a backslash.
+  (A model that writes broken UTF-8 may exceed them: to the engine, an overlong form is one character.)
+- An object that names properties has no others.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from server.core.errors import BadRequestError
+from server.structured_output.regex import require_pattern
+
+MAX_CHARS = 64 << 10
+"""Longest schema, or other grammar, as JSON text."""
+MAX_DEPTH = 48
+"""How deep objects and arrays may nest."""
+FORMATS = ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid")
+
+_ANNOTATIONS = frozenset(
+    ("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment", "$schema")
+)
+_DEFINITIONS = ("$defs", "definitions")
+_OF_TYPE = {
+    "object": frozenset(("properties", "required", "additionalProperties")),
+    "array": frozenset(("items", "prefixItems", "minItems", "maxItems")),
+    "string": frozenset(("minLength", "maxLength", "pattern", "format")),
+    "integer": frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")),
+    "number": frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")),
+    "boolean": frozenset[str](),
+    "null": frozenset[str](),
+}
+_STRUCTURE = ("enum", "const", "$ref", "anyOf", "allOf")
+_KNOWN = _ANNOTATIONS.union(_DEFINITIONS, _STRUCTURE, *_OF_TYPE.values(), ("type",))
+_REFERENCE = re.compile(r"#|#/(\$defs|definitions)/([\w.-]+)", re.ASCII)
+_EXACT = 1 << 53
+_DECIMALS = 6
+_MAX_COUNT = 100_000
+# No quote, backslash, control character or surrogate; ranges end where UTF-8 changes its length.
+_PLAIN = r"[ !#-\[\]-~\u00a0-\u07ff\u0800-\ud7ff\ue000-\uffff]"
+_TYPES_OF: tuple[tuple[type, frozenset[str]], ...] = (
+    (bool, frozenset(("boolean",))),
+    (int, frozenset(("integer", "number"))),
+    (float, frozenset(("number",))),
+    (str, frozenset(("string",))),
+    (list, frozenset(("array",))),
+    (dict, frozenset(("object",))),
+    (type(None), frozenset(("null",))),
+)
+
+
+def enforceable(schema: Mapping[str, Any], param: str) -> dict[str, Any]:
+    """The schema that is enforced in place of `schema`.
+
+    Args:
+        schema: as the client sent it.
+        param: the request field it stands in.
+
+    Raises:
+        BadRequestError: it is too large or too deep, uses a keyword that is not enforced, or is no schema.
+    """
+    _require_depth(schema, param)
+    if len(json.dumps(schema)) > MAX_CHARS:
+        raise BadRequestError(f"'{param}' is longer than {MAX_CHARS} characters.", param=param, code="schema_too_large")
+    return _Rebuilding(schema, param).root()
+
+
+def _require_depth(schema: Any, param: str) -> None:
+    level: list[Any] = [schema]
+    for _ in range(MAX_DEPTH + 1):
+        inner = [value.values() if isinstance(value, dict) else value for value in level]
+        level = [value for values in inner for value in values if isinstance(value, dict | list)]
+        if not level:
+            return
+    raise BadRequestError(f"'{param}' nests deeper than {MAX_DEPTH} levels.", param=param, code="schema_too_deep")
+
+
+class _Rebuilding:
+    def __init__(self, schema: Mapping[str, Any], param: str) -> None:
+        self._schema = schema
+        self._param = param
+
+    def root(self) -> dict[str, Any]:
+        rebuilt = self._one(self._schema, self._param, root=True)
+        self._require_progress()
+        for place in _DEFINITIONS:
+            if place in self._schema:
+                path = f"{self._param}.{place}"
+                entries = _object(self._schema[place], path)
+                rebuilt[place] = {name: self._one(entry, f"{path}.{name}") for name, entry in entries.items()}
+        return rebuilt
+
+    def _one(self, schema: Any, path: str, *, root: bool = False) -> dict[str, Any]:
+        if schema is True:
+            return {}
+        schema = _object(schema, path)
+        for keyword in schema:
+            misplaced = keyword in _DEFINITIONS and not root
+            if (keyword not in _KNOWN and not (root and keyword == "$id")) or misplaced:
+                raise _refused(path, keyword, "is not supported" + (" below the root" if misplaced else ""))
+        asserted = {
+            name: value for name, value in schema.items() if name in _KNOWN - _ANNOTATIONS and name not in _DEFINITIONS
+        }
+        for keyword in _STRUCTURE:
+            if keyword in asserted:
+                return self._structure(keyword, asserted, path)
+        return self._typed(asserted, path)
+
+    def _structure(self, keyword: str, asserted: dict[str, Any], path: str) -> dict[str, Any]:
+        """A schema that says one thing: which values, what else, or which of several."""
+        beside = sorted(set(asserted) - {keyword} - ({"type"} if keyword in ("enum", "const") else set()))
+        if beside:
+            raise _refused(path, beside[0], f"is not supported beside '{keyword}'")
+        value = asserted[keyword]
+        if keyword in ("enum", "const"):
+            values = [value] if keyword == "const" else _array(value, f"{path}.enum")
+            _require_values(values, self._types(asserted, path) if "type" in asserted else None, f"{path}.{keyword}")
+            return {"enum": values}
+        if keyword == "$ref":
+            self._target(value, path)
+            return {"$ref": value}
+        branches = [self._one(b, f"{path}.{keyword}[{i}]") for i, b in enumerate(_array(value, f"{path}.{keyword}"))]
+        if keyword == "allOf" and len(branches) > 1:
+            raise _refused(path, keyword, "is supported with one schema only")
+        return branches[0] if len(branches) == 1 else {"anyOf": branches}
+
+    def _typed(self, asserted: dict[str, Any], path: str) -> dict[str, Any]:
+        names = self._types(asserted, path)
+        own: set[str] = set().union(*(_OF_TYPE[name] for name in names))
+        for keyword in asserted:
+            if keyword != "type" and keyword not in own:
+                raise _refused(path, keyword, "needs a 'type' that it says something about")
+        branches = [self._single(name, asserted, path) for name in names]
+        return {} if not branches else branches[0] if len(branches) == 1 else {"anyOf": branches}
+
+    def _types(self, asserted: dict[str, Any], path: str) -> list[str]:
+        if "type" not in asserted:
+            # What says only how an object looks means an object.
+            return next(([name] for name in ("object", "array") if asserted and set(asserted) <= _OF_TYPE[name]), [])
+        given = asserted["type"]
+        names = given if isinstance(given, list) else [given]
+        if not names or any(not isinstance(name, str) or name not in _OF_TYPE for name in names):
+            raise _refused(path, "type", f"must be, or list, types out of {', '.join(_OF_TYPE)}")
+        return list(dict.fromkeys(names))
+
+    def _single(self, name: str, asserted: dict[str, Any], path: str) -> dict[str, Any]:
+        match name:
+            case "object":
+                return self._object(asserted, path)
+            case "array":
+                return self._array(asserted, path)
+            case "string":
+                return _string(asserted, path)
+            case "integer" | "number":
+                return {"type": name, **_bounds(name, asserted, path)}
+            case _:
+                return {"type": name}
+
+    def _object(self, asserted: dict[str, Any], path: str) -> dict[str, Any]:
+        properties = _object(asserted.get("properties", {}), f"{path}.properties")
+        required = asserted.get("required", [])
+        if required != []:
+            _array(required, f"{path}.required")
+        for name in required:
+            if not isinstance(name, str) or name not in properties:
+                raise _refused(path, "required", "must name properties that 'properties' describes")
+        more = asserted.get("additionalProperties", True)
+        if properties:
+            if isinstance(more, dict):
+                self._one(more, f"{path}.additionalProperties")
+            rebuilt = {name: self._one(entry, f"{path}.properties.{name}") for name, entry in properties.items()}
+            needed = list(dict.fromkeys(required))
+            return {"type": "object", "properties": rebuilt, "required": needed, "additionalProperties": False}
+        if isinstance(more, bool):
+            return {"type": "object", "additionalProperties": more and "properties" not in asserted}
+        return {"type": "object", "additionalProperties": self._one(more, f"{path}.additionalProperties")}
+
+    def _array(self, asserted: dict[str, Any], path: str) -> dict[str, Any]:
+        rebuilt: dict[str, Any] = {"type": "array"}
+        if "prefixItems" in asserted:
+            place = f"{path}.prefixItems"
+            entries = _array(asserted["prefixItems"], place)
+            rebuilt["prefixItems"] = [self._one(entry, f"{place}[{i}]") for i, entry in enumerate(entries)]
+        items = asserted.get("items", "prefixItems" not in asserted)
+        rebuilt["items"] = False if items is False else self._one(items, f"{path}.items")
+        return {**rebuilt, **_counts(("minItems", "maxItems"), asserted, path)}
+
+    def _target(self, reference: Any, path: str) -> Any:
+        matched = _REFERENCE.fullmatch(reference) if isinstance(reference, str) else None
+        if matched is None:
+            raise _refused(
+                path, "$ref", "must be '#' or lead to an entry of '$defs' or 'definitions' of the same schema"
+            )
+        if matched.group(1) is None:
+            return self._schema
+        place = self._schema.get(matched.group(1))
+        if not isinstance(place, dict) or matched.group(2) not in place:
+            raise _refused(path, "$ref", "leads nowhere")
+        return place[matched.group(2)]
+
+    def _require_progress(self) -> None:
+        """Refuse references that lead to themselves before anything is said."""
+        starts = [self._schema, *(e for place in _DEFINITIONS for e in _entries(self._schema.get(place)))]
+        for start in starts:
+            seen: list[int] = []
+            waiting = [start]
+            while waiting:
+                schema = waiting.pop()
+                if not isinstance(schema, dict):
+                    continue
+                for branch in [*_entries(schema.get("anyOf")), *_entries(schema.get("allOf"))]:
+                    waiting.append(branch)
+                if "$ref" in schema:
+                    target = self._target(schema["$ref"], self._param)
+                    if target is start:
+                        raise _refused(self._param, "$ref", "leads to itself")
+                    if id(target) not in seen:
+                        seen.append(id(target))
+                        waiting.append(target)
+
+
+def _entries(value: Any) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+
+
+def _string(asserted: dict[str, Any], path: str) -> dict[str, Any]:
+    lengths = _counts(("minLength", "maxLength"), asserted, path)
+    said = [keyword for keyword in ("pattern", "format") if keyword in asserted]
+    if len(said) + bool(lengths) > 1:
+        keyword = next(iter(lengths), "format")
+        raise _refused(path, keyword, f"is not supported beside '{said[0]}'")
+    if lengths:
+        pattern = f"^{_PLAIN}{{{lengths.get('minLength', 0)},{lengths.get('maxLength', '')}}}$"
+        return {"type": "string", "pattern": pattern}
+    if "pattern" in said:
+        if not isinstance(asserted["pattern"], str):
+            raise _refused(path, "pattern", "must be a string")
+        require_pattern(asserted["pattern"], f"{path}.pattern", in_json=True)
+    if "format" in said and asserted["format"] not in FORMATS:
+        raise _refused(path, "format", f"must be one of {', '.join(FORMATS)}")
+    return {"type": "string", **{keyword: asserted[keyword] for keyword in said}}
+
+
+def _bounds(name: str, asserted: dict[str, Any], path: str) -> dict[str, Any]:
+    bounds = {keyword: asserted[keyword] for keyword in _OF_TYPE["number"] if keyword in asserted}
+    for keyword, value in bounds.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _refused(path, keyword, "must be a number")
+        if name == "integer" and value != int(value):
+            raise _refused(path, keyword, "must be a whole number beside the type 'integer'")
+        if abs(value) >= _EXACT or round(value, _DECIMALS) != value:
+            raise _refused(path, keyword, f"must be below 2^53 and have at most {_DECIMALS} decimals")
+    return bounds
+
+
+def _counts(keywords: tuple[str, str], asserted: dict[str, Any], path: str) -> dict[str, int]:
+    counts = {keyword: asserted[keyword] for keyword in keywords if keyword in asserted}
+    for keyword, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_COUNT:
+            raise _refused(path, keyword, f"must be an integer from 0 to {_MAX_COUNT}")
+    least, most = keywords
+    if counts.get(least, 0) > counts.get(most, _MAX_COUNT):
+        raise _refused(path, least, f"is above '{most}'")
+    return counts
+
+
+def _require_values(values: list[Any], types: list[str] | None, path: str) -> None:
+    """Refuse values the engine would write differently, and those the type beside them forbids."""
+    for value in values:
+        kinds = next(kinds for kind, kinds in _TYPES_OF if isinstance(value, kind))
+        if types is not None and kinds.isdisjoint(types):
+            raise BadRequestError(f"'{path}' has a value that 'type' forbids.", param=path, code="unsupported_value")
+        _require_exact(value, path)
+
+
+def _require_exact(value: Any, path: str) -> None:
+    if isinstance(value, int | float) and abs(value) >= _EXACT:
+        raise BadRequestError(
+            f"'{path}' has a number of 2^53 or more, which is not supported.", param=path, code="unsupported_value"
+        )
+    for inner in _entries(value):
+        _require_exact(inner, path)
+
+
+def _object(value: Any, path: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadRequestError(f"'{path}' must be an object.", param=path[:200], code="invalid_type")
+    return value
+
+
+def _array(value: Any, path: str) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise BadRequestError(f"'{path}' must be an array with entries.", param=path[:200], code="invalid_type")
+    return value
+
+
+def _refused(path: str, keyword: str, fact: str) -> BadRequestError:
+    param = f"{path}.{keyword}"[:200]
+    return BadRequestError(f"'{param}' {fact}.", param=param, code="unsupported_value")

@@ -1,0 +1,263 @@
+"""What a key may ask: rates, tokens, concurrency, the headers that tell, and what is counted."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai import AsyncOpenAI
+
+from server.auth.api_keys import Key, hashed
+from server.auth.rate_limits import Bucket, KeyUsage, LimitError, duration
+from server.core.metrics import Metrics
+from tests.support.clock import Clock
+from tests.support.error_body import check_error
+from tests.support.fakes import MODEL, FakeEngine, say
+from tests.support.keys import entry, write
+from tests.support.world import OpenWorld, ServerFixture, Unread
+
+LIMIT_HEADERS = {
+    f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")
+}
+
+METRICS = Metrics()
+
+
+def account(clock: Clock, **limits: int) -> KeyUsage:
+    return KeyUsage(Key(name="alice", sha256=hashed("a"), **limits), METRICS, clock)
+
+
+def admitted(entrant: KeyUsage) -> bool:
+    try:
+        entrant.enter()
+    except LimitError:
+        return False
+    entrant.leave()
+    return True
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0ms"), (0.0161, "17ms"), (1, "1s"), (8.64, "8.64s"), (59.5, "59.5s"), (60, "1m0s"), (359.2, "6m0s")],
+)
+def test_durations_are_written_as_openai_writes_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_minutes_requests_may_come_at_once_and_then_steadily() -> None:
+    clock = Clock()
+    alice = account(clock, requests_per_minute=6)
+    assert [admitted(alice) for _ in range(8)] == [True] * 6 + [False] * 2
+    clock.now_s = 10
+    assert [admitted(alice) for _ in range(2)] == [True, False]
+    clock.now_s = 1000
+    assert [admitted(alice) for _ in range(7)] == [True] * 6 + [False]
+
+
+@settings(deadline=None)
+@given(
+    per_minute=st.integers(1, 100),
+    steps=st.lists(st.tuples(st.floats(0, 30), st.integers(0, 5)), max_size=20),
+)
+def test_no_minute_lets_through_more_than_twice_the_rate(per_minute: int, steps: list[tuple[float, int]]) -> None:
+    clock = Clock()
+    alice = account(clock, requests_per_minute=per_minute)
+    times: list[float] = []
+    for pause_s, tries in steps:
+        clock.now_s += pause_s
+        times += [clock.now_s for _ in range(tries) if admitted(alice)]
+    for start in times:
+        assert sum(start <= at < start + 60 for at in times) <= 2 * per_minute
+
+
+def test_the_headers_tell_where_a_client_stands() -> None:
+    clock = Clock()
+    alice = account(clock, requests_per_minute=60, tokens_per_minute=600)
+    alice.enter()
+    alice.charge(100, "prompt")
+    assert alice.headers() == {
+        "x-ratelimit-limit-requests": "60",
+        "x-ratelimit-remaining-requests": "59",
+        "x-ratelimit-reset-requests": "1s",
+        "x-ratelimit-limit-tokens": "600",
+        "x-ratelimit-remaining-tokens": "500",
+        "x-ratelimit-reset-tokens": "10s",
+    }
+    assert account(clock).headers() == {}
+
+
+def test_tokens_over_the_limit_are_owed() -> None:
+    clock = Clock()
+    alice = account(clock, tokens_per_minute=60)
+    alice.enter()
+    alice.charge(90, "generation")
+    assert alice.headers()["x-ratelimit-remaining-tokens"] == "0"
+    with pytest.raises(LimitError, match="60 tokens a minute") as caught:
+        alice.enter()
+    assert caught.value.retry_after_s == 31
+    clock.now_s = 30.5
+    assert not admitted(alice)
+    clock.now_s = 31
+    assert admitted(alice)
+
+
+def test_a_refusal_costs_nothing() -> None:
+    alice = account(Clock(), requests_per_minute=5, concurrent_requests=1)
+    alice.enter()
+    assert not admitted(alice)
+    assert alice.headers()["x-ratelimit-remaining-requests"] == "4"
+
+
+def test_new_limits_keep_what_was_used() -> None:
+    clock = Clock()
+    bucket = Bucket(10, clock)
+    bucket.take(4)
+    bucket.resize(5)
+    assert bucket.remaining == 1
+    bucket.resize(20)
+    assert bucket.remaining == 16
+
+
+@asynccontextmanager
+async def limited(
+    open_world: OpenWorld, folder: Path, *, engine: FakeEngine | None = None, live: bool = False, **limits: int
+) -> AsyncIterator[ServerFixture]:
+    """A world whose client has alice's key, with these limits; bob's has none."""
+    file = folder / "keys.toml"
+    write(file, entry("alice", "alices", **limits), entry("bob", "bobs"))
+    async with open_world(api_keys_file=file, engine=engine, live=live) as world:
+        world.client.headers["authorization"] = "Bearer alices"
+        yield world
+
+
+def told(response: httpx.Response) -> set[str]:
+    return {name for name in response.headers if name.startswith("x-ratelimit")}
+
+
+async def test_the_request_too_many_is_refused_with_the_time_to_wait(open_world: OpenWorld, tmp_path: Path) -> None:
+    async with limited(open_world, tmp_path, requests_per_minute=2) as world:
+        first, second, third = [await world.ask() for _ in range(3)]
+        others = await world.client.get("/v1/models")
+        bobs = await world.client.post(
+            "/v1/chat/completions", json=world.body(), headers={"authorization": "Bearer bobs"}
+        )
+    assert (first.status_code, second.status_code) == (200, 200)
+    assert [answer.headers["x-ratelimit-remaining-requests"] for answer in (first, second, third)] == ["1", "0", "0"]
+    assert "'alice'" in check_error(third, 429, code="rate_limit_exceeded")
+    assert 1 <= int(third.headers["retry-after"]) <= 30
+    assert len(world.engine.prompts) == 3
+    assert others.status_code == 200 and bobs.status_code == 200
+    assert not told(bobs)
+
+
+async def test_the_refusal_comes_before_the_body_is_read(open_world: OpenWorld, tmp_path: Path) -> None:
+    async with limited(open_world, tmp_path, requests_per_minute=1) as world:
+        await world.ask()
+        response = await world.client.post("/v1/chat/completions", content=Unread())
+    check_error(response, 429, code="rate_limit_exceeded")
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_tokens_of_prompts_and_answers_count(
+    open_world: OpenWorld, tmp_path: Path, path: str, stream: bool
+) -> None:
+    async with limited(open_world, tmp_path, tokens_per_minute=5) as world:
+        body: dict[str, Any] = {"model": MODEL, "stream": stream}
+        body |= (
+            {"prompt": "One two three four five six seven eight"}
+            if path == "/v1/completions"
+            else {"messages": world.body()["messages"]}
+        )
+        first = await world.client.post(path, json=body)
+        second = await world.client.post(path, json=body)
+        metrics = (await world.client.get("/metrics")).text
+        num_prompt_tokens = len(world.engine.prompts[0].token_ids)
+    assert first.status_code == 200 and first.headers["x-ratelimit-remaining-tokens"] == "0"
+    assert "tokens a minute" in check_error(second, 429, code="rate_limit_exceeded")
+    assert f'tessera_key_tokens_total{{key="alice",kind="prompt"}} {num_prompt_tokens}.0' in metrics
+    assert 'tessera_key_tokens_total{key="alice",kind="generation"} 3.0' in metrics
+    assert 'tessera_key_refusals_total{key="alice",limit="tokens_per_minute"} 1.0' in metrics
+
+
+async def test_errors_carry_the_headers_and_cost_no_tokens(open_world: OpenWorld, tmp_path: Path) -> None:
+    async with limited(open_world, tmp_path, requests_per_minute=9, tokens_per_minute=9) as world:
+        response = await world.ask(temperature=7)
+    check_error(response, 400, param="temperature", code="invalid_value")
+    assert told(response) == LIMIT_HEADERS
+    assert response.headers["x-ratelimit-remaining-tokens"] == "9"
+
+
+async def test_requests_at_the_same_time_are_limited_and_places_come_back(
+    open_world: OpenWorld, tmp_path: Path
+) -> None:
+    go = asyncio.Event()
+    engine = FakeEngine(script=lambda *_: [go, *say("done")])
+    async with limited(open_world, tmp_path, engine=engine, concurrent_requests=2) as world:
+        running = [asyncio.create_task(world.ask(stream=stream)) for stream in (False, True)]
+        while len(engine.running) < 2:
+            await asyncio.sleep(0.01)
+        refused = await world.ask()
+        go.set()
+        assert [(await task).status_code for task in running] == [200, 200]
+        assert (await world.ask()).status_code == 200
+    assert "2 requests at the same time" in check_error(refused, 429, code="rate_limit_exceeded")
+
+
+async def test_a_client_that_goes_away_gives_its_place_back(open_world: OpenWorld, tmp_path: Path) -> None:
+    engine = FakeEngine(script=lambda *_: [*say("a"), asyncio.Event()])
+    async with limited(open_world, tmp_path, engine=engine, live=True, concurrent_requests=1) as world:
+
+        async def opens() -> bool:
+            async with world.client.stream("POST", "/v1/chat/completions", json=world.body(stream=True)) as response:
+                return response.status_code == 200
+
+        assert await opens()
+        for _ in range(200):
+            if await opens():
+                return
+            await asyncio.sleep(0.05)
+    pytest.fail("the place was not given back")
+
+
+async def test_the_openai_client_sees_a_rate_limit_error(open_world: OpenWorld, tmp_path: Path) -> None:
+    async with limited(open_world, tmp_path, live=True, requests_per_minute=1) as world:
+        async with AsyncOpenAI(base_url=f"{world.url}/v1", api_key="alices", max_retries=0) as client:
+            answer = await client.completions.with_raw_response.create(model=MODEL, prompt="Once")
+            assert answer.headers["x-ratelimit-limit-requests"] == "1"
+            with pytest.raises(openai.RateLimitError) as caught:
+                await client.completions.create(model=MODEL, prompt="Once")
+    assert caught.value.code == "rate_limit_exceeded"
+
+
+async def test_use_is_counted_by_the_keys_name(
+    open_world: OpenWorld, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "tessera.access"):
+        async with limited(open_world, tmp_path) as world:
+            await world.ask()
+            await world.ask(temperature=7)
+            metrics = (await world.client.get("/metrics")).text
+    assert 'tessera_key_requests_total{key="alice",status="2xx"} 1.0' in metrics
+    assert 'tessera_key_requests_total{key="alice",status="4xx"} 1.0' in metrics
+    assert "alices" not in metrics and hashed("alices") not in metrics
+    lines = [record.__dict__["fields"] for record in caplog.records if record.name == "tessera.access"]
+    assert {line["key"] for line in lines} == {"alice"}
+
+
+async def test_limits_of_a_changed_file_hold_at_once(open_world: OpenWorld, tmp_path: Path) -> None:
+    async with limited(open_world, tmp_path, requests_per_minute=1) as world:
+        await world.ask()
+        check_error(await world.ask(), 429, code="rate_limit_exceeded")
+        write(tmp_path / "keys.toml", entry("alice", "alices", requests_per_minute=100), entry("carol", "carols"))
+        await asyncio.sleep(1.1)
+        answer = await world.ask()
+        bobs = await world.client.get("/v1/models", headers={"authorization": "Bearer bobs"})
+    assert answer.status_code == 200 and answer.headers["x-ratelimit-remaining-requests"] in ("98", "99")
+    check_error(bobs, 401, code="invalid_api_key")

@@ -1,0 +1,65 @@
+"""Keys are asked for first, everywhere but at /health and the page's files."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.error_body import check_error
+from tests.support.world import OpenWorld, ServerFixture, Unread
+
+PATHS = ["/v1/models", "/v1/models/x", "/metrics", "/openapi.json", "/nowhere", "/playground/nowhere.js"]
+
+
+@pytest.fixture
+async def locked(open_world: OpenWorld) -> AsyncIterator[ServerFixture]:
+    async with open_world(api_key="first, second") as world:
+        yield world
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_every_route_needs_the_key(locked: ServerFixture, path: str) -> None:
+    check_error(await locked.client.get(path), 401, code="invalid_api_key")
+
+
+async def test_health_needs_none(locked: ServerFixture) -> None:
+    assert (await locked.client.get("/health")).status_code == 200
+
+
+@pytest.mark.parametrize("key", ["first", "second"])
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+async def test_each_key_opens(locked: ServerFixture, key: str, scheme: str) -> None:
+    locked.client.headers["Authorization"] = f"{scheme} {key}"
+    assert (await locked.ask()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "first", "Bearer", "Bearer ", "Bearer firs", "Bearer first,second", "Basic first", "Bearer first second"],
+)
+async def test_anything_else_does_not_open(locked: ServerFixture, header: str) -> None:
+    locked.client.headers["Authorization"] = header
+    check_error(await locked.ask(), 401, code="invalid_api_key")
+
+
+async def test_a_key_of_strange_characters_is_just_wrong(locked: ServerFixture) -> None:
+    response = await locked.client.get("/v1/models", headers=[(b"authorization", b"Bearer \xff\xfe")])
+    check_error(response, 401, code="invalid_api_key")
+
+
+async def test_no_key_in_the_query_string(locked: ServerFixture) -> None:
+    check_error(await locked.client.get("/v1/models?api_key=first&key=first"), 401, code="invalid_api_key")
+
+
+async def test_the_key_comes_before_validation(locked: ServerFixture) -> None:
+    response = await locked.client.post("/v1/chat/completions", content=b"not json")
+    check_error(response, 401, code="invalid_api_key")
+
+
+async def test_the_key_comes_before_the_body_is_read(locked: ServerFixture) -> None:
+    check_error(await locked.client.post("/v1/chat/completions", content=Unread()), 401, code="invalid_api_key")
+
+
+async def test_no_key_is_needed_where_none_is_set(open_world: OpenWorld) -> None:
+    for setting in (None, "", " , "):
+        async with open_world(api_key=setting) as world:
+            assert (await world.ask()).status_code == 200
