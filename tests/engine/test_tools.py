@@ -15,10 +15,10 @@ from server.chat.reader import read_request
 from server.chat.request import ChatCompletionRequest
 from server.core.errors import BadRequestError
 from server.tools.parser import ArgumentsPiece, CallPiece, TextPiece, ToolCallParser
-from tests.engine.prompts import collect
-from tests.engine.test_structured import BOMBS, PROMPT, Writer
-from tests.fakes import say
-from tests.schemas import random_schema
+from tests.support.fakes import say
+from tests.support.grammars import BOMBS, PROMPT, Writer
+from tests.support.prompts import collect
+from tests.support.schemas import random_schema
 
 pytestmark = pytest.mark.engine
 

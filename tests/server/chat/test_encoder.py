@@ -14,8 +14,8 @@ from server.chat.reader import read_request
 from server.chat.request import ChatCompletionRequest
 from server.generation.output import OutputReader
 from server.generation.output_events import GenerationEnd, GenerationStart, OutputEvent
-from tests.fakes import say
-from tests.server.generation.test_output import END, position, reader
+from tests.support.fakes import say
+from tests.support.outputs import END, position, reader
 
 MEDIA = [MediaItem("image", (1, 4, 4), 1, 4, "", ""), MediaItem("video", (2, 2, 2), 6, 2, "", "")]
 PROMPT = Prompt(list(range(10)), MEDIA)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from model_executor.engine import Delta, PositionLogprobs, Prompt, TokenLogprob
+from model_executor.engine import Delta, Prompt
 from model_executor.processor.tokenizer import Tokenizer
 from server.generation.output import OutputReader, UnfinishedOutputError
 from server.generation.output_events import (
@@ -16,9 +16,9 @@ from server.generation.output_events import (
 from server.generation.request import GenerationRequest
 from server.generation.sampling_fields import SamplingFields
 from server.prompt.plain import PlainPrompt
-from tests.fakes import say
+from tests.support.fakes import say
+from tests.support.outputs import END, position, reader
 
-END = 151_645
 PROMPT = Prompt([1, 2, 3])
 CALL = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
 
@@ -36,23 +36,8 @@ def wish(*, n: int = 1, num_top_logprobs: int | None = None) -> GenerationReques
     )
 
 
-def reader(tokenizer: Tokenizer, prompt: Prompt, request: GenerationRequest, *, may_call: bool = False) -> OutputReader:
-    return OutputReader(
-        [prompt],
-        num_outputs=request.sampling.n,
-        may_call=may_call,
-        num_top_logprobs=request.num_top_logprobs,
-        tokenizer=tokenizer,
-        end_token_ids=(END,),
-    )
-
-
 def read(made: OutputReader, *deltas: Delta) -> list[OutputEvent]:
     return [event for delta in deltas for event in made.read(0, delta)]
-
-
-def position(token_id: int, logprob: float, *top: tuple[int, float]) -> PositionLogprobs:
-    return PositionLogprobs(TokenLogprob(token_id, logprob), [TokenLogprob(*one) for one in top])
 
 
 def test_each_output_starts_and_finishes_once(tokenizer: Tokenizer) -> None:
