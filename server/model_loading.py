@@ -1,24 +1,21 @@
-"""Bringing a checkpoint up: find it, start its engine process and the media workers, read its tokenizer.
+"""Loads the model: finds the checkpoint, starts its engine process and the media workers, reads its tokenizer.
 
-Everything slow happens in a thread or in another process; the HTTP side answers 503 meanwhile.
+Everything slow happens in a thread or in another process; until it is done, the HTTP side answers 503.
 """
 
-import asyncio
-import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TypeVar
+from pathlib import Path
 
 from model_executor.checkpoint.config import Checkpoint, CheckpointError, read_checkpoint, resolve_checkpoint
 from model_executor.checkpoint.lora import read_adapters
 from model_executor.client.engine_client import EngineClient
-from model_executor.processor.tokenizer import Tokenizer
+from model_executor.processor.tokenizer import Tokenizer, TokenizerFileError
+from server.core.concurrency import run_abandonable
 from server.core.settings import Settings
 from server.generation.model_service import ServedModel
 from server.media.preprocessor import MediaService
-
-T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -28,8 +25,8 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
     Raises:
         CheckpointError: the model, or one of its adapters, cannot be found, fetched or understood.
     """
-    checkpoint = await _in_thread(lambda: _found(settings.model))
-    adapters = await _in_thread(lambda: _adapter_names(settings, checkpoint))
+    checkpoint = await run_abandonable(lambda: _load_checkpoint(settings.model))
+    adapters = await run_abandonable(lambda: _adapter_names(settings, checkpoint))
     async with AsyncExitStack() as stack:
         engine = EngineClient(checkpoint.folder, settings.engine)
         await engine.start()
@@ -48,14 +45,14 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
             created=int(time.time()),
             engine=engine,
             media=media,
-            tokenizer=await _in_thread(lambda: Tokenizer(checkpoint.folder)),
+            tokenizer=await run_abandonable(lambda: _read_tokenizer(checkpoint.folder)),
             chat_template=checkpoint.chat_template,
             end_token_ids=checkpoint.end_token_ids,
             adapters=adapters,
         )
 
 
-def _found(model: str) -> Checkpoint:
+def _load_checkpoint(model: str) -> Checkpoint:
     return read_checkpoint(resolve_checkpoint(model))
 
 
@@ -66,28 +63,8 @@ def _adapter_names(settings: Settings, checkpoint: Checkpoint) -> tuple[str, ...
     return names
 
 
-async def _in_thread(work: Callable[[], T]) -> T:
-    """Run `work` in a thread that does not keep the process from ending: a download may take hours."""
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[T] = loop.create_future()
-
-    def settle(action: Callable[[], None]) -> None:
-        if not result.done():  # the waiter may have been cancelled
-            action()
-
-    def run() -> None:
-        try:
-            value = work()
-        except BaseException as error:
-            failure = error
-            _call(loop, lambda: settle(lambda: result.set_exception(failure)))
-        else:
-            _call(loop, lambda: settle(lambda: result.set_result(value)))
-
-    threading.Thread(target=run, daemon=True, name="opening").start()
-    return await result
-
-
-def _call(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
-    if not loop.is_closed():  # closed: the process is ending and nobody waits
-        loop.call_soon_threadsafe(action)
+def _read_tokenizer(folder: Path) -> Tokenizer:
+    try:
+        return Tokenizer(folder)
+    except TokenizerFileError as error:
+        raise CheckpointError(str(error)) from error

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from server.core.concurrency import in_thread
+from server.core.concurrency import run_to_completion
 from server.core.errors import NotFoundError
 
 _CHUNK_BYTES = 1 << 18
@@ -36,11 +36,11 @@ class Download(Response):
             NotFoundError: it was deleted meanwhile.
         """
         try:
-            file = await in_thread(lambda: self._path.open("rb", buffering=0))
+            file = await run_to_completion(lambda: self._path.open("rb", buffering=0))
         except FileNotFoundError as error:
             raise NotFoundError("No such File object: it was deleted meanwhile", param="id") from error
         with file:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            while chunk := await in_thread(lambda: file.read(_CHUNK_BYTES)):
+            while chunk := await run_to_completion(lambda: file.read(_CHUNK_BYTES)):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})

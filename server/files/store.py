@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from server.core.concurrency import in_thread
+from server.core.concurrency import run_to_completion
 from server.core.errors import ApiError, BadRequestError, NotFoundError, StorageError
 from server.core.mime import modality_of
 from server.core.settings import FilesSettings
@@ -96,7 +96,7 @@ class FileStore:
         async with self._opening:
             if self._lock is None:
                 with translated():
-                    await in_thread(lambda: self._take_folder(make=make))
+                    await run_to_completion(lambda: self._take_folder(make=make))
 
     def get(self, file_id: str, tenant: str) -> Record | None:
         """The tenant's file of that id; None where it has no such file, or no more."""
@@ -145,7 +145,7 @@ class FileStore:
         upload: Upload | None = None
         try:
             with translated():
-                await in_thread(lambda: folder.mkdir(mode=0o700))
+                await run_to_completion(lambda: folder.mkdir(mode=0o700))
                 upload = Upload(
                     folder / _CONTENT,
                     max_bytes=self._settings.max_file_bytes,
@@ -157,7 +157,7 @@ class FileStore:
                 upload.close()
             if folder.name not in self._records.get(owner, {}):
                 self._ledger.remove(owner, upload.num_bytes if upload else 0)
-                await in_thread(lambda: shutil.rmtree(folder, ignore_errors=True))
+                await run_to_completion(lambda: shutil.rmtree(folder, ignore_errors=True))
 
     async def keep(
         self, upload: Upload, tenant: str, *, filename: str, purpose: Purpose, lifetime_s: int | None
@@ -193,7 +193,7 @@ class FileStore:
         )
         await upload.flush()
         with translated():
-            await in_thread(lambda: self._settle(upload, record, _owner(tenant)))
+            await run_to_completion(lambda: self._settle(upload, record, _owner(tenant)))
         return record
 
     async def delete(self, record: Record, tenant: str) -> None:
@@ -227,8 +227,8 @@ class FileStore:
             if record.id not in self._records.get(owner, {}):
                 return  # two requests delete the same file
             with translated():
-                await in_thread(lambda: self._forget(owner, record, gone))
-        await in_thread(lambda: shutil.rmtree(gone, ignore_errors=True))  # else it goes at the next start
+                await run_to_completion(lambda: self._forget(owner, record, gone))
+        await run_to_completion(lambda: shutil.rmtree(gone, ignore_errors=True))  # else it goes at the next start
 
     def _forget(self, owner: str, record: Record, gone: Path) -> None:
         """On disk first, then in memory: what the disk does not let go of stays visible, and can be deleted again."""

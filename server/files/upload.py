@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from server.core.concurrency import in_thread
+from server.core.concurrency import run_to_completion
 from server.core.errors import TooLargeError
 from server.core.mime import HEAD_BYTES
 from server.files.durable import translated, write_all
@@ -63,7 +63,7 @@ class Upload:
         """
         data, self._waiting, self._num_waiting_bytes = b"".join(self._waiting), [], 0
         with translated():
-            await in_thread(lambda: write_all(self._file.fileno(), data))
+            await run_to_completion(lambda: write_all(self._file.fileno(), data))
 
     def settle(self) -> None:
         """Make sure that what was written outlives the machine."""
