@@ -36,7 +36,7 @@ from server.responses import router as responses
 from server.tokenize import router as tokenize
 
 OPEN_PATHS = ("/health",)
-"""Paths that need no key, besides those of the page."""
+"""Paths that need no key, in addition to those of the page."""
 
 
 def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
@@ -66,7 +66,7 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
     app = FastAPI(
         title="Tessera",
         version=version("tessera-serve"),
-        description="Qwen2-VL behind the OpenAI API: text, pictures and video.",
+        description="Qwen2-VL behind the OpenAI API: text, images and video.",
         openapi_url=None,
         docs_url=None,
         redoc_url=None,

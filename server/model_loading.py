@@ -23,7 +23,7 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
     """The model of the settings, while it is served; its engine may still be loading when this yields.
 
     Raises:
-        CheckpointError: the model, or one of its adapters, cannot be found, fetched or understood.
+        CheckpointError: the model, or one of its adapters, cannot be located, fetched or understood.
     """
     checkpoint = await run_abandonable(lambda: _load_checkpoint(settings.model))
     adapters = await run_abandonable(lambda: _adapter_names(settings, checkpoint))
@@ -59,7 +59,7 @@ def _load_checkpoint(model: str) -> Checkpoint:
 def _adapter_names(settings: Settings, checkpoint: Checkpoint) -> tuple[str, ...]:
     names = tuple(adapter.name for adapter in read_adapters(settings.engine.lora_folder, checkpoint.folder))
     if settings.model_name in names:
-        raise CheckpointError(f"an adapter has the name of the model, {settings.model_name!r}")
+        raise CheckpointError(f"an adapter has the same name as the model: {settings.model_name!r}")
     return names
 
 

@@ -55,4 +55,4 @@ def _require_json(headers: Headers) -> None:
     if charset not in ("utf-8", "us-ascii"):
         raise BadRequestError("The charset of the content must be utf-8.", code="invalid_content_type")
     if headers.get("content-encoding", "identity") != "identity":
-        raise BadRequestError("Compressed request bodies are not taken.", code="invalid_content_encoding")
+        raise BadRequestError("Compressed request bodies are not supported.", code="invalid_content_encoding")

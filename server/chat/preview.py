@@ -1,4 +1,4 @@
-"""The use case: what a chat request would give the model, told without asking the model.
+"""Previews a chat request: renders and counts the prompt it becomes, without generating.
 
 Media are fetched and prepared as for an answer, which may then find them in the cache. What only concerns the answer
 (sampling, streaming) is checked with the request and has no effect.
@@ -20,10 +20,10 @@ from server.prompt.media_report import media_report
 
 
 async def preview(request: ChatCompletionRequest, model: ServedModel, tenant: str) -> ChatPreview:
-    """Render, prepare and count a request; its engine is not asked, and may be away.
+    """Render, prepare and count a request; needs no engine, which may be away.
 
     Args:
-        request: what would be asked.
+        request: what to preview.
         model: what would answer.
         tenant: whose caches may be used; the empty string where there is one tenant only.
 

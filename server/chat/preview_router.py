@@ -31,5 +31,5 @@ async def preview_chat_completion(
     tenant: Tenant,
 ) -> Response:
     """The prompt a conversation becomes, its tokens by part, and what was done to its media, without an answer."""
-    shown = await preview(body, model, tenant)
-    return Response(shown.encode(), media_type="application/json")
+    made = await preview(body, model, tenant)
+    return Response(made.encode(), media_type="application/json")

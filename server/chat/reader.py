@@ -1,4 +1,4 @@
-"""Reads a chat request as what every API asks of the model. Pure."""
+"""Turns a chat request into the form all APIs share. Pure."""
 
 import dataclasses
 import uuid
@@ -13,7 +13,7 @@ from server.structured_output.protocol import ResponseFormat
 def read_request(
     body: ChatCompletionRequest, tenant: str, *, default_max_tokens: int | None = None
 ) -> GenerationRequest:
-    """The request in the form of every API.
+    """The request in the form all APIs share.
 
     Args:
         body: what the client sent.

@@ -31,7 +31,7 @@ class ChatCompletionRequest(SamplingFields, StreamFields, Rendering, ToolUse, Mo
     add_vision_id: bool = False
     """Number the media in the prompt: `Picture 1: `, `Video 1: `."""
     include: list[Literal["media"]] = []
-    """media: tell in a `tessera` object what was done to each medium."""
+    """media: report in a `tessera` object what was done to each image and video."""
 
     response_format: ResponseFormat | None = None
     """The form of the answer: text, a JSON object, or JSON that satisfies a schema."""
@@ -59,7 +59,7 @@ class ChatCompletionRequest(SamplingFields, StreamFields, Rendering, ToolUse, Mo
 
     @property
     def max_answer_tokens(self) -> int | None:
-        """The longest answer the client asks for, or None."""
+        """The longest answer the client requests, or None."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
@@ -73,14 +73,14 @@ class ChatCompletionRequest(SamplingFields, StreamFields, Rendering, ToolUse, Mo
         if self.top_logprobs is not None and not self.logprobs:
             raise conflict("top_logprobs", "is only allowed with 'logprobs'")
         if self.structured_outputs is not None and self.response_format is not None:
-            raise conflict("structured_outputs", "does not go with 'response_format'")
+            raise conflict("structured_outputs", "cannot be combined with 'response_format'")
         if self.structured_outputs is not None and self.may_call:
-            raise conflict("structured_outputs", "does not go with tools the model may call")
+            raise conflict("structured_outputs", "cannot be combined with tools the model may call")
         if self.has_form or self.may_call:
             # A form has an end of its own, and nothing else may follow it or come before it; so has a call.
             for name in ("ignore_eos", "min_tokens", "stop_token_ids", "include_stop_str_in_output"):
                 if getattr(self, name):
-                    raise conflict(name, "does not go with tools or a form of the answer that is enforced")
+                    raise conflict(name, "cannot be combined with tools or a structured response format")
         self._require_min_tokens_within(self.max_answer_tokens)
         self._require_one_end(self.messages)
         require_answered_calls(self.messages)

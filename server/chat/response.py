@@ -16,7 +16,7 @@ class Logprobs(ResponseModel):
 
 
 class Report(ResponseModel):
-    """What the server tells beyond the standard, on request by `include`."""
+    """What the server reports beyond the standard, on request by `include`."""
 
     media: list[MediaReport]
 

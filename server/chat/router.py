@@ -35,7 +35,7 @@ async def create_chat_completion(
     tenant: Tenant,
     settings: ServerSettings,
 ) -> Response:
-    """Answer a conversation of text, pictures and clips, as a whole or as a stream of server-sent events."""
+    """Answer a conversation of text, images and videos, with or without streaming."""
     request = read_request(body, tenant, default_max_tokens=settings.default_max_tokens)
     if body.stream:
         progress = Progress()

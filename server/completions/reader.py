@@ -1,4 +1,4 @@
-"""Reads a completions request as what every API asks of the model. Pure."""
+"""Turns a completions request into the form all APIs share. Pure."""
 
 import uuid
 from typing import Any
@@ -12,7 +12,7 @@ DEFAULT_MAX_TOKENS = 16
 
 
 def read_request(body: CompletionRequest, tenant: str) -> GenerationRequest:
-    """The request in the form of every API.
+    """The request in the form all APIs share.
 
     Args:
         body: what the client sent.

@@ -33,7 +33,7 @@ async def create_completion(
     tenant: Tenant,
     settings: ServerSettings,
 ) -> Response:
-    """Continue one or several texts as they stand, without a chat's turns, as a whole or as server-sent events."""
+    """Continue one or several texts as they stand, without a chat's turns, with or without streaming."""
     request = read_request(body, tenant)
     encoder = CompletionEncoder(body, request)
     if body.stream:

@@ -37,7 +37,7 @@ def output_grammar(
 
     Args:
         json_format: whether output is JSON.
-        tools: functions the model may call; what it says besides follows `json_format`.
+        tools: functions the model may call; its other text follows `json_format`.
         structured_outputs: the format under vLLM's names; excludes the others.
 
     Raises:
@@ -61,7 +61,7 @@ def _schema_beside_calls(json_format: JsonFormat) -> dict[str, Any]:
 
 
 def _of_structured_outputs(outputs: StructuredOutputs) -> Grammar:
-    (name,) = outputs.given
+    (name,) = outputs.names
     param = f"structured_outputs.{name}"
     match name:
         case "json":
@@ -77,18 +77,22 @@ def _of_structured_outputs(outputs: StructuredOutputs) -> Grammar:
         case _:
             assert outputs.grammar is not None
             if _GRAMMAR_MARK not in outputs.grammar or "\x00" in outputs.grammar:
-                raise BadRequestError(f"'{param}' is not in the GBNF notation ('root ::= …').", param=param)
+                raise BadRequestError(
+                    f"'{param}' is not in the GBNF notation ('root ::= …').", param=param, code="invalid_grammar"
+                )
             return _bounded(Grammar(kind="grammar", value=outputs.grammar, param=param))
 
 
 def _parsed(schema: str | dict[str, Any] | None, param: str) -> dict[str, Any]:
     if isinstance(schema, str):
         if len(schema) > MAX_CHARS:
-            raise BadRequestError(f"'{param}' is longer than {MAX_CHARS} characters.", param=param)
+            raise BadRequestError(
+                f"'{param}' is longer than {MAX_CHARS} characters.", param=param, code="schema_too_large"
+            )
         try:
             schema = from_json(schema, allow_inf_nan=False)
         except ValueError as error:
-            raise BadRequestError(f"'{param}' is not JSON.", param=param) from error
+            raise BadRequestError(f"'{param}' is not JSON.", param=param, code="invalid_json") from error
     if not isinstance(schema, dict):
         raise BadRequestError(f"'{param}' must be a JSON Schema, which is an object.", param=param, code="invalid_type")
     return schema
@@ -100,5 +104,7 @@ def _of_schema(schema: dict[str, Any], param: str) -> Grammar:
 
 def _bounded(grammar: Grammar) -> Grammar:
     if len(grammar.value) > MAX_CHARS:
-        raise BadRequestError(f"'{grammar.param}' is longer than {MAX_CHARS} characters.", param=grammar.param)
+        raise BadRequestError(
+            f"'{grammar.param}' is longer than {MAX_CHARS} characters.", param=grammar.param, code="grammar_too_large"
+        )
     return grammar

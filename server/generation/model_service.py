@@ -39,7 +39,7 @@ class MediaPreparer(Protocol):
             progress: kept up to date in the meantime.
 
         Raises:
-            ApiError: a medium cannot be used, or cannot be prepared now.
+            ApiError: an image or video cannot be used, or cannot be prepared now.
         """
 
 
@@ -63,7 +63,7 @@ class ServedModel:
 
     @property
     def prompt_builder(self) -> PromptBuilder:
-        """Builds the prompts it is given."""
+        """Builds its prompts."""
         return PromptBuilder(self.tokenizer, self.chat_template, self.engine.max_model_len)
 
     def adapter(self, name: str) -> str | None:
@@ -79,7 +79,7 @@ class ServedModel:
         names = (self.name, *self.adapters)
         if name not in names:
             raise NotFoundError(
-                f"The model {name[:100]!r} does not exist; this server has {', '.join(map(repr, names))}.",
+                f"The model {name[:100]!r} does not exist. Available models: {', '.join(map(repr, names))}.",
                 param="model",
                 code="model_not_found",
             )
@@ -181,7 +181,7 @@ class ModelService:
         return UnavailableError(f"The model is not ready: {state.value}.", retry_after_s=retry_after_s)
 
     async def measurements(self) -> bytes:
-        """Everything that is measured, with fresh readings of what can be asked, in Prometheus' text format."""
+        """Everything that is measured, with fresh readings of engine and media, in Prometheus' text format."""
         model = self._model
         if model is None:
             return self.metrics.render(self.state, None, None)

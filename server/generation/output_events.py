@@ -30,7 +30,7 @@ class SampledToken(LikelyToken):
     top: tuple[LikelyToken, ...]
     """The most likely tokens there, most likely first."""
     is_special: bool
-    """Whether it is a special token, which has no text unless special tokens are shown."""
+    """Whether it is a special token, which has no text unless special tokens are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class GenerationStart:
-    """The engine has begun; whatever fails before is an error without any event."""
+    """The engine has started; whatever fails before is an error without any event."""
 
     usage: Usage
     media: tuple[MediaReport, ...]

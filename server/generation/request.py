@@ -1,4 +1,4 @@
-"""What every API asks of the model, in one form: a prompt, how to sample, the format of the output."""
+"""A request for generated text in the form that all APIs share: a prompt, how to sample, the format of the output."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class GenerationRequest:
     """A conversation to answer, or prompts to continue, each by itself."""
     sampling: SamplingFields
     max_output_tokens: int | None
-    """Longest output the client asks for; None where it names none."""
+    """Longest output the client requests; None where it names none."""
     default_max_tokens: int | None
     """Longest output where the client names none; None for what the context leaves."""
     num_top_logprobs: int | None = None

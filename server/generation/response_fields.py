@@ -28,9 +28,9 @@ class PromptTokensDetails(ResponseModel):
     cached_tokens: int
     """Taken from the prefix cache."""
     image_tokens: int
-    """Of pictures, without delimiters."""
+    """Of images, without delimiters."""
     video_tokens: int
-    """Of clips, without delimiters."""
+    """Of videos, without delimiters."""
 
 
 class Usage(ResponseModel):

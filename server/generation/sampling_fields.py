@@ -21,7 +21,7 @@ def _token_id_keys(bias: dict[str, float]) -> dict[str, float]:
 
 
 class StreamOptions(RequestModel):
-    """What a stream holds besides the deltas."""
+    """What a stream holds in addition to the deltas."""
 
     include_usage: bool = False
     """Send one last chunk with the token counts."""
@@ -89,7 +89,7 @@ class SamplingFields(RequestModel):
     ignore_eos: bool = False
     """Go on after the model's end token."""
     stop_token_ids: Annotated[list[Annotated[int, Field(ge=0, lt=1 << 31)]], Field(max_length=64)] = []
-    """Tokens to stop at, besides the model's own."""
+    """Tokens to stop at, in addition to the model's own."""
     skip_special_tokens: bool = True
     """Leave special tokens out of the text."""
     include_stop_str_in_output: bool = False

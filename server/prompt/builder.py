@@ -33,7 +33,7 @@ class PromptBuilder:
     def chat(
         self, conversation: Conversation, media: Sequence[PreparedMedia], *, cache_salt: str | None, adapter: str | None
     ) -> Prompt:
-        """The prompt of a conversation, with one placeholder per token of each medium.
+        """The prompt of a conversation, with one placeholder per token of each image and video.
 
         Args:
             conversation: what to render.
@@ -66,7 +66,7 @@ class PromptBuilder:
 
         Args:
             conversation: what to render.
-            num_media_tokens: placeholders of each medium.
+            num_media_tokens: placeholders of each image or video.
 
         Raises:
             BadRequestError: the template refuses the conversation, or it is far too long.
@@ -146,11 +146,13 @@ def render_conversation(conversation: Conversation, template: str | None) -> lis
             add_vision_id=conversation.add_vision_id,
         )
     except TemplateFaultError as error:
-        raise BadRequestError(f"The conversation cannot be rendered: {error}.", param=conversation.param) from error
+        raise BadRequestError(
+            f"The conversation cannot be rendered: {error}.", param=conversation.param, code="invalid_value"
+        ) from error
 
 
 def _check(encoded: Encoded, media: Sequence[PreparedMedia], tokenizer: Tokenizer) -> None:
-    """Every medium has exactly its placeholders where it stands, and there are no others."""
+    """Every media item has exactly its placeholders where it stands, and there are no others."""
     for modality, name in PLACEHOLDERS.items():
         placeholder = tokenizer.special_id(name)
         total = 0
@@ -161,6 +163,6 @@ def _check(encoded: Encoded, media: Sequence[PreparedMedia], tokenizer: Tokenize
             total += num_tokens
             run = encoded.token_ids[offset : offset + num_tokens]
             if offset < 0 or run != [placeholder] * num_tokens:
-                raise PlaceholderError(f"a medium of {num_tokens} tokens is not at {offset}")
+                raise PlaceholderError(f"a media item of {num_tokens} tokens is not at {offset}")
         if placeholder is not None and encoded.token_ids.count(placeholder) != total:
             raise PlaceholderError(f"the prompt has more {name} than its media have tokens")

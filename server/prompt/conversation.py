@@ -47,8 +47,8 @@ def read_conversation(messages: Sequence[AnyMessage]) -> Conversation:
     """Turns and media of a Chat request's messages.
 
     Raises:
-        BadRequestError: a limit stands both next to a URL and inside its object, or a file's data are neither a
-            picture nor a clip.
+        BadRequestError: a limit stands both next to a URL and inside its object, or a file's data are neither an
+            image nor a video.
     """
     media: list[MediaPart] = []
     turns: list[Message] = []

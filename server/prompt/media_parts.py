@@ -20,7 +20,7 @@ from server.prompt.messages import (
 )
 
 LOW_DETAIL_TOKENS = 64
-"""Most tokens of a picture sent with `detail: low`."""
+"""Most tokens of an image sent with `detail: low`."""
 
 _RENAMED = {"video_start": "video_start_s", "video_end": "video_end_s"}
 
@@ -33,8 +33,8 @@ def media_part(part: ImageUrlPart | ImagePart | VideoUrlPart | VideoPart | FileP
         param: the field it stands in: `messages[0].content[1]`.
 
     Raises:
-        BadRequestError: a limit stands both next to a URL and inside its object, or a file's data are neither a
-            picture nor a clip.
+        BadRequestError: a limit stands both next to a URL and inside its object, or a file's data are neither an
+            image nor a video.
     """
     match part:
         case ImageUrlPart(image_url=image):
@@ -62,16 +62,16 @@ def stored_part(file: StoredFile, param: str, limits: PixelLimits) -> MediaPart:
 
 
 def inline_part(url: str, param: str, data_param: str, limits: PixelLimits) -> MediaPart:
-    """A file in the request itself: a picture or a clip, as its content says.
+    """A file in the request itself: an image or a video, as its content says.
 
     Args:
         url: a `data:` URL.
         param: the field of the file.
         data_param: the field of its data.
-        limits: what the client asks for.
+        limits: the client's.
 
     Raises:
-        BadRequestError: it is neither a picture nor a clip.
+        BadRequestError: it is neither an image nor a video.
     """
     start = url.find(",") + 1
     text = url[start : start + HEAD_BYTES // 3 * 4]
@@ -81,8 +81,9 @@ def inline_part(url: str, param: str, data_param: str, limits: PixelLimits) -> M
         modality = None
     if modality is None:
         raise BadRequestError(
-            "The file is neither a picture nor a clip of a known kind, as data:MEDIA-TYPE;base64,DATA.",
+            "The file is neither an image nor a video of a known kind, as data:MEDIA-TYPE;base64,DATA.",
             param=data_param,
+            code="unsupported_file",
         )
     return MediaPart(modality, url, param, limits)
 
@@ -107,7 +108,7 @@ def pixel_limits(
         here, there = getattr(outer, name), getattr(inner, name, None)
         if here is not None and there is not None:
             raise BadRequestError(
-                f"'{param}.{name}' is given twice, here and in '{nested}'.",
+                f"'{param}.{name}' is set twice, here and in '{nested}'.",
                 param=f"{param}.{name}",
                 code="invalid_value",
             )

@@ -15,7 +15,7 @@ class Dimensions(ResponseModel):
 
 
 class MediaReport(ResponseModel):
-    """What was done to one medium."""
+    """What was done to one image or video."""
 
     param: str
     """The content part, such as `messages[0].content[1]`."""
@@ -29,7 +29,7 @@ class MediaReport(ResponseModel):
     tokens: int
     """Tokens in the prompt, without the two delimiters."""
     frames: int | None
-    """Sampled frames of a clip."""
+    """Sampled frames of a video."""
     timestamps: list[float] | None
     """Presentation time of each sampled frame, in seconds."""
     fps: float | None

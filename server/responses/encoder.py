@@ -80,7 +80,7 @@ class ResponseEncoder:
                 return []
 
     def encode_failure(self, error: ApiError) -> sse.Event:
-        """The last event of a stream whose request failed: an error, or the end of a response that had begun."""
+        """The last event of a stream whose request failed: an error, or the end of a response that had started."""
         made = self._failure(error)
         return sse.Event(made.encode(), made.type)
 
@@ -136,10 +136,10 @@ class ResponseEncoder:
         return [*ended, *item.opening()]
 
     def _end(self) -> list[EventParts]:
-        begun: list[EventParts] = []
+        started: list[EventParts] = []
         if not self._items:  # no text, which is an answer, too
-            begun = self._grow_message("") if self._logprobs else self._begin(GrowingMessage(0))
-        return [*begun, *self._items[-1].closing("incomplete" if self._cut else "completed")]
+            started = self._grow_message("") if self._logprobs else self._begin(GrowingMessage(0))
+        return [*started, *self._items[-1].closing("incomplete" if self._cut else "completed")]
 
     def _numbered(self, parts: Iterable[EventParts]) -> list[wire.ResponseEvent]:
         return [self._event(model, kind, fields) for model, kind, fields in parts]

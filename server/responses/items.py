@@ -35,7 +35,7 @@ class GrowingMessage:
         ]
 
     def grow(self, text: str, logprobs: list[TokenLogprob]) -> EventParts:
-        """More text, with the log-probabilities of its tokens where they are asked for."""
+        """More text, with the log-probabilities of its tokens where they are requested."""
         self._text.append(text)
         self._logprobs += logprobs
         fields = {"delta": text, "logprobs": logprobs, **self._place}

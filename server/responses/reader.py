@@ -1,4 +1,4 @@
-"""Reads a request of the Responses API as what every API asks of the model. Pure."""
+"""Turns a request of the Responses API into the form all APIs share. Pure."""
 
 import dataclasses
 import uuid
@@ -28,7 +28,7 @@ _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "u
 
 
 def read_request(body: ResponseRequest, tenant: str, *, default_max_tokens: int | None = None) -> GenerationRequest:
-    """The request in the form of every API.
+    """The request in the form all APIs share.
 
     Args:
         body: what the client sent.
@@ -36,7 +36,7 @@ def read_request(body: ResponseRequest, tenant: str, *, default_max_tokens: int 
         default_max_tokens: longest answer where the client names none; None for what the context leaves.
 
     Raises:
-        BadRequestError: a file is neither a picture nor a clip, or a format or a function's parameters cannot be
+        BadRequestError: a file is neither an image nor a video, or a format or a function's parameters cannot be
             enforced.
     """
     tools = read_toolset(body.tools, body.tool_choice, parallel=body.parallel_tool_calls)

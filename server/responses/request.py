@@ -25,7 +25,7 @@ class TextFormat(RequestModel):
     schema_: Annotated[JsonSchema | None, Field(alias="schema")] = None
     """The JSON Schema every answer satisfies."""
     description: str | None = None
-    """Accepted; the model is not told."""
+    """Accepted; the model does not see it."""
     strict: bool = False
     """Accepted; the schema is enforced either way."""
 
@@ -35,7 +35,7 @@ class TextFormat(RequestModel):
             if self.type == "json_schema" and value is None:
                 raise PydanticCustomError("missing", "is missing", {"param": name})
             if self.type != "json_schema" and value is not None:
-                raise conflict(name, f"does not go with the type '{self.type}'")
+                raise conflict(name, f"cannot be combined with the type '{self.type}'")
         return self
 
 
@@ -63,7 +63,7 @@ class ResponseRequest(ModelRequest):
     ]
     """A text, or the conversation so far."""
     instructions: str | None = None
-    """What the assistant is told to be, before everything in `input`."""
+    """Instructions for the assistant, before everything in `input`."""
     text: TextOptions | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     """Longest answer, in tokens. Unset: what the context leaves."""
@@ -83,7 +83,7 @@ class ResponseRequest(ModelRequest):
             "code_interpreter_call.outputs",
         ]
     ] = []
-    """message.output_text.logprobs: report the log-probability of each token. The others tell of what never occurs."""
+    """message.output_text.logprobs: report the log-probability of each token. The others never occur."""
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     """Also report this many of the most likely tokens; only with `message.output_text.logprobs`."""
     stream: bool = False
@@ -98,7 +98,7 @@ class ResponseRequest(ModelRequest):
     tools: Annotated[list[AnyTool], Field(max_length=MAX_TOOLS)] = []
     """Functions the model may call."""
     tool_choice: FunctionChoice | None = None
-    """auto, the default: call functions or answer. none: answer, and tell the model of no tools. required: call one or
+    """auto, the default: call functions or answer. none: answer, and show the model no tools. required: call one or
     more. A named function: call it once."""
     parallel_tool_calls: bool = True
     """false: at most one call."""
@@ -125,7 +125,7 @@ class ResponseRequest(ModelRequest):
 
     @property
     def reports_logprobs(self) -> bool:
-        """Whether log-probabilities are asked for."""
+        """Whether log-probabilities are requested."""
         return _LOGPROBS in self.include
 
     @model_validator(mode="after")

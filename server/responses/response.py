@@ -30,7 +30,7 @@ class OutputTextPart(ResponseModel):
     annotations: list[Any]
     """Always empty."""
     logprobs: list[TokenLogprob]
-    """Empty unless asked for."""
+    """Empty unless requested."""
 
 
 class OutputMessage(ResponseModel):
@@ -67,9 +67,9 @@ class InputTokensDetails(ResponseModel):
     cache_write_tokens: int
     """Always 0: keeping a prefix costs nothing here."""
     image_tokens: int
-    """Of pictures, without delimiters."""
+    """Of images, without delimiters."""
     video_tokens: int
-    """Of clips, without delimiters."""
+    """Of videos, without delimiters."""
 
 
 class OutputTokensDetails(ResponseModel):
@@ -111,16 +111,16 @@ class ResponseObject(ResponseModel):
     top_p: float
     top_logprobs: int
     text: dict[str, Any]
-    """As asked; the form where none was asked for is `text`."""
+    """As requested; the default format is `text`."""
     metadata: dict[str, str]
     user: str | None
     safety_identifier: str | None
     prompt_cache_key: str | None
     reasoning: dict[str, Any]
     tools: list[dict[str, Any]]
-    """As asked."""
+    """As requested."""
     tool_choice: str | dict[str, Any]
-    """As asked."""
+    """As requested."""
     parallel_tool_calls: bool
     truncation: Literal["disabled"]
     previous_response_id: None

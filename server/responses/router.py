@@ -45,7 +45,7 @@ async def create_response(
     tenant: Tenant,
     settings: ServerSettings,
 ) -> Response:
-    """Answer texts, pictures and clips, as a whole or as a stream of typed events; nothing is stored."""
+    """Answer text, images and videos, with or without streaming; nothing is stored."""
     request = read_request(body, tenant, default_max_tokens=settings.default_max_tokens)
     encoder = ResponseEncoder(body, request)
     if body.stream:

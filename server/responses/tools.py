@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from server.api.base_models import RequestModel
-from server.prompt.messages import TEXT_OR_PARTS, told_by
+from server.prompt.messages import TEXT_OR_PARTS, tagged_by
 from server.tools.protocol import FunctionName
 from server.tools.toolset import ToolFunction, Toolset
 
@@ -18,7 +18,7 @@ class InputText(RequestModel):
     text: str
 
 
-TextInput = Annotated[Annotated[InputText, Tag("<input_text>")], told_by("type", "input_text")]
+TextInput = Annotated[Annotated[InputText, Tag("<input_text>")], tagged_by("type", "input_text")]
 
 
 class FunctionTool(RequestModel):
@@ -43,7 +43,7 @@ class ChosenFunction(RequestModel):
 
 
 class AllowedFunctions(RequestModel):
-    """Call only some of the functions; the model is told of all."""
+    """Call only some of the functions; the model sees all."""
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
@@ -58,7 +58,7 @@ def _choice_form(value: Any) -> str:
     return "<allowed_tools>" if kind == "allowed_tools" else "<function>"
 
 
-AnyTool = Annotated[Annotated[FunctionTool, Tag("<function>")], told_by("type", "function")]
+AnyTool = Annotated[Annotated[FunctionTool, Tag("<function>")], tagged_by("type", "function")]
 FunctionChoice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("<mode>")]
     | Annotated[ChosenFunction, Tag("<function>")]
@@ -125,7 +125,7 @@ class FunctionCallOutput(RequestModel):
     output: Annotated[
         Annotated[str, Tag("<string>")] | Annotated[list[TextInput], Field(min_length=1), Tag("<parts>")], TEXT_OR_PARTS
     ]
-    """Text; pictures and clips are not taken here."""
+    """Text; images and videos are not supported here."""
     id: str | None = None
     """Accepted; nothing is stored under it."""
     status: Literal["in_progress", "completed", "incomplete"] | None = None

@@ -11,7 +11,7 @@ from server.prompt.tool_messages import require_answered_calls
 
 
 class TokenizeRequest(Rendering, ModelRequest):
-    """A text, or a conversation of text, to turn into token ids; how a prompt ends is told with `messages` only."""
+    """A text, or a conversation of text, to turn into token ids; the fields for a prompt's end need `messages`."""
 
     prompt: str | None = None
     """A text; the names of control tokens in it are plain text."""
@@ -35,7 +35,7 @@ class TokenizeRequest(Rendering, ModelRequest):
                     raise conflict(name, "is only allowed with 'messages'")
             return self
         if self.prompt is not None:
-            raise conflict("prompt", "does not go with 'messages'")
+            raise conflict("prompt", "cannot be combined with 'messages'")
         self._require_one_end(self.messages)
         require_answered_calls(self.messages)
         return self

@@ -9,7 +9,7 @@ from server.tokenize.protocol import TokenizeRequest
 
 
 def token_ids(request: TokenizeRequest, model: ServedModel) -> list[int]:
-    """The token ids a request to tokenize asks for.
+    """The token ids of a request to tokenize.
 
     Raises:
         BadRequestError: the conversation has media or cannot be rendered, or the text is far too long.
@@ -21,7 +21,7 @@ def token_ids(request: TokenizeRequest, model: ServedModel) -> list[int]:
     if conversation.media:
         param = conversation.media[0].param
         raise BadRequestError(
-            f"'{param}' is a medium; only text is tokenized here.", param=param, code="unsupported_value"
+            f"'{param}' is an image or video; only text can be tokenized.", param=param, code="unsupported_value"
         )
     conversation = dataclasses.replace(
         conversation,

@@ -62,7 +62,9 @@ def calls_grammar(tools: Toolset, content: Mapping[str, Any] | None = None) -> G
         form = {"type": "or", "elements": [_json(content), form]}
     value = json.dumps({"type": "structural_tag", "format": form})
     if len(value) > MAX_TOTAL_CHARS:
-        raise BadRequestError(f"'tools' are longer than {MAX_TOTAL_CHARS} characters together.", param="tools")
+        raise BadRequestError(
+            f"'tools' are longer than {MAX_TOTAL_CHARS} characters together.", param="tools", code="schema_too_large"
+        )
     return Grammar(kind="structural_tag", value=value, param="tools")
 
 

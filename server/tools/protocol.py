@@ -54,7 +54,7 @@ class AllowedTools(RequestModel):
 
 
 class AllowedToolsChoice(RequestModel):
-    """Call only some of the tools; the model is told of all."""
+    """Call only some of the tools; the model sees all."""
 
     type: Literal["allowed_tools"]
     allowed_tools: AllowedTools
@@ -100,7 +100,7 @@ class ToolUse(RequestModel):
     tools: Annotated[list[Tool], Field(min_length=1, max_length=MAX_TOOLS)] | None = None
     """Functions the model may call."""
     tool_choice: ToolChoice | None = None
-    """Only with `tools`. auto, the default: call functions or answer. none: answer, and tell the model of no tools.
+    """Only with `tools`. auto, the default: call functions or answer. none: answer, and show the model no tools.
     required: call one or more. A named function: call it once."""
     parallel_tool_calls: bool = True
     """Only with `tools`. false: at most one call."""

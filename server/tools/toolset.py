@@ -57,4 +57,4 @@ def check_names(functions: Iterable[tuple[str, str]], chosen: Iterable[tuple[str
         names.add(name)
     for param, name in chosen:
         if name not in names:
-            raise conflict(param, "names none of the tools")
+            raise conflict(param, "does not name any of 'tools'")
