@@ -60,7 +60,7 @@ def _found(model: str) -> Checkpoint:
 
 
 def _adapter_names(settings: Settings, checkpoint: Checkpoint) -> tuple[str, ...]:
-    names = tuple(adapter.name for adapter in read_adapters(settings.engine.lora_folder, checkpoint.folder))
+    names = tuple(adapter.name for adapter in read_adapters(settings.engine.lora_dir, checkpoint.folder))
     if settings.model_name in names:
         raise CheckpointError(f"an adapter has the name of the model, {settings.model_name!r}")
     return names

@@ -135,7 +135,7 @@ def _memory(settings: Settings) -> Iterator[Finding]:
             else f", below the {_gib(wanted)} of TESSERA_MEDIA__MAX_SHARED_BYTES (docker: --shm-size)"
         )
         yield Finding("ok" if free >= wanted else "note", "shared memory", fact)
-    folder = settings.data_folder.expanduser()
+    folder = settings.data_dir.expanduser()
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     yield Finding("ok", "uploads", f"{_gib(shutil.disk_usage(existing).free)} free below {folder}")
 

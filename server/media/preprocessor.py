@@ -134,7 +134,7 @@ class MediaService:
             self._pool = MediaPool(self._settings, self._times)
             await self._pool.start()
             stack.push_async_callback(self._pool.close)
-            self._decoder = Decoder(self._pool, self._folder, timeout_s=self._settings.timeout_s)
+            self._decoder = Decoder(self._pool, self._folder, timeout_s=self._settings.decode_timeout_s)
             self._stack = stack.pop_all()
 
     async def close(self) -> None:

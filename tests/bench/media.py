@@ -301,7 +301,7 @@ def measure_refusals(clip: Path) -> None:
     times_s = []
 
     async def refuse() -> None:
-        settings = MediaSettings(max_video_s=30, file_folder=clip.parent)
+        settings = MediaSettings(max_video_s=30, allowed_local_path=clip.parent)
         service = MediaService(settings, image_min_pixels=4 * TOKEN_PX, image_max_pixels=MAX_VIDEO_TOKENS * TOKEN_PX)
         await service.start()
         try:
@@ -342,10 +342,10 @@ def main() -> None:
     if "interference" in arguments.rows and arguments.model is not None:
         clip = long_clip(cache, MINUTE_S)
         settings = {
-            "TESSERA_MEDIA__FILE_FOLDER": str(clip.parent),
-            "TESSERA_MEDIA__TIMEOUT_S": "600",
+            "TESSERA_MEDIA__ALLOWED_LOCAL_PATH": str(clip.parent),
+            "TESSERA_MEDIA__DECODE_TIMEOUT_S": "600",
             "TESSERA_ENGINE__KV_CACHE_BYTES": str(1 << 29),
-            "TESSERA_ENGINE__WARM_SPARE": "false",  # its start would compete as well
+            "TESSERA_ENGINE__WARM_STANDBY": "false",  # its start would compete as well
         }
         with RunningServer(arguments.model, settings) as server:
             print(f"server ready after {server.ready_s:.0f} s", flush=True)

@@ -122,7 +122,7 @@ def serve(tokenizer: Tokenizer, media: MediaService, tmp_path: Path) -> OpenPage
     @asynccontextmanager
     async def served(engine: FakeEngine | None = None, **changes: Any) -> AsyncIterator[ServerFixture]:
         engine = engine or FakeEngine()
-        settings = Settings(**{"served_model_name": MODEL, "data_folder": tmp_path / "data", **changes})
+        settings = Settings(**{"served_model_name": MODEL, "data_dir": tmp_path / "data", **changes})
 
         @asynccontextmanager
         async def open_model() -> AsyncIterator[ServedModel]:

@@ -55,7 +55,9 @@ class Fetcher:
         self._resolver = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="resolve")
         self._allowed = split_domains(settings.allowed_domains)
         self._denied = split_domains(settings.denied_domains)
-        self._file_folder = None if settings.file_folder is None else settings.file_folder.expanduser().absolute()
+        self._allowed_local_path = (
+            None if settings.allowed_local_path is None else settings.allowed_local_path.expanduser().absolute()
+        )
         self._tls = httpx.create_ssl_context(trust_env=False)
 
     def close(self) -> None:
@@ -83,7 +85,7 @@ class Fetcher:
                 await _read_file(file, sink, max_bytes, too_large)
             return
         if url[: len(_FILE)].lower() == _FILE:
-            with open_url(url, self._file_folder, param) as file:
+            with open_url(url, self._allowed_local_path, param) as file:
                 await _read_file(file, sink, max_bytes, too_large)
             return
         if url[: len(_DATA)].lower() == _DATA:

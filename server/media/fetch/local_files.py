@@ -43,12 +43,12 @@ def open_url(url: str, folder: Path | None, param: str) -> BinaryIO:
         BadRequestError: no such URLs are taken, or it names no regular file below the folder.
     """
     if folder is None:
-        raise BadRequestError("file: URLs are not taken (media.file_folder is not set).", param=param)
+        raise BadRequestError("file: URLs are not taken (media.allowed_local_path is not set).", param=param)
     try:
         return _open_below(folder, _names(url, folder))
     except (OSError, ValueError) as error:
         raise BadRequestError(
-            "The URL names no regular file below the folder for media files (media.file_folder), or passes a link.",
+            "The URL names no regular file below the folder for media files (media.allowed_local_path), or passes a link.",
             param=param,
         ) from error
 

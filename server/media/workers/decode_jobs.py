@@ -43,7 +43,7 @@ class Decoder:
     Args:
         pool: the workers.
         folder: where the patches go.
-        timeout_s: `media.timeout_s`.
+        timeout_s: `media.decode_timeout_s`.
     """
 
     def __init__(self, pool: MediaPool, folder: SharedFolder, *, timeout_s: float) -> None:

@@ -34,7 +34,7 @@ class MediaPool:
     """Runs media jobs in worker processes.
 
     Args:
-        settings: `num_workers`, `max_queue`, `timeout_s` and `max_worker_bytes` are read.
+        settings: `num_workers`, `max_queued_jobs`, `decode_timeout_s` and `max_worker_bytes` are read.
         times: told how long jobs wait and run.
     """
 
@@ -43,7 +43,7 @@ class MediaPool:
         self._settings = settings
         self._times = times
         self._queue = JobQueue(
-            num_workers=settings.num_workers, max_waiting=settings.max_queue, timeout_s=settings.timeout_s
+            num_workers=settings.num_workers, max_waiting=settings.max_queued_jobs, timeout_s=settings.decode_timeout_s
         )
         self._slots: list[asyncio.Task[None]] = []
         self._workers: set[WorkerProcess] = set()
@@ -102,10 +102,10 @@ class MediaPool:
             BadRequestError: the medium cannot be used.
             RateLimitError: too many jobs, or jobs of too much work, wait already, or this one waited too long.
             SharedMemoryFullError: the machine has no memory left for the patches.
-            DeadlineError: preparing it took longer than `media.timeout_s`.
+            DeadlineError: preparing it took longer than `media.decode_timeout_s`.
         """
         ticket = self._queue.put(job, estimate_s=estimate_s, param=param, frames=frames or FrameCount())
-        give_up = asyncio.get_running_loop().call_later(self._settings.timeout_s, self._give_up_waiting, ticket)
+        give_up = asyncio.get_running_loop().call_later(self._settings.decode_timeout_s, self._give_up_waiting, ticket)
         try:
             outcome = await ticket.outcome
         finally:
@@ -170,7 +170,7 @@ class MediaPool:
         work = asyncio.create_task(worker.run(ticket.job, ticket.frames))
         try:
             await asyncio.wait(
-                {work, ticket.outcome}, timeout=self._settings.timeout_s, return_when=asyncio.FIRST_COMPLETED
+                {work, ticket.outcome}, timeout=self._settings.decode_timeout_s, return_when=asyncio.FIRST_COMPLETED
             )
             if ticket.outcome.done():  # it went away now; a short wait is cheaper than a new worker
                 await asyncio.wait({work}, timeout=_REST_S)
@@ -179,7 +179,7 @@ class MediaPool:
             work.cancel()
         if not is_done:
             await asyncio.wait({work})
-            message = f"Preparing it took longer than {self._settings.timeout_s:g} s (media.timeout_s)."
+            message = f"Preparing it took longer than {self._settings.decode_timeout_s:g} s (media.decode_timeout_s)."
             _fail(ticket, DeadlineError(message, param=ticket.param))
             return False
         error = work.exception()

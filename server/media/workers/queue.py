@@ -84,7 +84,7 @@ class JobQueue:
         excess_s = ahead_s / self._num_takers[ticket.is_large] - self._timeout_s
         if excess_s > 0:
             raise RateLimitError(
-                f"About {ahead_s:.0f} s of work on pictures and clips go first (media.timeout_s, media.num_workers).",
+                f"About {ahead_s:.0f} s of work on pictures and clips go first (media.decode_timeout_s, media.num_workers).",
                 retry_after_s=math.ceil(excess_s),
             )
         self._waiting.append(ticket)
@@ -122,4 +122,4 @@ class JobQueue:
 
 def busy_error() -> RateLimitError:
     """What a client hears whose job cannot wait, or has waited too long."""
-    return RateLimitError("Too many pictures and clips wait to be prepared (media.max_queue).", retry_after_s=2)
+    return RateLimitError("Too many pictures and clips wait to be prepared (media.max_queued_jobs).", retry_after_s=2)

@@ -30,14 +30,14 @@ GOOD = Prompt([100])
 
 @asynccontextmanager
 async def running(
-    model: str, *, ready: bool = True, max_num_seqs: int = 4, start_timeout_s: float = 60, warm_spare: bool = False
+    model: str, *, ready: bool = True, max_num_seqs: int = 4, start_timeout_s: float = 60, warm_standby: bool = False
 ) -> AsyncIterator[EngineClient]:
     settings = EngineSettings(
         max_model_len=64,
         max_num_seqs=max_num_seqs,
         max_num_waiting=2,
         start_timeout_s=start_timeout_s,
-        warm_spare=warm_spare,
+        warm_standby=warm_standby,
     )
     client = EngineClient(Path(model), settings, module="tests.model_executor.scripted_host")
     assert client.state is EngineState.LOADING

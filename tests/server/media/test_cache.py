@@ -348,7 +348,7 @@ async def test_a_crashed_worker_takes_no_entry_along(tmp_path: Path) -> None:
 
 
 async def test_a_deadline_fails_all_who_wait_and_leaves_nothing(tmp_path: Path) -> None:
-    async with running(tmp_path, max_cache_bytes=1 << 30, num_workers=1, timeout_s=5) as service:
+    async with running(tmp_path, max_cache_bytes=1 << 30, num_workers=1, decode_timeout_s=5) as service:
         part = clip_part(real_clip("bigbuckbunny"))
         tasks = [asyncio.create_task(service.prepare([part], "t")) for _ in range(2)]
         await until(lambda: service.load.cache.num_hits == 1)

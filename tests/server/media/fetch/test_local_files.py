@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 async def fetched(url: str | LocalFile, folder: Path | None, max_bytes: int = 1000) -> bytes:
-    fetcher = Fetcher(MediaSettings(file_folder=folder))
+    fetcher = Fetcher(MediaSettings(allowed_local_path=folder))
     chunks: list[bytes] = []
     try:
         await fetcher.fetch(url, chunks.append, max_bytes=max_bytes, limit="media.max_image_bytes", param="p")
@@ -49,7 +49,7 @@ async def test_files_below_the_folder_are_read(folder: Path) -> None:
 
 
 async def test_nothing_is_read_where_no_folder_is_set(folder: Path) -> None:
-    with pytest.raises(BadRequestError, match=r"media\.file_folder is not set"):
+    with pytest.raises(BadRequestError, match=r"media\.allowed_local_path is not set"):
         await fetched(f"file://{folder}/a.png", None)
 
 

@@ -142,12 +142,12 @@ async def test_time_in_the_queue_and_with_a_worker_is_told_apart(tmp_path: Path)
 
 
 async def test_full_queue_refuses(tmp_path: Path) -> None:
-    async with bench(tmp_path, max_queue=1) as work:
+    async with bench(tmp_path, max_queued_jobs=1) as work:
         running = work.begin("hang")
         await work.until(running=1)
         waiting = work.begin("hang")
         await work.until(running=1, waiting=1)
-        await fails(work.begin("good.png"), RateLimitError, "media.max_queue")
+        await fails(work.begin("good.png"), RateLimitError, "media.max_queued_jobs")
         waiting.cancel()
         await work.until(running=1)
         running.cancel()
@@ -156,18 +156,18 @@ async def test_full_queue_refuses(tmp_path: Path) -> None:
 
 
 async def test_queue_of_no_places_still_serves_idle_workers(tmp_path: Path) -> None:
-    async with bench(tmp_path, max_queue=0) as work:
+    async with bench(tmp_path, max_queued_jobs=0) as work:
         await work.still_works()
         running = work.begin("hang")
         await work.until(running=1)
-        await fails(work.begin("good.png"), RateLimitError, "media.max_queue")
+        await fails(work.begin("good.png"), RateLimitError, "media.max_queued_jobs")
         running.cancel()
 
 
 async def test_job_over_its_deadline_is_killed_and_the_worker_replaced(tmp_path: Path) -> None:
-    async with bench(tmp_path, timeout_s=0.3) as work:
+    async with bench(tmp_path, decode_timeout_s=0.3) as work:
         [before] = pids(work.pool)
-        await fails(work.begin("hang"), DeadlineError, r"longer than 0\.3 s \(media\.timeout_s\)")
+        await fails(work.begin("hang"), DeadlineError, r"longer than 0\.3 s \(media\.decode_timeout_s\)")
         async with asyncio.timeout(10):
             while work.pool.num_restarts == 0:
                 await asyncio.sleep(0.01)
@@ -176,7 +176,7 @@ async def test_job_over_its_deadline_is_killed_and_the_worker_replaced(tmp_path:
 
 
 async def test_job_that_waits_too_long_is_refused(tmp_path: Path) -> None:
-    async with bench(tmp_path, timeout_s=0.5) as work:
+    async with bench(tmp_path, decode_timeout_s=0.5) as work:
         running = work.begin("hang")
         await work.until(running=1)
         await asyncio.sleep(0.1)
