@@ -20,6 +20,9 @@ from typing import Literal, Protocol
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
+SHARED_MEMORY = Path("/dev/shm")
+"""File system of the patches, which the HTTP process writes and the engine process reads."""
+
 Modality = Literal["image", "video"]
 FinishReason = Literal["stop", "length"]
 

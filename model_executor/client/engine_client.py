@@ -11,6 +11,7 @@ from pathlib import Path
 from model_executor.checkpoint.config import read_checkpoint
 from model_executor.client.supervisor import Supervisor
 from model_executor.engine import (
+    SHARED_MEMORY,
     Delta,
     EngineSettings,
     EngineState,
@@ -32,7 +33,6 @@ from model_executor.ipc import (
     Taken,
 )
 
-SHARED_MEMORY = Path("/dev/shm")
 _REPORT_EVERY = WINDOW // 2
 
 

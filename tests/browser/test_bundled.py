@@ -9,7 +9,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import SCREENSHOTS
-from tests.pictures import real_clip
+from tests.pictures import real_video
 from tests.serving import RunningServer
 
 pytestmark = pytest.mark.engine
@@ -62,6 +62,6 @@ async def test_a_question_about_a_picture(page: Page, bundled: RunningServer) ->
 
 
 async def test_a_question_about_a_clip(page: Page, bundled: RunningServer) -> None:
-    await ask(page, bundled, "What happens?", real_clip())
+    await ask(page, bundled, "What happens?", real_video())
     await expect(page.locator(".strip")).to_have_attribute("aria-busy", "false")
     await page.screenshot(path=SCREENSHOTS / "bundled-clip.png")

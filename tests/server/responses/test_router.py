@@ -204,7 +204,7 @@ async def test_media_have_the_names_and_limits_the_client_wrote(world: ServerFix
     assert (await ask(world, instructions="Be brief.", input=user(*parts))).status_code == 200
     low, clip, _, limited = world.media.parts
     assert low.limits.max_pixels == 64 * 28 * 28 and limited.limits.max_pixels == 100_000
-    assert (clip.limits.fps, clip.limits.video_start_s) == (1.5, 2)
+    assert (clip.limits.fps, clip.limits.video_start) == (1.5, 2)
 
 
 async def uploaded(world: ServerFixture) -> str:

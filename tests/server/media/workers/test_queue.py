@@ -15,7 +15,7 @@ JOB = Job(contents=["x"], is_frame_list=False, output=None, budget=BUDGET, timeo
 
 
 def put(queue: JobQueue, estimate_s: float) -> QueuedJob:
-    return queue.put(JOB, estimate_s=estimate_s, param="p", frames=FrameCount())
+    return queue.put(JOB, estimate_s=estimate_s, frames=FrameCount())
 
 
 async def order(queue: JobQueue, *, takes_large: bool = True) -> list[float]:
