@@ -28,6 +28,7 @@ check: setup  ## lint, format, types, generated documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m tools.settings_docs --check
+	$(BIN)/python -m tools.error_docs --check
 
 check-docker:  ## build the CPU image and try it with compose; needs Docker (ARGS="--port 9000")
 	@python3 docker/check.py $(ARGS)
@@ -36,6 +37,7 @@ fmt: setup  ## format and mend what can be mended; write generated documentation
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python -m tools.settings_docs --write
+	$(BIN)/python -m tools.error_docs --write
 
 bench: model  ## side-by-side measurements
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench $(ARGS)

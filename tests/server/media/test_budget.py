@@ -46,7 +46,7 @@ def test_limits_of_clients_within_the_limits_are_followed() -> None:
         video_part(fps=0.5, min_frames=2, max_pixels=784, video_start=1.0, video_end=2.0), SETTINGS, CHECKPOINT
     )
     assert (video.fps, video.min_frames, video.max_pixels) == (0.5, 2, 784)
-    assert (video.video_start, video.end) == (1.0, 2.0)
+    assert (video.video_start, video.video_end) == (1.0, 2.0)
 
 
 def test_defaults_of_videos_are_settings() -> None:
