@@ -22,7 +22,7 @@ def raised() -> Iterator[tuple[str, str]]:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 for keyword in node.keywords:
                     if keyword.arg == "code" and isinstance(keyword.value, ast.Constant):
-                        yield node.func.id, keyword.value.value
+                        yield node.func.id, str(keyword.value.value)
 
 
 def test_every_raised_code_is_in_the_table_with_its_status() -> None:

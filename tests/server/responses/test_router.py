@@ -301,7 +301,7 @@ REFUSED: list[tuple[dict[str, Any], int, str | None, str | None]] = [
         "input[0].content[0].file_url",
         "unsupported_parameter",
     ),
-    ({"input": user({"type": "input_file", "file_data": "data:,x"})}, 400, "input[0].content[0].file_data", None),
+    ({"input": user({"type": "input_file", "file_data": "data:,x"})}, 400, "input[0].content[0].file_data", "unsupported_file"),
     ({"temperature": 2.1}, 400, "temperature", "invalid_value"),
     ({"top_p": 0}, 400, "top_p", "invalid_value"),
     ({"max_output_tokens": 0}, 400, "max_output_tokens", "invalid_value"),
