@@ -4,6 +4,7 @@ Does not know what is said over the socket beyond `Start`, nor when a host shoul
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -38,22 +39,30 @@ class EngineProcess:
 
         Args:
             command: the program and its arguments; the number of its end of the socket is added.
+
+        Raises:
+            OSError: the machine lacks what a process takes; nothing is left.
         """
         # What vLLM leaves in its temporary folder, sockets above all, goes with the host however that ends.
         scratch = tempfile.TemporaryDirectory(prefix="tessera-engine-", ignore_cleanup_errors=True)
-        ours, theirs = socket.socketpair()
-        with theirs:
-            end = theirs.fileno()
-            # A session of its own: what it leaves behind can be found, and Ctrl-C does not reach it.
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                str(end),
-                stdin=DEVNULL,
-                pass_fds=[end],
-                start_new_session=True,
-                env={**os.environ, "TMPDIR": scratch.name},
-            )
-        return cls(process, await Channel.open(ours), scratch)
+        with contextlib.ExitStack() as undo:
+            undo.callback(scratch.cleanup)
+            ours, theirs = socket.socketpair()
+            with theirs:
+                channel = await Channel.open(ours)
+                undo.callback(channel.close)
+                end = theirs.fileno()
+                # A session of its own: what it leaves behind can be found, and Ctrl-C does not reach it.
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    str(end),
+                    stdin=DEVNULL,
+                    pass_fds=[end],
+                    start_new_session=True,
+                    env={**os.environ, "TMPDIR": scratch.name},
+                )
+            undo.pop_all()
+        return cls(process, channel, scratch)
 
     @property
     def process_id(self) -> int:

@@ -20,6 +20,8 @@ MAX_FAILED_STARTS = 3
 FIRST_PAUSE_S = 0.2
 """Before the first new start; doubles with each loss up to MAX_PAUSE_S."""
 MAX_PAUSE_S = 30.0
+SPAWN_PAUSE_S = 5.0
+"""After a start for which the machine lacked something (open files, processes, memory, room): these may come back."""
 SETTLED_S = 60.0
 """A host that has served this long is not blamed for earlier losses."""
 _LAST_WORDS_S = 1.0
@@ -79,6 +81,10 @@ class Supervisor:
     async def _run(self) -> None:
         try:
             await self._live()
+        except Exception as error:
+            _log.exception("the engine is not supervised any more")
+            self.failure = f"the supervision of the engine failed ({type(error).__name__})"
+            self.state = EngineState.FAILED
         finally:
             if spare := await self._spare.take():
                 await spare.stop()
@@ -102,7 +108,12 @@ class Supervisor:
 
     async def _live_once(self) -> float | None:
         """Run one host to its end: seconds it served, or None if it never got ready."""
-        host = await self._spare.take() or await EngineProcess.spawn(self._command)
+        try:
+            host = await self._spare.take() or await EngineProcess.spawn(self._command)
+        except OSError as error:
+            _log.error("the engine host cannot be started: %s", error)
+            await asyncio.sleep(SPAWN_PAUSE_S)
+            return None
         self.process_id = host.process_id
         host.start()
         attending = asyncio.create_task(self._attend(host.channel))

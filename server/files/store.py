@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 
 from server.core.concurrency import in_thread
-from server.core.errors import ApiError, BadRequestError, NotFoundError
+from server.core.errors import ApiError, BadRequestError, NotFoundError, StorageError
 from server.core.mime import modality_of
 from server.core.settings import FilesSettings
 from server.files.durable import sync_folder, translated, write_new
@@ -56,6 +56,7 @@ class FileStore:
         self._ledger = Ledger(settings)
         self._lock: int | None = None
         self._opening = asyncio.Lock()
+        self._discarding = asyncio.Lock()
         self._records: dict[str, dict[str, Record]] = {}
 
     @property
@@ -207,25 +208,35 @@ class FileStore:
         """Delete what has expired.
 
         Raises:
-            StorageError: the disk refuses.
+            StorageError: the disk refuses to delete some of it, which stays as it is; the rest is deleted.
         """
         now_s = self._now_s()
+        refusal: StorageError | None = None
         for owner, records in list(self._records.items()):
             for record in [record for record in list(records.values()) if record.expires_at <= now_s]:
-                await self._discard(owner, record)
+                try:
+                    await self._discard(owner, record)
+                except StorageError as error:
+                    refusal = error
+        if refusal is not None:
+            raise refusal
 
     async def _discard(self, owner: str, record: Record) -> None:
-        if self._records.get(owner, {}).pop(record.id, None) is None:
-            return  # two requests delete the same file
-        self._ledger.remove(owner, record.num_bytes)
         gone = self._folder / _INCOMING / secrets.token_urlsafe(24)
+        async with self._discarding:
+            if record.id not in self._records.get(owner, {}):
+                return  # two requests delete the same file
+            with translated():
+                await in_thread(lambda: self._forget(owner, record, gone))
+        await in_thread(lambda: shutil.rmtree(gone, ignore_errors=True))  # else it goes at the next start
 
-        def remove() -> None:
+    def _forget(self, owner: str, record: Record, gone: Path) -> None:
+        """On disk first, then in memory: what the disk does not let go of stays visible, and can be deleted again."""
+        gone.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # somebody else has removed it
             (self._folder / owner / record.id).rename(gone)
-            shutil.rmtree(gone)
-
-        with translated():
-            await in_thread(remove)
+        del self._records[owner][record.id]
+        self._ledger.remove(owner, record.num_bytes)
 
     def _take_folder(self, *, make: bool) -> None:
         if not make and not self._folder.is_dir():

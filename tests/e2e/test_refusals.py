@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from server.core.error_codes import CODES
-from tests.pictures import clip_part, data_url, encoded, made_clip, photo, picture_part, plain
-from tests.serving import RunningServer
+from tests.support.images import clip_part, data_url, encoded, made_clip, photo, picture_part, plain
+from tests.support.serving import RunningServer
 
 pytestmark = pytest.mark.engine
 

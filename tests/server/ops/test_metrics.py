@@ -7,9 +7,9 @@ from model_executor.engine import Delta, EngineState, EngineStats, Prompt, Reque
 from server.media.cache import CacheLoad
 from server.media.preprocessor import MediaLoad
 from server.media.timings import Stage, StageLoad
-from tests.fakes import FakeEngine, FakeMedia, Step
-from tests.pictures import encoded
-from tests.server.conftest import OpenWorld, ServerFixture
+from tests.support.fakes import FakeEngine, FakeMedia, Step
+from tests.support.images import encoded
+from tests.support.world import OpenWorld, ServerFixture
 
 
 async def samples(world: ServerFixture) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

@@ -8,11 +8,12 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urljoin
 
 from server.ops.playground_files import FOLDER, HEADERS, read_page
-from tests.error_body import check_error
-from tests.server.conftest import OpenWorld, ServerFixture
+from tests.support.error_body import check_error
+from tests.support.world import OpenWorld, ServerFixture
 
 NAMED = re.compile(
-    r"""(?:href|src)="(?P<html>[^"#]+)" | (?:from|import) \s* "(?P<js>\.[^"]+)" | url\("(?P<css>[^"]+)"\)""", re.VERBOSE
+    r"""(?:href|src)="(?P<html>[^"#]+)" | (?:from|import|URL) [\s(]* "(?P<js>\.[^"]+)" | url\("(?P<css>[^"]+)"\)""",
+    re.VERBOSE,
 )
 OUR_OWN = [path for path in FOLDER.rglob("*") if path.suffix in (".html", ".css", ".js") and "vendor" not in path.parts]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from model_executor.processor.geometry import GeometryError, video_grid, video_size
 from server.media.decode.frame_sampling import Sampling, Timeline, make_timeline, sample_frames
 from server.media.errors import MediaError
-from tests.server.media.videos import BUDGET
+from tests.support.videos import BUDGET
 
 RATES = [Fraction(rate) for rate in (1, 5, 10, 12, 15, 24, 25, 30, 50, 60, 120)]
 RATES += [Fraction(24_000, 1001), Fraction(30_000, 1001), Fraction(60_000, 1001)]

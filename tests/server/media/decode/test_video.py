@@ -18,7 +18,7 @@ from model_executor.processor.geometry import Grid, Size
 from server.media.decode.frame_list import FrameList
 from server.media.decode.video_source import FrameWriter
 from server.media.errors import MediaError
-from tests.server.media.videos import (
+from tests.support.videos import (
     BUDGET,
     TINY,
     Pixels,
@@ -32,6 +32,7 @@ from tests.server.media.videos import (
     real_video,
     remux,
     sampled,
+    silent_audio,
 )
 
 
@@ -403,17 +404,6 @@ def test_animated_webp_that_is_cut_off_gives_its_whole_frames() -> None:
     video, frames = sampled(data[: data.index(b"ANMF", len(data) // 2) + 20])
     assert [number_of(frame) for frame in frames] == [0, 6, 12, 17, 23, 29]
     assert video.notes == ("The file is cut off after 30 frames.",)
-
-
-def silent_audio() -> bytes:
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as output:
-        stream = output.add_stream("aac", rate=16_000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        frame.sample_rate = 16_000
-        output.mux(stream.encode(frame))
-        output.mux(stream.encode(None))
-    return file.getvalue()
 
 
 PLAYLISTS = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from server.media.messages import Job, Prepared
 from server.media.workers.main import prepare
-from tests.server.media.videos import BUDGET, real_video
+from tests.support.videos import BUDGET, real_video
 
 
 def job(tmp_path: Path) -> Job:
