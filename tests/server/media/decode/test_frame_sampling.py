@@ -104,7 +104,7 @@ def test_window_without_a_frame_is_rejected() -> None:
             sample_frames(line, msgspec.structs.replace(BUDGET, video_start=start_s, video_end=end_s))
 
 
-def test_freeze_frame_is_shown_until_the_next_one() -> None:
+def test_freeze_frame_is_visible_until_the_next_one() -> None:
     ticks = [*range(0, 1000, 40), 20_000]
     sampling = sample_frames(make_timeline(ticks, Fraction(1, 1000), rates=[]), BUDGET)
     moments_s = np.linspace(0, 20, len(sampling.indices))
@@ -116,7 +116,7 @@ def test_freeze_frame_is_shown_until_the_next_one() -> None:
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=300), st.floats(0.1, 30))
 @settings(max_examples=200, deadline=None)
-def test_variable_rate_samples_what_is_shown(gaps_ms: list[int], fps: float) -> None:
+def test_variable_rate_samples_what_is_visible(gaps_ms: list[int], fps: float) -> None:
     ticks = [0, *(int(tick) for tick in np.cumsum(gaps_ms))]
     line = make_timeline(ticks, Fraction(1, 1000), rates=[Fraction(1000), Fraction(7, 3)])
     sampling = sample_frames(line, msgspec.structs.replace(BUDGET, fps=fps))
@@ -180,7 +180,7 @@ def test_tokens_stay_within_the_cap_for_ten_thousand_random_clips() -> None:
         assert video_grid(size, frames).num_tokens <= 16_384
 
 
-def test_rate_that_had_to_fall_is_told() -> None:
+def test_lowered_rate_has_a_note() -> None:
     hour = sample_frames(constant(3600 * 25, Fraction(25)), BUDGET)
     assert len(hour.indices) == 768
     assert hour.effective_fps == pytest.approx(768 / 3600)
@@ -193,6 +193,6 @@ def test_video_above_the_time_limit_is_rejected_with_numbers() -> None:
         sample_frames(constant(3600, Fraction(1)), msgspec.structs.replace(BUDGET, max_s=60))
 
 
-def test_single_frame_without_any_duration_is_taken_twice() -> None:
+def test_single_frame_without_any_duration_is_used_twice() -> None:
     sampling = sample_frames(make_timeline([17], Fraction(1, 1000), rates=[]), BUDGET)
     assert sampling == Sampling((0, 0), (0.0, 0.0), None, ())

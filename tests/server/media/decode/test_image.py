@@ -86,11 +86,11 @@ def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
     assert np.abs(image.render(Size(48, 80)).astype(int) - upright).max() <= (8 if kind == "AVIF" else 0)
 
 
-def test_damaged_exif_is_told_and_left_out() -> None:
+def test_damaged_exif_is_ignored_with_a_note() -> None:
     data = encoded(Image.fromarray(colors()), "JPEG", exif=b"Exif\x00\x00MM\x00\x2a\xff\xff\xff\xffgarbage")
     image = ImageDecoder(io.BytesIO(data), max_source_pixels=10**6)
     assert image.render(image.size).shape == (40, 60, 3)
-    assert image.notes in ((), ("The EXIF data is damaged; the image was taken as upright.",))
+    assert image.notes in ((), ("The EXIF data is damaged; the image was assumed to be upright.",))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -213,7 +213,7 @@ def test_what_is_no_usable_image_is_rejected_at_once(data: bytes, message: str) 
     assert time.perf_counter() - started_s < 5
 
 
-def test_aspect_ratio_of_exactly_200_is_taken() -> None:
+def test_aspect_ratio_of_exactly_200_is_accepted() -> None:
     assert prepared(encoded(Image.new("RGB", (2000, 10)), "PNG")).shape[2] == 3
     with pytest.raises(MediaError, match="aspect ratio"):
         prepared(encoded(Image.new("RGB", (2010, 10)), "PNG"))

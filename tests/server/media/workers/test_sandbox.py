@@ -42,7 +42,7 @@ def run(code: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_confined_process_gets_neither_sockets_nor_programs() -> None:
+def test_a_sandboxed_process_gets_neither_sockets_nor_programs() -> None:
     assert run(_CONFINED) == [
         *("AF_INET 1", "AF_INET6 1", "AF_UNIX 1", "AF_NETLINK 1", "thread 1"),
         *("execve 1", "child 1", "io_uring_setup -1 1", "pidfd_getfd -1 1", "still there"),
@@ -59,14 +59,14 @@ def test_the_second_set_of_numbers_is_rejected_too() -> None:
     assert run(code) == ["-1 1"]
 
 
-def test_unknown_architecture_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_architecture_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "vax")
-    with pytest.raises(SandboxError, match="system calls of vax are not known"):
+    with pytest.raises(SandboxError, match="system calls of vax are unknown"):
         enter_sandbox()
 
 
 @pytest.mark.skipif(platform.machine() not in MACHINES, reason="nothing is rejected here anyway")
-def test_where_the_kernel_refuses_workers_run_and_the_log_says_so() -> None:
+def test_without_a_sandbox_workers_run_and_the_log_says_so() -> None:
     code = (
         "import asyncio, dataclasses, logging, platform, sys\n"
         "from server.media.workers.sandbox import MACHINES, install\n"
@@ -80,5 +80,5 @@ def test_where_the_kernel_refuses_workers_run_and_the_log_says_so() -> None:
         "asyncio.run(main())"
     )
     [line] = run(code)
-    assert "keep the network and other programs in reach" in line
-    assert line.endswith("seccomp: Operation not permitted")
+    assert "run without a sandbox" in line
+    assert line.endswith("(seccomp: Operation not permitted)")
