@@ -51,10 +51,9 @@ def test_imports_keep_to_the_contracts() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_generated_documentation_is_current() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tools.settings_docs", "--check"], capture_output=True, text=True, timeout=60, cwd=ROOT
-    )
+@pytest.mark.parametrize("tool", ["tools.settings_docs", "tools.error_docs"])
+def test_generated_documentation_is_current(tool: str) -> None:
+    done = subprocess.run([sys.executable, "-m", tool, "--check"], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -24,42 +24,42 @@ _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16_384, 65_536, 262_144)
 
 
 Stage = Literal["fetch", "queue", "header", "decode"]
-"""Bringing the bytes; waiting for a worker; reading what the header announces; decoding, resizing and cutting patches.
-A worker is waited for twice, and what the cache has needs only the first stage."""
+"""Fetching the bytes; waiting for a worker; reading the headers; decoding, resizing and cutting patches. Each image or
+video waits for a worker twice; one that is in the cache has the first stage only."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageLoad:
-    """What one stage did since the start."""
+    """Passages through one stage since the server's start."""
 
     num: int = 0
-    """How often it was passed, with or without success."""
+    """How many, successful or not."""
     total_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class CacheLoad:
-    """What the cache did and holds."""
+    """Counts and size of the cache."""
 
     num_hits: int = 0
-    """Media that cost no decoding: they were ready, or being prepared for another request."""
+    """Items that cost no decoding: they were ready, or being prepared for another request."""
     num_misses: int = 0
     num_evictions: int = 0
-    """Entries given up for want of memory."""
+    """Entries deleted to free memory."""
     idle_bytes: int = 0
     """Patches that no request uses at the moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class MediaLoad:
-    """How busy the media side is."""
+    """How busy media preparation is."""
 
     num_waiting: int
     """Jobs that wait for a worker."""
     num_running: int
     """Jobs being worked on."""
     num_restarts: int
-    """Workers replaced since the start because a job failed, was given up or ran out of time."""
+    """Workers replaced since the server's start because a job failed, was canceled or exceeded its time."""
     shared_bytes: int
     """Shared memory in use: encoded media, and patches of requests that have not ended."""
     cache: CacheLoad = CacheLoad()

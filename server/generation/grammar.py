@@ -78,7 +78,7 @@ def _of_structured_outputs(outputs: StructuredOutputs) -> Grammar:
             assert outputs.grammar is not None
             if _GRAMMAR_MARK not in outputs.grammar or "\x00" in outputs.grammar:
                 raise BadRequestError(
-                    f"'{param}' is not in the GBNF notation ('root ::= …').", param=param, code="invalid_grammar"
+                    f"'{param}' is not in the GBNF notation ('root ::= …').", param=param, code="invalid_value"
                 )
             return _bounded(Grammar(kind="grammar", value=outputs.grammar, param=param))
 
@@ -105,6 +105,6 @@ def _of_schema(schema: dict[str, Any], param: str) -> Grammar:
 def _bounded(grammar: Grammar) -> Grammar:
     if len(grammar.value) > MAX_CHARS:
         raise BadRequestError(
-            f"'{grammar.param}' is longer than {MAX_CHARS} characters.", param=grammar.param, code="grammar_too_large"
+            f"'{grammar.param}' is longer than {MAX_CHARS} characters.", param=grammar.param, code="schema_too_large"
         )
     return grammar

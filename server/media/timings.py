@@ -1,4 +1,4 @@
-"""How long the stages of preparing media take, added up for the metrics."""
+"""Total time spent in each stage of preparing images and videos, for the metrics."""
 
 import time
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from server.core.metrics import Stage, StageLoad
 
 
 class StageTimes:
-    """Adds up; runs in one event loop's thread."""
+    """Sums by stage; used in one event loop's thread only."""
 
     def __init__(self) -> None:
         """All at zero."""
         self.load: dict[Stage, StageLoad] = {stage: StageLoad() for stage in get_args(Stage)}
-        """A reading."""
+        """The sums so far."""
 
     def add(self, stage: Stage, duration_s: float) -> None:
         """Count one passage."""

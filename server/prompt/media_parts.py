@@ -7,7 +7,7 @@ from typing import Any
 from model_executor.processor.geometry import TOKEN_PX
 from server.core.errors import BadRequestError
 from server.core.mime import HEAD_BYTES, modality_of
-from server.media.types import LocalFile, MediaPart, PixelLimits
+from server.media.types import LocalFile, MediaLimits, MediaPart
 from server.prompt.messages import (
     FilePart,
     ImageLimits,
@@ -22,7 +22,8 @@ from server.prompt.messages import (
 LOW_DETAIL_TOKENS = 64
 """Most tokens of an image sent with `detail: low`."""
 
-_RENAMED = {"video_start": "video_start_s", "video_end": "video_end_s"}
+Limits = tuple[MediaLimits, dict[str, str]]
+"""A part's limits, and the request field of each."""
 
 
 def media_part(part: ImageUrlPart | ImagePart | VideoUrlPart | VideoPart | FilePart, param: str) -> MediaPart:
@@ -38,30 +39,30 @@ def media_part(part: ImageUrlPart | ImagePart | VideoUrlPart | VideoPart | FileP
     """
     match part:
         case ImageUrlPart(image_url=image):
-            limits = pixel_limits(part, param, image, nested="image_url", detail=image.detail)
-            return MediaPart("image", image.url, f"{param}.image_url", limits)
+            limits = media_limits(part, param, image, nested="image_url", detail=image.detail)
+            return MediaPart("image", image.url, f"{param}.image_url", *limits)
         case ImagePart():
-            return MediaPart("image", part.image, f"{param}.image", pixel_limits(part, param, detail=part.detail))
+            return MediaPart("image", part.image, f"{param}.image", *media_limits(part, param, detail=part.detail))
         case VideoUrlPart(video_url=video):
-            limits = pixel_limits(part, param, video, nested="video_url")
-            return MediaPart("video", video.url, f"{param}.video_url", limits)
+            limits = media_limits(part, param, video, nested="video_url")
+            return MediaPart("video", video.url, f"{param}.video_url", *limits)
         case VideoPart():
             source = part.video if isinstance(part.video, str) else tuple(part.video)
-            return MediaPart("video", source, f"{param}.video", pixel_limits(part, param))
+            return MediaPart("video", source, f"{param}.video", *media_limits(part, param))
         case FilePart(file=file):
-            limits = pixel_limits(part, param, file, nested="file")
+            limits = media_limits(part, param, file, nested="file")
             if file.file_id is not None:
                 return stored_part(file.file_id, f"{param}.file", limits)
             assert file.file_data is not None  # one of the two is there
             return inline_part(file.file_data, f"{param}.file", f"{param}.file.file_data", limits)
 
 
-def stored_part(file: StoredFile, param: str, limits: PixelLimits) -> MediaPart:
+def stored_part(file: StoredFile, param: str, limits: Limits) -> MediaPart:
     """An uploaded file."""
-    return MediaPart(file.modality, LocalFile(file.path), param, limits)
+    return MediaPart(file.modality, LocalFile(file.path), param, *limits)
 
 
-def inline_part(url: str, param: str, data_param: str, limits: PixelLimits) -> MediaPart:
+def inline_part(url: str, param: str, data_param: str, limits: Limits) -> MediaPart:
     """A file in the request itself: an image or a video, as its content says.
 
     Args:
@@ -81,17 +82,17 @@ def inline_part(url: str, param: str, data_param: str, limits: PixelLimits) -> M
         modality = None
     if modality is None:
         raise BadRequestError(
-            "The file is neither an image nor a video of a known kind, as data:MEDIA-TYPE;base64,DATA.",
+            "The file is not an image or video in a supported format, as data:MEDIA-TYPE;base64,DATA.",
             param=data_param,
             code="unsupported_file",
         )
-    return MediaPart(modality, url, param, limits)
+    return MediaPart(modality, url, param, *limits)
 
 
-def pixel_limits(
+def media_limits(
     outer: ImageLimits, param: str, inner: ImageLimits | None = None, *, nested: str = "", detail: str = "auto"
-) -> PixelLimits:
-    """The limits of a part, whether they stand next to its URL or in the object that holds the URL.
+) -> Limits:
+    """The limits of a part, next to its URL or in the object that holds the URL, and the request field of each.
 
     Args:
         outer: the part.
@@ -104,19 +105,21 @@ def pixel_limits(
         BadRequestError: a limit stands in both.
     """
     values: dict[str, Any] = {}
+    params: dict[str, str] = {}
     for name in (VideoLimits if isinstance(outer, VideoLimits) else ImageLimits).model_fields:
-        here, there = getattr(outer, name), getattr(inner, name, None)
-        if here is not None and there is not None:
+        outer_value, inner_value = getattr(outer, name), getattr(inner, name, None)
+        if outer_value is not None and inner_value is not None:
             raise BadRequestError(
-                f"'{param}.{name}' is set twice, here and in '{nested}'.",
+                f"'{param}.{name}' cannot be combined with '{param}.{nested}.{name}'.",
                 param=f"{param}.{name}",
                 code="invalid_value",
             )
-        value = there if here is None else here
-        if value is not None:
-            values[_RENAMED.get(name, name)] = value
-    limits = PixelLimits(**values)
-    if detail != "low":
-        return limits
-    cap = LOW_DETAIL_TOKENS * TOKEN_PX
-    return replace(limits, max_pixels=min(limits.max_pixels or cap, cap))
+        if outer_value is not None:
+            values[name], params[name] = outer_value, f"{param}.{name}"
+        elif inner_value is not None:
+            values[name], params[name] = inner_value, f"{param}.{nested}.{name}"
+    limits = MediaLimits(**values)
+    if detail == "low":
+        cap = LOW_DETAIL_TOKENS * TOKEN_PX
+        limits = replace(limits, max_pixels=min(limits.max_pixels or cap, cap))
+    return limits, params

@@ -11,7 +11,7 @@ from server.generation.request import GenerationRequest
 from server.generation.sampling_fields import SamplingFields
 from server.media.types import MediaPart
 from server.prompt.conversation import Conversation, earlier_call
-from server.prompt.media_parts import inline_part, pixel_limits, stored_part
+from server.prompt.media_parts import inline_part, media_limits, stored_part
 from server.responses.input import (
     AnyInput,
     AssistantInput,
@@ -100,14 +100,14 @@ def _parts(
 
 
 def _media_part(part: InputImage | InputVideo | InputFile, param: str) -> MediaPart:
-    limits = pixel_limits(part, param, detail=part.detail if isinstance(part, InputImage) else "auto")
+    limits = media_limits(part, param, detail=part.detail if isinstance(part, InputImage) else "auto")
     match part:
         case InputImage(image_url=str(url)):
-            return MediaPart("image", url, f"{param}.image_url", limits)
+            return MediaPart("image", url, f"{param}.image_url", *limits)
         case InputVideo(video_url=str(url)):
-            return MediaPart("video", url, f"{param}.video_url", limits)
+            return MediaPart("video", url, f"{param}.video_url", *limits)
         case InputVideo(video_url=list(urls)):
-            return MediaPart("video", tuple(urls), f"{param}.video_url", limits)
+            return MediaPart("video", tuple(urls), f"{param}.video_url", *limits)
         case InputFile(file_data=str(url)):
             return inline_part(url, f"{param}.file_data", f"{param}.file_data", limits)
         case _:

@@ -238,7 +238,7 @@ async def test_a_request_may_not_name_the_file_of_another_key(two_keys: ServerFi
         for key, named in (("second", id_), ("first", deleted), ("first", "file-x"), ("first", "../" + id_)):
             use_key(two_keys, key)
             response = await two_keys.client.post(route, json=naming(two_keys, named))
-            check_error(response, 404, param=param)
+            check_error(response, 404, param=param, code="file_not_found")
     assert two_keys.media.parts == []
 
 

@@ -188,7 +188,7 @@ async def test_media_have_the_names_and_limits_the_client_wrote(world: ServerFix
         "input[0].content[3].image_url",
     ]
     assert low.limits.max_pixels == 64 * 28 * 28 and limited.limits.max_pixels == 100_000
-    assert (clip.limits.fps, clip.limits.video_start_s) == (1.5, 2)
+    assert (clip.limits.fps, clip.limits.video_start) == (1.5, 2)
 
 
 async def uploaded(world: ServerFixture) -> str:
@@ -211,7 +211,12 @@ async def test_uploaded_files_are_taken_where_they_fit(world: ServerFixture) -> 
     name = "input[0].content[0].file_id"
     refused = await world.respond(input=user({"type": "input_video", "file_id": file_id}))
     check_error(refused, 400, param=name, code="invalid_value")
-    check_error(await world.respond(input=user({"type": "input_image", "file_id": "file-x"})), 404, param=name)
+    check_error(
+        await world.respond(input=user({"type": "input_image", "file_id": "file-x"})),
+        404,
+        param=name,
+        code="file_not_found",
+    )
 
 
 @pytest.mark.parametrize("stream", [False, True])
