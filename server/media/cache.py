@@ -15,22 +15,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from server.core.metrics import CacheLoad
 from server.media.messages import Prepared
 from server.media.progress import FrameCount
 from server.media.shared_memory import SharedFile
-
-
-@dataclass(frozen=True, slots=True)
-class CacheLoad:
-    """What the cache did and holds."""
-
-    num_hits: int = 0
-    """Media that cost no decoding: they were ready, or being prepared for another request."""
-    num_misses: int = 0
-    num_evictions: int = 0
-    """Entries given up for want of memory."""
-    idle_bytes: int = 0
-    """Patches that no request uses at the moment."""
 
 
 @dataclass(frozen=True, slots=True)

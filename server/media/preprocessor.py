@@ -14,46 +14,30 @@ Whatever goes wrong with one part, everything the request holds is given back.
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from model_executor.engine import SHARED_MEMORY
 from model_executor.processor.geometry import VIDEO_FRAME_MAX_PIXELS, VIDEO_FRAME_MIN_PIXELS, Grid, Size
 from server.core.errors import BadRequestError, DeadlineError
+from server.core.metrics import MediaLoad
 from server.core.settings import MediaSettings
 from server.media.budget import CheckpointLimits, clip_budget, image_budget
-from server.media.cache import CachedMedium, CacheLease, CacheLoad, MediaCache
+from server.media.cache import CachedMedium, CacheLease, MediaCache
 from server.media.fetch.fetcher import Fetcher
 from server.media.fetch.part_bytes import Contents, together
 from server.media.messages import ClipBudget, ImageBudget, Prepared
 from server.media.progress import Progress
 from server.media.request_limits import RequestBudget
 from server.media.shared_memory import SharedFolder
-from server.media.timings import Stage, StageLoad, StageTimes
+from server.media.timings import StageTimes
 from server.media.types import MediaPart, PreparedMedia
 from server.media.workers.decode_jobs import Decoder, Encoded
 from server.media.workers.pool import MediaPool
 
-SHARED_MEMORY = Path("/dev/shm")
-
 _PARALLEL_PARTS = 4
 """Parts of one request in work at the same time."""
-
-
-@dataclass(frozen=True, slots=True)
-class MediaLoad:
-    """How busy the media side is."""
-
-    num_waiting: int
-    """Jobs that wait for a worker."""
-    num_running: int
-    """Jobs being worked on."""
-    num_restarts: int
-    """Workers replaced since the start because a job failed, was given up or ran out of time."""
-    shared_bytes: int
-    """Shared memory in use: encoded media, and patches of requests that have not ended."""
-    cache: CacheLoad = CacheLoad()
-    stages: Mapping[Stage, StageLoad] = field(default_factory=lambda: StageTimes().load)
 
 
 @dataclass(slots=True)
