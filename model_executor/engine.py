@@ -251,7 +251,8 @@ class EngineSettings(BaseModel):
     max_num_batched_tokens: int = Field(default=2048, ge=16)
     """Tokens computed in one engine step; longer prompts are computed in chunks of this size."""
     max_num_seqs: int = Field(default=16, ge=1)
-    """Maximum number of sequences generated at the same time; others wait."""
+    """Maximum number of sequences generated at the same time for one key, or one address if there are no keys; others
+    wait. For all together there are an eighth more, so that one key never occupies everything."""
     max_num_waiting: int = Field(default=64, ge=0)
     """Maximum number of requests waiting in the engine's queue; further requests are rejected with status 429."""
     kv_cache_bytes: int | None = Field(default=None, ge=1)
@@ -274,6 +275,11 @@ class EngineSettings(BaseModel):
     warm_spare: bool = True
     """Keep a second engine process on standby, with its libraries loaded but without a model, to take over when the
     engine is lost; restarts skip the imports. Uses about half a gigabyte of memory."""
+
+    @property
+    def num_guest_seqs(self) -> int:
+        """Sequences beyond `max_num_seqs`, for clients other than one that has that many."""
+        return max(1, self.max_num_seqs // 8)
 
     def runs_single(self, *, cpu: bool) -> bool:
         """Whether the layout is `single`; `cpu` is whether the installed engine is a CPU build."""

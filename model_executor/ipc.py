@@ -44,6 +44,8 @@ class Generate(msgspec.Struct, frozen=True, tag="generate"):
     request_id: str
     prompt: Prompt
     params: SamplingParams
+    client: str = ""
+    """The client of the request, from `fair_queue.CLIENT`."""
 
 
 class Abort(msgspec.Struct, frozen=True, tag="abort"):

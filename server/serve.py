@@ -1,10 +1,14 @@
 """Runs the HTTP server: sockets, TLS, progress messages, graceful shutdown on SIGTERM, exit status."""
 
 import asyncio
+import ipaddress
+import logging
+import resource
 import socket
 import ssl
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -13,13 +17,18 @@ from fastapi import FastAPI
 
 from model_executor.engine import EngineState
 from server.app import create_app
+from server.connection import Connection, Connections
 from server.core.json_log import configure_logging
 from server.core.settings import Settings
 from server.generation.model_service import Service
 from server.model_loading import open_model
 
+_log = logging.getLogger("tessera.serve")
+
 PROGRESS_INTERVAL_S = 5.0
 """Interval of progress messages while the model loads."""
+OTHER_FILES = 512
+"""Open files in addition to those of connections: sockets of fetches, media, uploads, processes."""
 IDLE_CONNECTION_S = 75
 """How long an idle connection is kept; longer than the minute that most clients and proxies keep theirs."""
 
@@ -37,8 +46,15 @@ def serve(settings: Settings) -> int:
     """
     _check_certificate(settings)
     configure_logging()
+    _allow_many_files(settings)
     app = create_app(settings, lambda: open_model(settings))
     listener = _bind(settings.host, settings.port)
+    if not app.state.needs_key and not _is_loopback(listener):
+        _log.warning(
+            "this server listens on %s and needs no key: everybody who reaches it may use it (TESSERA_API_KEY, "
+            "TESSERA_API_KEYS_FILE)",
+            settings.host,
+        )
     config = server_config(app, settings)
     server = Server(config, app.state.service, _url(settings, listener.getsockname()[1]))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
@@ -48,9 +64,11 @@ def serve(settings: Settings) -> int:
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """The configuration of uvicorn."""
+    service: Service = app.state.service
+    connections = Connections(settings.max_connections, service.metrics.count_refused_connection)
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=partial(Connection, connections),  # type: ignore[arg-type]  # called like the class
         ws="none",
         loop="uvloop",
         lifespan="on",
@@ -133,6 +151,22 @@ def _bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise ListenError(f"Cannot listen on {host} port {port}: {error.strerror or error}.") from error
     return listener
+
+
+def _allow_many_files(settings: Settings) -> None:
+    """Raise the limit on open files: each connection is one, and the usual 1024 are for old programs only."""
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
+    if hard_limit < settings.max_connections + OTHER_FILES:
+        _log.warning(
+            "the limit of %d open files (ulimit -n) is too low for max_connections (%d)",
+            hard_limit,
+            settings.max_connections,
+        )
+
+
+def _is_loopback(listener: socket.socket) -> bool:
+    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def _check_certificate(settings: Settings) -> None:

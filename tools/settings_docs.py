@@ -1,4 +1,4 @@
-"""The settings as documentation: `.env.example` and the table in the README, written from their declarations.
+"""The settings as documentation: `.env.example` and `docs/settings.md`, written from their declarations.
 
 python -m tools.settings_docs --check   # exits 1 where a file has drifted
 python -m tools.settings_docs --write
@@ -24,8 +24,8 @@ def env_example() -> str:
     return "\n".join([_ENV_HEADER, *blocks])
 
 
-def readme_table() -> str:
-    """The README's table, without the markers."""
+def settings_table() -> str:
+    """The table of `docs/settings.md`, without the markers."""
     lines = ["| variable | default | meaning |", "| --- | --- | --- |"]
     for declared in declarations():
         default = _default(declared)
@@ -34,17 +34,17 @@ def readme_table() -> str:
     return "\n".join(lines)
 
 
-def with_table(readme: str) -> str:
-    """A README's text with the table between its markers renewed.
+def with_table(page: str) -> str:
+    """The page with the table between its markers renewed.
 
     Raises:
         ValueError: the markers are not there, once each and in order.
     """
-    before, begin, rest = readme.partition(BEGIN)
+    before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end or BEGIN in rest or END in after:
-        raise ValueError(f"the README needs one {BEGIN} and one {END} after it")
-    return f"{before}{BEGIN}\n{readme_table()}\n{END}{after}"
+        raise ValueError(f"the page needs one {BEGIN} and one {END} after it")
+    return f"{before}{BEGIN}\n{settings_table()}\n{END}{after}"
 
 
 def documents(root: Path) -> dict[Path, str]:
@@ -53,8 +53,8 @@ def documents(root: Path) -> dict[Path, str]:
     Args:
         root: the project's folder.
     """
-    readme = root / "README.md"
-    return {root / ".env.example": env_example(), readme: with_table(readme.read_text("utf-8"))}
+    page = root / "docs" / "settings.md"
+    return {root / ".env.example": env_example(), page: with_table(page.read_text("utf-8"))}
 
 
 def main() -> int:

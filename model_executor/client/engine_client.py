@@ -22,6 +22,7 @@ from model_executor.engine import (
     Prompt,
     SamplingParams,
 )
+from model_executor.fair_queue import CLIENT
 
 _ACKNOWLEDGE_EVERY = ipc.WINDOW // 2
 """Deltas between two acknowledgments."""
@@ -96,7 +97,7 @@ class EngineClient:
         ended = False
         num_unacknowledged = 0
         try:
-            await channel.send(ipc.Generate(request_id, prompt, params))
+            await channel.send(ipc.Generate(request_id, prompt, params, CLIENT.get()))
             while True:
                 match await inbox.get():
                     case ipc.Generated(_, delta):

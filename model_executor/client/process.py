@@ -4,6 +4,7 @@ Of the messages it knows only `Start`; when to start and stop is decided by `sup
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -37,22 +38,30 @@ class EngineProcess:
 
         Args:
             command: the program and its arguments; the number of its end of the socket is added.
+
+        Raises:
+            OSError: the machine lacks what a process takes; nothing is left.
         """
         # vLLM leaves files in its temporary directory, mainly sockets; they are deleted with the process.
         scratch = tempfile.TemporaryDirectory(prefix="tessera-engine-", ignore_cleanup_errors=True)
-        ours, theirs = socket.socketpair()
-        with theirs:
-            end = theirs.fileno()
-            # A session of its own: leftover child processes can be found, and Ctrl-C does not reach it.
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                str(end),
-                stdin=DEVNULL,
-                pass_fds=[end],
-                start_new_session=True,
-                env={**os.environ, "TMPDIR": scratch.name},
-            )
-        return cls(process, await Channel.open(ours), scratch)
+        with contextlib.ExitStack() as undo:
+            undo.callback(scratch.cleanup)
+            ours, theirs = socket.socketpair()
+            with theirs:
+                channel = await Channel.open(ours)
+                undo.callback(channel.close)
+                end = theirs.fileno()
+                # A session of its own: leftover child processes can be found, and Ctrl-C does not reach it.
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    str(end),
+                    stdin=DEVNULL,
+                    pass_fds=[end],
+                    start_new_session=True,
+                    env={**os.environ, "TMPDIR": scratch.name},
+                )
+            undo.pop_all()
+        return cls(process, channel, scratch)
 
     @property
     def process_id(self) -> int:

@@ -20,6 +20,8 @@ MAX_FAILED_STARTS = 3
 FIRST_PAUSE_S = 0.2
 """Before the first restart; doubles with each loss up to MAX_PAUSE_S."""
 MAX_PAUSE_S = 30.0
+SPAWN_PAUSE_S = 5.0
+"""After a start for which the machine lacked something (open files, processes, memory, room): these may come back."""
 SETTLED_S = 60.0
 """After this time in service, the next loss counts as the first one again."""
 _DRAIN_S = 1.0
@@ -78,6 +80,10 @@ class Supervisor:
     async def _run(self) -> None:
         try:
             await self._keep_running()
+        except Exception as error:
+            _log.exception("the engine is not supervised any more")
+            self.failure = f"the supervision of the engine failed ({type(error).__name__})"
+            self.state = EngineState.FAILED
         finally:
             if standby := await self._standby.take():
                 await standby.stop()
@@ -101,7 +107,12 @@ class Supervisor:
 
     async def _run_once(self) -> float | None:
         """Run one process to its end: seconds in service, or None if it was never ready."""
-        process = await self._standby.take() or await EngineProcess.spawn(self._command)
+        try:
+            process = await self._standby.take() or await EngineProcess.spawn(self._command)
+        except OSError as error:
+            _log.error("the engine process cannot be started: %s", error)
+            await asyncio.sleep(SPAWN_PAUSE_S)
+            return None
         self.process_id = process.process_id
         process.start()
         reading = asyncio.create_task(self._read_messages(process.channel))

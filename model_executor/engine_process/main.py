@@ -97,7 +97,7 @@ async def _serve(end: socket.socket, engine: "VllmEngine", settings: EngineSetti
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     channel = await Channel.open(end)
-    session = Session(channel, engine, settings.max_num_seqs + settings.max_num_waiting)
+    session = Session(channel, engine, settings)
     serving = asyncio.create_task(session.run())
     loss = asyncio.create_task(engine.wait_for_loss())
     stop = asyncio.create_task(stopped.wait())

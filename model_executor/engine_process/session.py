@@ -9,16 +9,20 @@ import logging
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
+import msgspec
+
 from model_executor import ipc
 from model_executor.engine import (
     Delta,
     EngineBusyError,
     EngineError,
+    EngineSettings,
     EngineStats,
     EngineUnavailableError,
     Prompt,
     SamplingParams,
 )
+from model_executor.fair_queue import CLIENT, FairQueue, QueueFullError
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +40,7 @@ class Generator(Protocol):
 class _RunningRequest:
     """A request's task, and how many deltas may be sent before the next acknowledgment."""
 
-    def __init__(self, num_sequences: int) -> None:
-        self.num_sequences = num_sequences
+    def __init__(self) -> None:
         self.credit = asyncio.Semaphore(ipc.WINDOW)
         self.task: asyncio.Task[None]
 
@@ -48,14 +51,17 @@ class Session:
     Args:
         channel: this process's end.
         generator: generates the answers.
-        max_num_sequences: maximum number of running and waiting sequences; a request that exceeds it is rejected,
-            unless it is the only one.
+        settings: how many sequences may run, for one client and in total, and how many requests may wait.
     """
 
-    def __init__(self, channel: ipc.Channel, generator: Generator, max_num_sequences: int) -> None:
+    def __init__(self, channel: ipc.Channel, generator: Generator, settings: EngineSettings) -> None:
         self._channel = channel
         self._generator = generator
-        self._max_num_sequences = max_num_sequences
+        self._queue = FairQueue(
+            settings.max_num_seqs + settings.num_guest_seqs,
+            max_per_client=settings.max_num_seqs,
+            max_waiting=settings.max_num_waiting,
+        )
         self._running: dict[str, _RunningRequest] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # those of aborted requests included, which still clean up
 
@@ -79,37 +85,38 @@ class Session:
                             for _ in range(num_deltas):
                                 running.credit.release()
                     case ipc.ReadStats():
-                        self._channel.send_soon(ipc.Stats(self._generator.stats()))
+                        self._channel.send_soon(ipc.Stats(self._stats()))
         finally:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _stats(self) -> EngineStats:
+        stats = self._generator.stats()
+        return msgspec.structs.replace(stats, num_waiting=stats.num_waiting + self._queue.num_waiting)
+
     def _start(self, message: ipc.Generate) -> None:
-        num_sequences = message.params.n
-        open_sequences = sum(running.num_sequences for running in self._running.values())
         if message.request_id in self._running:
             failure = ipc.Failure("failed", "two requests have the same id")
             self._channel.send_soon(ipc.Ended(message.request_id, failure))
-        elif self._running and open_sequences + num_sequences > self._max_num_sequences:
-            busy = EngineBusyError(
-                f"{open_sequences} sequences are running or waiting; the limit is {self._max_num_sequences}"
-            )
-            self._channel.send_soon(ipc.Ended(message.request_id, ipc.Failure.of(busy)))
-        else:
-            running = self._running[message.request_id] = _RunningRequest(num_sequences)
-            running.task = asyncio.create_task(self._serve(message, running.credit))
-            self._tasks.add(running.task)
-            running.task.add_done_callback(self._tasks.discard)
+            return
+        running = self._running[message.request_id] = _RunningRequest()
+        running.task = asyncio.create_task(self._serve(message, running.credit))
+        self._tasks.add(running.task)
+        running.task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, message: ipc.Generate, credit: asyncio.Semaphore) -> None:
+        CLIENT.set(message.client)
         failure: ipc.Failure | None = None
         try:
-            deltas = self._generator.generate(message.request_id, message.prompt, message.params)
-            async with contextlib.aclosing(deltas):
-                async for delta in deltas:
-                    await credit.acquire()
-                    await self._channel.send(ipc.Generated(message.request_id, delta))
+            async with self._queue.place(message.params.n):
+                deltas = self._generator.generate(message.request_id, message.prompt, message.params)
+                async with contextlib.aclosing(deltas):
+                    async for delta in deltas:
+                        await credit.acquire()
+                        await self._channel.send(ipc.Generated(message.request_id, delta))
+        except QueueFullError:
+            failure = ipc.Failure.of(EngineBusyError("the queue of waiting requests is full"))
         except EngineUnavailableError:
             return  # this process is about to close the socket, which fails every request at once
         except EngineError as error:

@@ -1,6 +1,6 @@
 """Every setting of the server, declared once.
 
-`TESSERA_*` variables, command-line flags, `.env.example` and the README table all derive from the classes here (and
+`TESSERA_*` variables, command-line flags, `.env.example` and `docs/settings.md` all derive from the classes here (and
 from `model_executor.engine.EngineSettings`, which the engine host reads too). Loaded once in `server/__main__.py` and
 passed down as arguments; nothing else reads the environment.
 """
@@ -8,7 +8,7 @@ passed down as arguments; nothing else reads the environment.
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,8 @@ class Settings(BaseSettings):
     served_model_name: str | None = None
     """Name clients use for the model. Unset: the last part of `model`."""
     api_key: SecretStr | None = None
-    """Key clients must send, or several separated by commas. Unset: no key needed, unless there is a key file."""
+    """Key clients must send, or several separated by commas; an empty one ends the start. Unset: no key needed, unless
+    there is a key file."""
     api_keys_file: Path | None = None
     """TOML file of further keys as hashes, with names and limits; read again when it changes."""
     cors_origins: str | None = None
@@ -160,6 +161,8 @@ class Settings(BaseSettings):
     """Log one JSON line per request on stderr: id, client, key name, path, status, time; never contents or keys."""
     max_body_bytes: int = Field(default=64 << 20, ge=1024)
     """Size of one request body; larger ones are answered 413."""
+    max_connections: int = Field(default=4096, ge=1)
+    """Connections of clients; one more takes the place of the one that has been silent for longest."""
     data_folder: Path = Path("~/.local/share/tessera")
     """Folder of what must outlive the process: uploaded files. Made when the first one comes."""
     default_max_tokens: int | None = Field(default=None, ge=1)
@@ -171,6 +174,13 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     media: MediaSettings = MediaSettings()
     files: FilesSettings = FilesSettings()
+
+    @field_validator("api_key")
+    @classmethod
+    def _key_is_no_blank(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not split_list(value.get_secret_value()):
+            raise PydanticCustomError("invalid_value", "is set but holds no key; leave it unset for an open server")
+        return value
 
     @field_validator("cors_origins")
     @classmethod
@@ -239,6 +249,7 @@ def load_settings(arguments: Sequence[str]) -> Settings:
         SettingsError: see the class.
     """
     _refuse_unknown_variables(os.environ)
+    _refuse_empty_keys(os.environ)
     try:
         return CliApp.run(Settings, cli_args=list(arguments))
     except ValidationError as error:
@@ -252,6 +263,13 @@ def _refuse_unknown_variables(names: Iterable[str]) -> None:
             close = difflib.get_close_matches(name.upper(), known, n=1)
             hint = f" Is {close[0]} meant?" if close else " `tessera serve --help` lists all settings."
             raise SettingsError(f"There is no setting {name}.{hint}")
+
+
+def _refuse_empty_keys(environment: Mapping[str, str]) -> None:
+    """An empty variable counts as unset, which for these two would open the server to everybody."""
+    for name, value in environment.items():
+        if name.upper() in ("TESSERA_API_KEY", "TESSERA_API_KEYS_FILE") and not value.strip():
+            raise SettingsError(f"{name} is set but empty; remove it for a server that needs no key.")
 
 
 def _sentence(detail: ErrorDetails) -> str:

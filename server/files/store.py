@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 
 from server.core.concurrency import run_to_completion
-from server.core.errors import ApiError, BadRequestError, NotFoundError
+from server.core.errors import ApiError, BadRequestError, NotFoundError, StorageError
 from server.core.mime import detect_modality
 from server.core.settings import FilesSettings
 from server.files.durable import storage_errors, sync_directory, write_new
@@ -55,6 +55,7 @@ class FileStore:
         self._quota = Quota(settings)
         self._lock: int | None = None
         self._opening = asyncio.Lock()
+        self._discarding = asyncio.Lock()
         self._records: dict[str, dict[str, Record]] = {}
 
     @property
@@ -210,25 +211,36 @@ class FileStore:
         """Delete expired files.
 
         Raises:
-            StorageError: a file cannot be deleted.
+            StorageError: a file cannot be deleted and is unchanged; the others are deleted.
         """
         now_s = self._now_s()
+        refusal: StorageError | None = None
         for owner, records in list(self._records.items()):
             for record in [record for record in list(records.values()) if record.expires_at <= now_s]:
-                await self._discard(owner, record)
+                try:
+                    await self._discard(owner, record)
+                except StorageError as error:
+                    refusal = error
+        if refusal is not None:
+            raise refusal
 
     async def _discard(self, owner: str, record: Record) -> None:
-        if self._records.get(owner, {}).pop(record.id, None) is None:
-            return  # two requests delete the same file
-        self._quota.remove(owner, record.num_bytes)
         trash = self._root / _INCOMING / secrets.token_urlsafe(24)
+        async with self._discarding:
+            if record.id not in self._records.get(owner, {}):
+                return  # two requests delete the same file
+            with storage_errors():
+                await run_to_completion(lambda: self._move_to_trash(owner, record, trash))
+        # If that fails, the next start deletes it.
+        await run_to_completion(lambda: shutil.rmtree(trash, ignore_errors=True))
 
-        def remove() -> None:
+    def _move_to_trash(self, owner: str, record: Record, trash: Path) -> None:
+        """Change the disk first, then memory: a file that cannot be moved stays visible, and can be deleted again."""
+        trash.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another program has removed it
             (self._root / owner / record.id).rename(trash)
-            shutil.rmtree(trash)
-
-        with storage_errors():
-            await run_to_completion(remove)
+        del self._records[owner][record.id]
+        self._quota.remove(owner, record.num_bytes)
 
     def _lock_root(self, *, make: bool) -> None:
         if not make and not self._root.is_dir():

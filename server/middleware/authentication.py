@@ -1,10 +1,12 @@
 """Authentication middleware: checks the bearer key before the body is read, and sets the tenant."""
 
 from collections.abc import Collection
+from ipaddress import ip_interface
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from model_executor.fair_queue import CLIENT
 from server.auth.api_keys import Key, KeyRing
 from server.core.errors import AuthenticationError
 
@@ -13,7 +15,7 @@ class AuthenticationMiddleware:
     """Middleware that accepts requests with a valid key only.
 
     Sets `scope["state"]["key"]` and `scope["state"]["tenant"]`. Where no key is required, the tenant is the empty
-    string and there is no key.
+    string and there is no key. Also sets `fair_queue.CLIENT` to the tenant, or to the address if no key is required.
 
     Args:
         app: the application inside.
@@ -38,6 +40,7 @@ class AuthenticationMiddleware:
             if self._keys and scope["path"] not in self._open_paths:
                 state["key"] = key = self._key(Headers(scope=scope))
                 state["tenant"] = key.tenant
+            CLIENT.set(state["tenant"] or _network(scope))
         await self._app(scope, receive, send)
 
     def _key(self, headers: Headers) -> Key:
@@ -48,3 +51,9 @@ class AuthenticationMiddleware:
         if key is None:
             raise AuthenticationError("The API key is not valid.")
         return key
+
+
+def _network(scope: Scope) -> str:
+    """The client's address; of IPv6 the half that names its network, as the other half is its own to choose."""
+    host, _ = scope.get("client") or ("", 0)
+    return str(ip_interface(f"{host}/64").network) if ":" in host and "%" not in host else host

@@ -48,6 +48,7 @@ _TYPES = {
     ".mjs": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
     ".woff2": "font/woff2",
+    ".mp4": "video/mp4",
 }
 """Media types of the served files by suffix; other files in the directory (licenses, notes) are not served."""
 

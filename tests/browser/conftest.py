@@ -22,8 +22,8 @@ from server.app import create_app
 from server.chat.serving import ServedModel
 from server.core.settings import MediaSettings, Settings
 from server.media.preprocessor import MediaService
-from tests.fakes import MODEL, FakeEngine
-from tests.server.conftest import ServerFixture, serve_live
+from tests.support.fakes import MODEL, FakeEngine
+from tests.support.world import ServerFixture, serve_live
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = (
@@ -104,12 +104,6 @@ async def media() -> AsyncIterator[MediaService]:
     await service.start()
     yield service
     await service.close()
-
-
-@pytest.fixture(scope="session")
-def tokenizer(tiny_checkpoint: Path) -> Tokenizer:
-    """The true Qwen tokenizer."""
-    return Tokenizer(tiny_checkpoint)
 
 
 OpenPage = Callable[..., AbstractAsyncContextManager[ServerFixture]]

@@ -6,8 +6,8 @@ from typing import Any
 from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage, open_ready
-from tests.fakes import FakeEngine, say
-from tests.pictures import encoded, plain
+from tests.support.fakes import FakeEngine, say
+from tests.support.images import encoded, plain
 
 TWO_BOXES = (
     "Here: ",

@@ -14,11 +14,9 @@ import pytest
 from PIL import Image
 
 from server.__main__ import main
-from tests.pictures import encoded
-from tests.programs import ROOT, Done, install_javascript
-from tests.server.conftest import OpenWorld, ServerFixture, open_world, tokenizer
-
-__all__ = ["ROOT", "Done", "open_world", "tokenizer"]  # the last two are fixtures of the server's tests
+from tests.support.images import encoded
+from tests.support.programs import Done, install_javascript
+from tests.support.world import OpenWorld, ServerFixture
 
 
 @pytest.fixture
@@ -44,9 +42,9 @@ def photo_path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def javascript(tmp_path_factory: pytest.TempPathFactory, outer_environment: dict[str, str]) -> Path:
     """Programs in JavaScript with their packages, in a folder of their own."""
-    return install_javascript(tmp_path_factory.mktemp("examples"))
+    return install_javascript(tmp_path_factory.mktemp("examples"), outer_environment)
 
 
 async def tessera(*arguments: str, stdin: bytes = b"", **variables: str) -> Done:
@@ -55,10 +53,9 @@ async def tessera(*arguments: str, stdin: bytes = b"", **variables: str) -> Done
 
 
 def _run(arguments: tuple[str, ...], stdin: bytes, variables: Mapping[str, str]) -> Done:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TESSERA_", "OPENAI_"))}
     out, err = io.StringIO(), io.StringIO()
     with (
-        patch.dict(os.environ, {**kept, "COLUMNS": "200", **variables}, clear=True),
+        patch.dict(os.environ, {"COLUMNS": "200", **variables}),
         patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin))),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.clients.conftest import tessera
-from tests.fakes import FakeEngine, FakeMedia, say
-from tests.pictures import real_clip
-from tests.server.conftest import OpenWorld, ServerFixture
-from tests.server.files.test_store import png
+from tests.support.fakes import FakeEngine, FakeMedia, say
+from tests.support.images import png, real_clip
+from tests.support.world import OpenWorld, ServerFixture
 
 BOX = "<|object_ref_start|>it<|object_ref_end|><|box_start|>(500,250),(999,750)<|box_end|>"
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tessera_cli.bench import spread
-from tessera_cli.counts import parse
+from tessera_cli.server_metrics import parse
 from tessera_cli.synthetic import CLIP_RATE, Shape, clip_url, picture_url
 from tests.clients.conftest import tessera
-from tests.fakes import FakeEngine, Step, say
-from tests.server.conftest import OpenWorld, ServerFixture
+from tests.support.fakes import FakeEngine, Step, say
+from tests.support.world import OpenWorld, ServerFixture
 
 QUICK = ("--requests", "6", "--concurrency", "1", "3", "--clip-seconds", "0.5", "--image-size", "64x48")
 

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from tests.clients.conftest import ROOT, tessera
+from tests.clients.conftest import tessera
+from tests.support.programs import ROOT
 
 
 @pytest.mark.parametrize(

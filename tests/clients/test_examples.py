@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes import FakeEngine, say
-from tests.programs import EXAMPLES, ROOT, require_python, run
-from tests.server.conftest import OpenWorld, ServerFixture
-from tests.server.files.test_store import png
+from tests.support.fakes import FakeEngine, say
+from tests.support.images import png
+from tests.support.programs import EXAMPLES, ROOT, require_python, run
+from tests.support.world import OpenWorld, ServerFixture
 
 BOX = "<|object_ref_start|>it<|object_ref_end|><|box_start|>(500,250),(750,1000)<|box_end|>"
 

@@ -9,9 +9,9 @@ import pytest
 
 from model_executor.engine import EngineBusyError, EngineState, EngineUnavailableError
 from server.core.errors import BadRequestError
-from tests.fakes import FakeEngine, hello
-from tests.programs import run
-from tests.server.conftest import OpenWorld, ServerFixture
+from tests.support.fakes import FakeEngine, hello
+from tests.support.programs import run
+from tests.support.world import OpenWorld, ServerFixture
 
 
 async def told(world: ServerFixture, javascript: Path, *, retries: int = 0, **variables: str) -> dict[str, Any]:

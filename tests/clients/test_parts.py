@@ -11,7 +11,7 @@ from PIL import Image
 
 from server.prompt.messages import UserMessage
 from tessera_client import MediaError, clip, content, picture, text
-from tests.pictures import encoded, made_clip, photo, real_clip
+from tests.support.images import encoded, made_clip, photo, real_clip
 
 
 def bytes_of(url: str) -> bytes:

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from tests.clients.conftest import tessera
-from tests.pictures import real_clip
-from tests.server.conftest import ServerFixture
+from tests.support.images import real_clip
+from tests.support.world import ServerFixture
 
 
 async def test_shows_sizes_grids_times_and_tokens(live: ServerFixture, photo_path: Path) -> None:

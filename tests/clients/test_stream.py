@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tessera_client import Waiting, content, stream
 from tessera_client.stream import events
-from tests.fakes import MODEL, FakeEngine, FakeMedia, say
-from tests.server.conftest import OpenWorld, ServerFixture
+from tests.support.fakes import MODEL, FakeEngine, FakeMedia, say
+from tests.support.world import OpenWorld, ServerFixture
 
 ASKED: list[Any] = [{"role": "user", "content": "Hi."}]
 

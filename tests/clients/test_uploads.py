@@ -8,10 +8,9 @@ import pytest
 
 from server.media.types import LocalFile
 from tessera_client import MediaError, content, preview, upload
-from tests.fakes import MODEL
-from tests.pictures import asked
-from tests.server.conftest import ServerFixture
-from tests.server.files.test_store import png
+from tests.support.fakes import MODEL
+from tests.support.images import asked, png
+from tests.support.world import ServerFixture
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from model_executor.processor.mrope_positions import MediaSpan, mrope_positions
 from server.core.settings import declarations
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 CLIP_RATE = 30
 CHANNELS = 3
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from tests.serving import RunningServer
+from tests.support.serving import RunningServer
 from training.random_checkpoint import write_random_checkpoint
 
 
@@ -25,7 +25,7 @@ def server(checkpoint: Path) -> Iterator[RunningServer]:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bundled_server() -> Iterator[RunningServer]:
     """A ready server that nobody told which model to serve."""
     with RunningServer(None) as running:

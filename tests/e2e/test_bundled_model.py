@@ -11,9 +11,9 @@ import openai
 import pytest
 
 from model_executor.checkpoint.config import BUNDLED_MODEL, resolve_checkpoint
-from tests.oracle import Oracle
-from tests.pictures import asked, data_url, made_clip, photo, picture_part, text_part
-from tests.serving import RunningServer
+from tests.support.images import asked, data_url, made_clip, photo, picture_part, text_part
+from tests.support.oracle import Oracle
+from tests.support.serving import RunningServer
 from training.evaluate import KIND_OF_TASK, ask_server, cases, is_right
 from training.recipe import FULL
 

@@ -6,8 +6,8 @@ import httpx
 import openai
 import pytest
 
-from tests.pictures import asked, clip_part, made_clip, text_part
-from tests.serving import RunningServer
+from tests.support.images import asked, clip_part, made_clip, text_part
+from tests.support.serving import RunningServer
 
 pytestmark = pytest.mark.engine
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from model_executor.checkpoint.config import BUNDLED_MODEL
-from tests.pictures import made_clip
-from tests.programs import PROGRAMS, ROOT, Done, install_javascript, require_python, run
-from tests.serving import RunningServer
+from tests.support.images import made_clip
+from tests.support.programs import PROGRAMS, ROOT, Done, install_javascript, require_python, run
+from tests.support.serving import RunningServer
 
 pytestmark = pytest.mark.engine
 
@@ -22,8 +22,10 @@ def told(done: Done) -> Any:
     return json.loads(done.out)
 
 
-async def test_npm_openai_gets_every_kind_of_answer(bundled_server: RunningServer, tmp_path: Path) -> None:
-    folder = install_javascript(tmp_path)
+async def test_npm_openai_gets_every_kind_of_answer(
+    bundled_server: RunningServer, tmp_path: Path, outer_environment: dict[str, str]
+) -> None:
+    folder = install_javascript(tmp_path, outer_environment)
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(made_clip(90))
     answers = told(await run("node", "answers.mjs", str(PICTURE), str(clip), url=bundled_server.url, folder=folder))

@@ -8,16 +8,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.serving import RunningServer
+from tests.support.serving import RunningServer
 
 pytestmark = pytest.mark.engine
 
 
 def tessera(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TESSERA_", "OPENAI_"))}
     return subprocess.run(
         [sys.executable, "-m", "server", *arguments],
-        env={**kept, **variables}, capture_output=True, text=True, timeout=400,
+        env={**os.environ, **variables}, capture_output=True, text=True, timeout=400,
     )  # fmt: skip
 
 

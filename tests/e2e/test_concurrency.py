@@ -8,8 +8,8 @@ import httpx
 import openai
 import pytest
 
-from tests.pictures import asked, clip_part, made_clip, picture_part, real_clip, small_photos, text_part
-from tests.serving import RunningServer
+from tests.support.images import asked, clip_part, made_clip, picture_part, real_clip, small_photos, text_part
+from tests.support.serving import RunningServer
 
 pytestmark = pytest.mark.engine
 

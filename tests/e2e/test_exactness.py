@@ -8,10 +8,10 @@ from typing import Any
 import openai
 import pytest
 
-from tests.engine.prompts import NUM_TOKENS, conversations
-from tests.oracle import Answer, Clip, Oracle, Still, Turn
-from tests.pictures import clip_part, picture_part, text_part
-from tests.serving import RunningServer
+from tests.support.images import clip_part, picture_part, text_part
+from tests.support.oracle import Answer, Clip, Oracle, Still, Turn
+from tests.support.prompts import NUM_TOKENS, conversations
+from tests.support.serving import RunningServer
 
 pytestmark = pytest.mark.engine
 

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.pictures import clip_part, made_clip
-from tests.serving import RunningServer
+from tests.support.images import clip_part, made_clip
+from tests.support.serving import RunningServer
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -89,10 +89,3 @@ def test_a_model_that_cannot_be_served_ends_the_process_with_a_sentence(tmp_path
         assert broken.wait_end() != 0
     assert "LlamaForCausalLM" in broken.tail()
     assert "Traceback" not in broken.tail()
-
-
-def wait_until(condition: Any, timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)

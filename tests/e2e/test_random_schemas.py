@@ -9,9 +9,9 @@ import jsonschema
 import pytest
 
 from model_executor.checkpoint.config import BUNDLED_MODEL
-from tests.error_body import check_error
-from tests.schemas import random_schema, unsupported_schema
-from tests.serving import RunningServer
+from tests.support.error_body import check_error
+from tests.support.schemas import random_schema, unsupported_schema
+from tests.support.serving import RunningServer
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.pictures import clip_part, data_url, encoded, made_clip, photo, picture_part, plain
-from tests.serving import RunningServer
+from tests.support.images import clip_part, data_url, encoded, made_clip, photo, picture_part, plain
+from tests.support.serving import RunningServer
 
 pytestmark = pytest.mark.engine
 

@@ -8,9 +8,9 @@ import httpx
 import openai
 import pytest
 
-from tests.adapters import write_adapter
-from tests.pictures import asked, data_url, encoded, picture_part, small_photos, text_part
-from tests.serving import RunningServer
+from tests.support.adapters import write_adapter
+from tests.support.images import asked, data_url, encoded, picture_part, small_photos, text_part
+from tests.support.serving import RunningServer
 
 pytestmark = pytest.mark.engine
 

@@ -20,9 +20,9 @@ import jsonschema
 import pytest
 
 from model_executor.checkpoint.config import BUNDLED_MODEL
-from tests.error_body import check_error
-from tests.pictures import asked, clip_part, made_clip, picture_part, plain, small_photos, text_part
-from tests.serving import RunningServer
+from tests.support.error_body import check_error
+from tests.support.images import asked, clip_part, made_clip, picture_part, plain, small_photos, text_part
+from tests.support.serving import RunningServer
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 
-from tests.serving import RunningServer
+from tests.support.serving import RunningServer
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

@@ -6,7 +6,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.pictures import asked, clip_part, made_clip, picture_part, plain, text_part
+from tests.support.images import asked, clip_part, made_clip, picture_part, plain, text_part
 
 pytestmark = pytest.mark.engine
 

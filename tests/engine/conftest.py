@@ -1,6 +1,5 @@
 """Two real engines on two checkpoints that differ in everything a released one may differ in."""
 
-import asyncio
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -10,11 +9,10 @@ import pytest
 import torch
 
 from model_executor.client.engine_client import EngineClient
-from model_executor.engine import EngineSettings, EngineState
-from tests.oracle import Oracle
+from model_executor.engine import EngineSettings
+from tests.support.engines import ready
+from tests.support.oracle import Oracle
 from training.random_checkpoint import CheckpointShape, TextShape, VisionShape, write_random_checkpoint
-
-START_TIMEOUT_S = 240
 
 
 @pytest.fixture(scope="session")
@@ -23,14 +21,6 @@ def vllm_imported() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # vLLM and torch warn of each other while they are imported
         import model_executor.models.qwen2_vl.model  # noqa: F401
-
-
-async def ready(engine: EngineClient) -> None:
-    """Wait until the engine can be asked."""
-    async with asyncio.timeout(START_TIMEOUT_S):
-        while engine.state is not EngineState.READY:
-            assert engine.state is not EngineState.FAILED, engine.failure
-            await asyncio.sleep(0.05)
 
 
 @pytest.fixture(scope="session")

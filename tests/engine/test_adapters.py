@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model_executor.processor.geometry import Grid
-from tests.oracle import literal_positions
+from tests.support.oracle import literal_positions
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("vllm_imported")]
 

@@ -7,8 +7,8 @@ import pytest
 
 from model_executor.client.engine_client import EngineClient
 from model_executor.engine import Prompt
-from tests.engine.prompts import NUM_TOKENS, conversations, expected_answers, greedy, prompt_of
-from tests.oracle import Answer, Oracle
+from tests.support.oracle import Answer, Oracle
+from tests.support.prompts import NUM_TOKENS, conversations, expected_answers, greedy, prompt_of
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

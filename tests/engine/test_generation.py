@@ -19,9 +19,9 @@ from model_executor.engine import (
     SamplingParams,
 )
 from model_executor.ipc import WINDOW
-from tests.engine.prompts import collect, conversations, ids_of, prompt_of, text_of
-from tests.oracle import Oracle, Still
-from tests.pictures import plain
+from tests.support.images import plain
+from tests.support.oracle import Oracle, Still
+from tests.support.prompts import collect, conversations, ids_of, prompt_of, text_of
 
 pytestmark = pytest.mark.engine
 

@@ -9,9 +9,9 @@ import pytest
 
 from model_executor.client.engine_client import EngineClient
 from model_executor.engine import EngineSettings
-from tests.engine.conftest import ready
-from tests.engine.prompts import NUM_TOKENS, conversations, greedy, prompt_of
-from tests.oracle import Oracle
+from tests.support.engines import ready
+from tests.support.oracle import Oracle
+from tests.support.prompts import NUM_TOKENS, conversations, greedy, prompt_of
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

@@ -12,10 +12,10 @@ from model_executor.checkpoint.config import read_checkpoint
 from model_executor.checkpoint.lora import read_adapters
 from model_executor.client.engine_client import EngineClient
 from model_executor.engine import EngineSettings, Prompt, RequestRefusedError, SamplingParams
-from tests.adapters import merge, write_adapter
-from tests.engine.conftest import ready
-from tests.engine.prompts import collect, conversations, greedy, prompt_of
-from tests.oracle import Answer, Oracle
+from tests.support.adapters import merge, write_adapter
+from tests.support.engines import ready
+from tests.support.oracle import Answer, Oracle
+from tests.support.prompts import collect, conversations, greedy, prompt_of
 
 pytestmark = pytest.mark.engine
 

@@ -13,9 +13,9 @@ import pytest
 
 from model_executor.client.engine_client import EngineClient
 from model_executor.engine import EngineSettings, EngineState, EngineUnavailableError, Prompt, SamplingParams
-from tests.engine.conftest import ready
-from tests.engine.prompts import collect, ids_of
-from tests.oracle import Oracle
+from tests.support.engines import ready
+from tests.support.oracle import Oracle
+from tests.support.prompts import collect, ids_of
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

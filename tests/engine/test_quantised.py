@@ -11,10 +11,10 @@ import torch
 from model_executor.checkpoint.config import read_checkpoint
 from model_executor.client.engine_client import EngineClient
 from model_executor.engine import EngineSettings
-from tests.engine.conftest import ready
-from tests.engine.prompts import conversations, greedy, prompt_of
 from tests.engine.quantised import CONFIGS, Scheme, quantise_activations, write_quantised
-from tests.oracle import Oracle, Turn, literal_positions
+from tests.support.engines import ready
+from tests.support.oracle import Oracle, Turn, literal_positions
+from tests.support.prompts import conversations, greedy, prompt_of
 from training.random_checkpoint import write_random_checkpoint
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]

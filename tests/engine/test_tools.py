@@ -16,10 +16,10 @@ from server.core.errors import BadRequestError
 from server.generation.choice import Choice
 from server.generation.grammar import grammar_of
 from server.tools.parser import CallReader
-from tests.engine.prompts import collect
-from tests.engine.test_structured import BOMBS, PROMPT, Writer
-from tests.fakes import say
-from tests.schemas import random_schema
+from tests.support.fakes import say
+from tests.support.grammars import BOMBS, PROMPT, Writer
+from tests.support.prompts import collect
+from tests.support.schemas import random_schema
 
 pytestmark = pytest.mark.engine
 

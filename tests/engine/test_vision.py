@@ -12,7 +12,7 @@ from torch import nn
 
 from model_executor.processor.geometry import Grid
 from tests.engine.quantised import CONFIGS, quantise_activations, write_quantised
-from tests.oracle import MEAN, STD, Oracle
+from tests.support.oracle import MEAN, STD, Oracle
 
 pytestmark = pytest.mark.engine
 

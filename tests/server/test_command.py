@@ -12,15 +12,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.adapters import write_adapter
-from tests.serving import RunningServer
+from tests.support.adapters import write_adapter
+from tests.support.serving import RunningServer
 
 
 def tessera(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TESSERA_")}
     return subprocess.run(
         [sys.executable, "-m", "server", *arguments],
-        env={**environment, **variables},
+        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         timeout=60,
@@ -42,6 +41,11 @@ def test_help_and_version() -> None:
         (("serve", "--prot", "1"), {}, "--prot"),
         (("serve",), {"TESSERA_PROT": "1"}, "TESSERA_PORT"),
         (("serve",), {"TESSERA_ENGINE__DTYPE": "float16"}, "overflows"),
+        (("serve",), {"TESSERA_API_KEY": " "}, "TESSERA_API_KEY is set but empty"),
+        (("serve",), {"TESSERA_API_KEY": ""}, "TESSERA_API_KEY is set but empty"),
+        (("serve",), {"TESSERA_API_KEY": " ,, "}, "is set but holds no key"),
+        (("serve", "--api-key", ","), {}, "is set but holds no key"),
+        (("serve",), {"TESSERA_API_KEYS_FILE": ""}, "TESSERA_API_KEYS_FILE is set but empty"),
     ],
 )
 def test_refuses_what_it_does_not_know(arguments: tuple[str, ...], variables: dict[str, str], word: str) -> None:
@@ -114,3 +118,30 @@ def test_all_its_processes_end_with_it(tiny_checkpoint: Path) -> None:
     while [pid for pid in children if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < deadline, server.tail()
         time.sleep(0.05)
+
+
+def test_a_server_takes_as_many_open_files_as_it_may() -> None:
+    program = """
+import resource
+from server.serve import serve
+from server.core.settings import Settings
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
+serve(Settings(port=0, model="/nowhere/at/all"))
+assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, most) != (256, 256)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("host", "key", "warns"),
+    [
+        ("0.0.0.0", {}, True),
+        ("127.0.0.1", {}, False),
+        ("localhost", {}, False),
+        ("0.0.0.0", {"TESSERA_API_KEY": "k"}, False),
+    ],
+)
+def test_an_open_server_beyond_this_machine_is_a_warning(host: str, key: dict[str, str], warns: bool) -> None:
+    done = tessera("serve", "--port", "0", "--host", host, "--model", "/nowhere/at/all", **key)
+    assert ("needs no key" in done.stderr) is warns

@@ -20,9 +20,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.error_body import check_error
-from tests.fakes import MODEL
-from tests.server.conftest import OpenWorld
+from tests.support.error_body import check_error
+from tests.support.fakes import MODEL
+from tests.support.world import OpenWorld
 
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 DEFAULT_EXAMPLES = 50

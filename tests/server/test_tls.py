@@ -10,8 +10,8 @@ from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 from server.core.settings import Settings, SettingsError, load_settings
 from server.serve import ListenError, serve
-from tests.fakes import MODEL
-from tests.server.conftest import OpenWorld
+from tests.support.fakes import MODEL
+from tests.support.world import OpenWorld
 
 
 @pytest.fixture(scope="module")

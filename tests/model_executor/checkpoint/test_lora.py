@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from model_executor.checkpoint.errors import CheckpointError
 from model_executor.checkpoint.lora import read_adapters
-from tests.adapters import write_adapter
+from tests.support.adapters import write_adapter
 
 
 def test_finds_each_sub_folder_by_its_name(tiny_checkpoint: Path, tmp_path: Path) -> None:

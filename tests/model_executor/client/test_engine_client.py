@@ -3,18 +3,17 @@
 import asyncio
 import os
 import signal
+import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from model_executor.client import process
+from model_executor.client import process, supervisor
 from model_executor.client.engine_client import EngineClient
 from model_executor.engine import (
     EngineBusyError,
-    EngineSettings,
     EngineState,
     EngineStats,
     EngineUnavailableError,
@@ -23,48 +22,16 @@ from model_executor.engine import (
     RequestRefusedError,
     SamplingParams,
 )
+from model_executor.fair_queue import CLIENT
 from model_executor.ipc import WINDOW
-
-GOOD = Prompt([100])
-
-
-@asynccontextmanager
-async def running(
-    model: str, *, ready: bool = True, max_num_seqs: int = 4, start_timeout_s: float = 60, warm_spare: bool = False
-) -> AsyncIterator[EngineClient]:
-    settings = EngineSettings(
-        max_model_len=64,
-        max_num_seqs=max_num_seqs,
-        max_num_waiting=2,
-        start_timeout_s=start_timeout_s,
-        warm_spare=warm_spare,
-    )
-    client = EngineClient(Path(model), settings, module="tests.model_executor.scripted_host")
-    assert client.state is EngineState.LOADING
-    await client.start()
-    try:
-        if ready:
-            await until(lambda: client.state is EngineState.READY)
-        yield client
-    finally:
-        await client.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
+from tests.support.scripted_engine import GOOD, ask, running
+from tests.support.waiting import until
 
 
 async def until_stats(client: EngineClient, condition: Callable[[EngineStats], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition(await client.stats()):
             await asyncio.sleep(0.01)
-
-
-async def ask(client: EngineClient, prompt: Prompt = GOOD, num_tokens: int = 5, name: str = "r") -> str:
-    limits = SamplingParams(max_tokens=num_tokens)
-    return "".join([delta.text async for delta in client.generate(name, prompt, limits)])
 
 
 def group(process_id: int) -> list[int]:
@@ -121,15 +88,35 @@ async def test_a_reader_that_stands_still_is_sent_no_more_than_the_window() -> N
 
 
 async def test_crowd_is_refused_and_room_is_free_at_once_after_an_abort() -> None:
-    async with running("fine", max_num_seqs=2) as client:
+    async with running("fine", max_num_seqs=2) as client:  # and two may wait
         crowd = [client.generate(str(number), GOOD, SamplingParams(max_tokens=10_000)) for number in range(4)]
-        for answer in crowd:
+        for answer in crowd[:2]:
             await anext(answer)
+        waiting = [asyncio.create_task(anext(answer)) for answer in crowd[2:]]
+        await until_stats(client, lambda stats: stats.num_waiting == 2)
         with pytest.raises(EngineBusyError):
             await ask(client)
-        for answer in crowd:
+        for answer in crowd[:2]:
+            await answer.aclose()
+        assert [delta.text for delta in await asyncio.gather(*waiting)] == ["0 ", "0 "]
+        for answer in crowd[2:]:
             await answer.aclose()
         assert await ask(client)
+
+
+async def test_another_client_passes_the_crowd_of_one() -> None:
+    async with running("fine", max_num_seqs=2) as client:
+        CLIENT.set("greedy")
+        crowd = [client.generate(str(number), GOOD, SamplingParams(max_tokens=10_000)) for number in range(4)]
+        begun = [asyncio.create_task(anext(answer)) for answer in crowd]
+        await until_stats(client, lambda stats: stats.num_waiting == 2)
+        CLIENT.set("other")
+        assert await ask(client)
+        for task in begun:
+            task.cancel()
+        await asyncio.wait(begun)
+        for answer in crowd:
+            await answer.aclose()
 
 
 async def test_one_request_with_more_choices_than_room_is_taken_when_alone() -> None:
@@ -187,6 +174,7 @@ async def test_hopeless_starts_end_as_failed_with_the_reason(model: str, reason:
         assert unavailable.value.state is EngineState.FAILED
 
 
+@pytest.mark.slow
 async def test_start_that_takes_too_long_is_stopped_even_if_deaf_to_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "STOP_TIMEOUT_S", 0.2)
     async with running("never-ready", ready=False, start_timeout_s=1) as client:
@@ -211,3 +199,41 @@ async def test_close_while_a_lost_engine_process_is_stopped_leaves_nothing(monke
         await until(lambda: client.state is EngineState.RESTARTING)
         assert group(process_id) != []
     assert group(process_id) == []
+
+
+async def test_a_start_the_machine_has_no_room_for_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor, "SPAWN_PAUSE_S", 0.2)
+    async with running("fine") as client:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not-there"))
+        assert client.process_id is not None
+        os.kill(client.process_id, signal.SIGKILL)
+        await until(lambda: "cannot be started" in caplog.text)
+        (tmp_path / "not-there").mkdir()
+        await until(lambda: client.state is EngineState.READY)
+        assert await ask(client)
+
+
+async def test_a_start_the_machine_never_has_room_for_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(supervisor, "SPAWN_PAUSE_S", 0.05)
+    async with running("fine") as client:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not-there"))
+        assert client.process_id is not None
+        os.kill(client.process_id, signal.SIGKILL)
+        await until(lambda: client.state is EngineState.FAILED)
+        assert client.failure == "the engine failed to start 3 times in a row"
+
+
+async def test_the_end_of_supervision_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> process.EngineProcess:
+        raise ZeroDivisionError
+
+    async with running("fine") as client:
+        monkeypatch.setattr(process.EngineProcess, "spawn", broken)
+        assert client.process_id is not None
+        os.kill(client.process_id, signal.SIGKILL)
+        await until(lambda: client.state is EngineState.FAILED)
+        assert client.failure == "the supervision of the engine failed (ZeroDivisionError)"
+        with pytest.raises(EngineUnavailableError):
+            await ask(client)

@@ -13,13 +13,14 @@ import pytest
 from model_executor.client import process, standby
 from model_executor.client.engine_client import EngineClient
 from model_executor.engine import EngineState
-from tests.model_executor.client.test_engine_client import ask, running, until
+from tests.support.scripted_engine import ask, running
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[3]
 SERVER = """
 import asyncio
-from tests.model_executor.client import test_standby
-asyncio.run(test_standby.serve_for_ever())
+from tests.support.scripted_engine import serve_for_ever
+asyncio.run(serve_for_ever())
 """
 
 
@@ -117,13 +118,6 @@ async def test_ends_with_the_server_however_that_ends(how: signal.Signals) -> No
         server.send_signal(how)
         server.wait(10)
     await until(lambda: not any(_runs(process_id) for process_id in both))
-
-
-async def serve_for_ever() -> None:
-    """What a server does for its engine; run in a process of its own."""
-    standby.STANDBY_DELAY_S = 0
-    async with running("fine", warm_spare=True):
-        await asyncio.Event().wait()
 
 
 def _runs(process_id: int) -> bool:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.error_body import check_error
-from tests.server.conftest import OpenWorld, ServerFixture, Unread
+from tests.support.error_body import check_error
+from tests.support.world import OpenWorld, ServerFixture, Unread
 
 ROUTE = "/v1/chat/completions"
 JSON = {"content-type": "application/json"}

@@ -10,7 +10,7 @@ import pytest
 from model_executor.engine import EngineState, EngineUnavailableError, RequestFailedError
 from server.api.sse import DONE, KEEP_ALIVE, EventStream
 from server.core.errors import BadRequestError
-from tests.error_body import check_error_body
+from tests.support.error_body import check_error_body
 
 
 class Data:

@@ -1,38 +1,13 @@
 """Keys of settings and file: found by themselves only, kept as hashes, renewed when the file changes."""
 
 import logging
-import os
 from pathlib import Path
 
 import pytest
 
 from server.auth.api_keys import CHECK_INTERVAL_S, Key, KeyFileError, KeyRing, hash_key
-
-
-class Clock:
-    """Time that passes when told to."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-def entry(name: str, key: str, **limits: int) -> str:
-    lines = [
-        f'name = "{name}"',
-        f'sha256 = "{hash_key(key)}"',
-        *(f"{limit} = {most}" for limit, most in limits.items()),
-    ]
-    return "\n".join(["[[key]]", *lines, ""])
-
-
-def write(file: Path, *entries: str) -> None:
-    """Replace the file as careful editors do, so that the change shows whatever the clock's grain."""
-    new = file.with_suffix(".new")
-    new.write_text("\n".join(entries), "utf-8")
-    os.replace(new, file)
+from tests.support.clock import Clock
+from tests.support.keys import entry, write
 
 
 def test_a_hash_is_what_sha256sum_tells() -> None:

@@ -16,10 +16,11 @@ from openai import AsyncOpenAI
 from server.auth.api_keys import Key, hash_key
 from server.auth.rate_limits import Bucket, KeyLimitError, KeyUsage, format_duration
 from server.core.metrics import Metrics
-from tests.error_body import check_error
-from tests.fakes import MODEL, FakeEngine, say
-from tests.server.auth.test_api_keys import Clock, entry, write
-from tests.server.conftest import OpenWorld, ServerFixture, Unread
+from tests.support.clock import Clock
+from tests.support.error_body import check_error
+from tests.support.fakes import MODEL, FakeEngine, say
+from tests.support.keys import entry, write
+from tests.support.world import OpenWorld, ServerFixture, Unread
 
 LIMIT_HEADERS = {
     f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")

@@ -13,9 +13,9 @@ from pydantic import BaseModel, Field
 
 from model_executor.engine import EngineBusyError, EngineState, EngineUnavailableError, Prompt, SamplingParams
 from server.core.errors import BadRequestError, DeadlineError
-from tests.fakes import MODEL, FakeEngine, FakeMedia, Step, say
-from tests.server.conftest import OpenWorld, ServerFixture
-from tests.server.files.test_store import png
+from tests.support.fakes import MODEL, FakeEngine, FakeMedia, Step, say
+from tests.support.images import png
+from tests.support.world import OpenWorld, ServerFixture
 
 PICTURE = "data:image/png;base64,AA=="
 

@@ -8,9 +8,9 @@ import pytest
 from model_executor.engine import EngineState
 from server.chat.preview_response import ChatPreview
 from server.core.errors import BadRequestError, DeadlineError
-from tests.error_body import check_error
-from tests.fakes import MODEL, FakeEngine, FakeMedia
-from tests.server.conftest import OpenWorld, ServerFixture
+from tests.support.error_body import check_error
+from tests.support.fakes import MODEL, FakeEngine, FakeMedia
+from tests.support.world import OpenWorld, ServerFixture
 
 ROUTE = "/v1/chat/completions/preview"
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}

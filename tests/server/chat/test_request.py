@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from server.api.validation import refusal
 from server.chat.request import ChatCompletionRequest
+from tests.support.refusals import refused
 
 USER = {"role": "user", "content": "Hi."}
 URL = "data:image/png;base64,AA=="
@@ -18,14 +19,6 @@ URL = "data:image/png;base64,AA=="
 
 def parse(**changes: Any) -> ChatCompletionRequest:
     return ChatCompletionRequest.model_validate({"model": "m", "messages": [USER], **changes})
-
-
-def refused(body: dict[str, Any]) -> tuple[str | None, str | None]:
-    with pytest.raises(ValidationError) as caught:
-        ChatCompletionRequest.model_validate({"model": "m", "messages": [USER], **body})
-    error = refusal(caught.value)
-    assert error.param is None or f"'{error.param}'" in error.message
-    return error.param, error.code
 
 
 ACCEPTED: dict[str, list[Any]] = {
@@ -155,9 +148,9 @@ def test_null_is_the_same_as_absent(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name in REFUSED for value in REFUSED[name]])
 def test_refuses_values_out_of_range_by_name(name: str, value: Any) -> None:
-    param, code = refused({name: value})
-    assert param == name
-    assert code in ("invalid_value", "invalid_type")
+    error = refused(parse, **{name: value})
+    assert error.param == name
+    assert error.code in ("invalid_value", "invalid_type")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +169,7 @@ def test_refuses_values_out_of_range_by_name(name: str, value: Any) -> None:
     ],
 )
 def test_names_the_element_at_fault(body: dict[str, Any], param: str) -> None:
-    assert refused(body)[0] == param
+    assert refused(parse, **body).param == param
 
 
 @pytest.mark.parametrize(
@@ -204,13 +197,15 @@ def test_names_the_element_at_fault(body: dict[str, Any], param: str) -> None:
     ],
 )
 def test_refuses_combinations_and_names_by_name(body: dict[str, Any], param: str, code: str) -> None:
-    assert refused(body) == (param, code)
+    error = refused(parse, **body)
+    assert (error.param, error.code) == (param, code)
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
 @pytest.mark.parametrize("value", [[], {}, "auto", True, [{"type": "function"}]])
 def test_refuses_what_is_not_served_by_name(name: str, value: Any) -> None:
-    assert refused({name: value}) == (name, "unsupported_parameter")
+    error = refused(parse, **{name: value})
+    assert (error.param, error.code) == (name, "unsupported_parameter")
 
 
 @pytest.mark.parametrize(
@@ -236,7 +231,8 @@ def test_refuses_what_is_not_served_by_name(name: str, value: Any) -> None:
     ],
 )
 def test_refuses_a_wrong_message_by_name(message: Any, param: str, code: str) -> None:
-    assert refused({"messages": [message]}) == (param, code)
+    error = refused(parse, messages=[message])
+    assert (error.param, error.code) == (param, code)
 
 
 PART = "messages[0].content[1]"
@@ -279,13 +275,15 @@ PART = "messages[0].content[1]"
 )
 def test_refuses_a_wrong_part_by_name(part: Any, param: str, code: str) -> None:
     content = [{"type": "text", "text": "x"}, part]
-    assert refused({"messages": [{"role": "user", "content": content}]}) == (param, code)
+    error = refused(parse, messages=[{"role": "user", "content": content}])
+    assert (error.param, error.code) == (param, code)
 
 
 @pytest.mark.parametrize("role", ["system", "developer"])
 def test_refuses_media_in_system_messages(role: str) -> None:
     content = [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": URL}}]
-    assert refused({"messages": [{"role": role, "content": content}]}) == (f"{PART}.type", "unsupported_value")
+    error = refused(parse, messages=[{"role": role, "content": content}])
+    assert (error.param, error.code) == (f"{PART}.type", "unsupported_value")
 
 
 def test_takes_the_messages_an_sdk_sends_back() -> None:

@@ -1,10 +1,8 @@
 """The chat route over fakes: what comes back, what the engine and the media side are asked, what is refused."""
 
 import asyncio
-import json
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,22 +21,13 @@ from model_executor.engine import (
 )
 from server.chat.request import ChatCompletionRequest
 from server.core.errors import BadRequestError, DeadlineError, RateLimitError
-from tests.error_body import check_error, check_error_body
-from tests.fakes import MODEL, FakeEngine, FakeMedia, say
-from tests.server.conftest import OpenWorld, ServerFixture
+from tests.support.error_body import check_error, check_error_body
+from tests.support.events import events
+from tests.support.fakes import MODEL, FakeEngine, FakeMedia, say
+from tests.support.world import OpenWorld, ServerFixture
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
 VIDEO = {"type": "video_url", "video_url": {"url": "https://example.org/clip.mp4"}}
-
-
-def events(response: httpx.Response) -> list[dict[str, Any]]:
-    """The events of a stream, whose form is checked on the way."""
-    assert response.status_code == 200, response.text
-    assert response.headers["content-type"].startswith("text/event-stream")
-    frames = response.text.split("\n\n")
-    assert frames[-2:] == ["data: [DONE]", ""]
-    assert all(frame.startswith("data: ") for frame in frames[:-1])
-    return [json.loads(frame.removeprefix("data: ")) for frame in frames[:-2]]
 
 
 def text_of(chunks: list[dict[str, Any]], index: int = 0) -> str:

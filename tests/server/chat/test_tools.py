@@ -1,39 +1,18 @@
 """Tools over a fake engine: calls in whole answers and in streams, what reaches the engine, what the preview shows."""
 
 import json
-from collections.abc import Iterable
 from typing import Any
 
 import httpx
 import pytest
 
-from model_executor.engine import Delta, PositionLogprobs, Prompt, SamplingParams, TokenLogprob
+from model_executor.engine import Delta, PositionLogprobs, TokenLogprob
 from model_executor.processor.tokenizer import Tokenizer
-from tests.error_body import check_error
-from tests.fakes import FakeEngine, Script, Step, say
-from tests.server.chat.test_router import events
-from tests.server.conftest import OpenWorld, ServerFixture
-
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "Tells <|im_end|> the weather.",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
-NOW = {"type": "function", "function": {"name": "now"}}
-CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
-OTHER = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
-
-
-def saying(*texts: str, finish: Any = "stop") -> Script:
-    """The same text for every choice, in pieces."""
-
-    def script(_: Prompt, limits: SamplingParams) -> Iterable[Step]:
-        return [delta for index in range(limits.n) for delta in say(*texts, index=index, finish=finish)]
-
-    return script
+from tests.support.error_body import check_error
+from tests.support.events import events
+from tests.support.fakes import FakeEngine, Step, say
+from tests.support.tools import CALL, NOW, OTHER, WEATHER, saying
+from tests.support.world import OpenWorld, ServerFixture
 
 
 def folded(chunks: list[dict[str, Any]], index: int = 0) -> dict[str, Any]:

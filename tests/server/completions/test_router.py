@@ -1,7 +1,6 @@
 """Plain completions over fakes: what comes back, what the engine is asked, what is refused."""
 
 import asyncio
-import json
 from typing import Any
 
 import httpx
@@ -21,20 +20,14 @@ from model_executor.engine import (
 from model_executor.processor.tokenizer import Tokenizer, UserText
 from server.completions.protocol import CompletionRequest
 from server.completions.serving import PARALLEL_PROMPTS
-from tests.error_body import check_error, check_error_body
-from tests.fakes import MODEL, FakeEngine, Step, say
-from tests.server.conftest import OpenWorld, ServerFixture
+from tests.support.error_body import check_error, check_error_body
+from tests.support.events import events
+from tests.support.fakes import MODEL, FakeEngine, Step, say
+from tests.support.world import OpenWorld, ServerFixture
 
 
 async def ask(world: ServerFixture, **fields: Any) -> httpx.Response:
     return await world.client.post("/v1/completions", json={"model": MODEL, "prompt": "Once", **fields})
-
-
-def events(response: httpx.Response) -> list[dict[str, Any]]:
-    assert response.status_code == 200, response.text
-    frames = response.text.split("\n\n")
-    assert frames[-2:] == ["data: [DONE]", ""]
-    return [json.loads(frame.removeprefix("data: ")) for frame in frames[:-2]]
 
 
 def parrot(prompt: Prompt, limits: SamplingParams) -> list[Step]:

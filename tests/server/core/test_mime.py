@@ -1,7 +1,6 @@
 """Pictures and clips told apart by their bytes alone, over everything the decoders read."""
 
 import io
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,25 +9,16 @@ from hypothesis import strategies as st
 from PIL import Image, ImageSequence
 
 from server.core.mime import HEAD_BYTES, detect_modality
-from tests.server.media.clips import encode, numbered, real_clip
+from tests.support.images import encoded
+from tests.support.videos import encode, numbered, real_clip
 
 PICTURE = Image.fromarray(np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3))
 OTHER = Image.new("RGB", (64, 64), "red")
 
 
-def picture(kind: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    PICTURE.save(file, kind, **options)
-    return file.getvalue()
-
-
-def clip(container: str, codec: str) -> bytes:
-    return encode(numbered(10), container, codec)
-
-
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 def test_pictures(kind: str) -> None:
-    assert detect_modality(picture(kind)[:HEAD_BYTES]) == "image"
+    assert detect_modality(encoded(PICTURE, kind)[:HEAD_BYTES]) == "image"
 
 
 def test_big_endian_tiff_is_a_picture() -> None:
@@ -43,11 +33,11 @@ def test_big_endian_tiff_is_a_picture() -> None:
     ],
 )  # fmt: skip
 def test_clips(container: str, codec: str) -> None:
-    assert detect_modality(clip(container, codec)[:HEAD_BYTES]) == "video"
+    assert detect_modality(encode(numbered(10), container, codec)[:HEAD_BYTES]) == "video"
 
 
 def test_transport_stream_with_time_codes_is_a_clip() -> None:
-    plain = clip("mpegts", "libx264")
+    plain = encode(numbered(10), "mpegts", "libx264")
     packets = [plain[start : start + 188] for start in range(0, len(plain), 188)]
     assert detect_modality(b"".join(b"\0\0\0\0" + packet for packet in packets)[:HEAD_BYTES]) == "video"
 
@@ -59,7 +49,7 @@ def test_real_clips() -> None:
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
 def test_an_animation_is_a_clip(kind: str) -> None:
-    data = picture(kind, save_all=True, append_images=[OTHER], duration=100, loop=0)
+    data = encoded(PICTURE, kind, save_all=True, append_images=[OTHER], duration=100, loop=0)
     assert len(list(ImageSequence.Iterator(Image.open(io.BytesIO(data))))) == 2
     assert detect_modality(data[:HEAD_BYTES]) == "video"
 

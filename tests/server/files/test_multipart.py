@@ -12,7 +12,7 @@ from server.files.multipart import MAX_FIELD_BYTES, MAX_PARTS, UploadForm
 KIND = "multipart/form-data; boundary=x"
 
 
-def encoded(content: bytes, filename: str, **fields: str) -> tuple[Headers, bytes]:
+def posted(content: bytes, filename: str, **fields: str) -> tuple[Headers, bytes]:
     """A form as httpx writes it."""
     request = httpx.Request("POST", "http://x", data=fields, files={"file": (filename, content)})
     return Headers({"content-type": request.headers["content-type"]}), request.read()
@@ -42,7 +42,7 @@ def read(headers: Headers, body: bytes, step: int = 1 << 20) -> tuple[dict[str, 
 )
 @settings(deadline=None)
 def test_what_clients_write_is_read_back_however_it_is_cut(content: bytes, step: int, filename: str) -> None:
-    headers, body = encoded(content, filename, **{"purpose": "vision", "expires_after[seconds]": "3600"})
+    headers, body = posted(content, filename, **{"purpose": "vision", "expires_after[seconds]": "3600"})
     assert read(headers, body, step) == (
         {"purpose": "vision", "expires_after": {"seconds": "3600"}},
         content,

@@ -11,10 +11,11 @@ import pytest
 
 from model_executor.engine import EngineState
 from server.media.types import LocalFile
-from tests.error_body import check_error
-from tests.fakes import FakeEngine
-from tests.server.conftest import OpenWorld, ServerFixture, Unread
-from tests.server.files.test_store import left, png
+from tests.support.error_body import check_error
+from tests.support.fakes import FakeEngine
+from tests.support.images import png
+from tests.support.stored import left
+from tests.support.world import OpenWorld, ServerFixture, Unread
 
 ROUTE = "/v1/files"
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import io
 import os
 import stat
 from collections.abc import AsyncIterator
@@ -11,33 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from server.core.errors import ApiError, BadRequestError, NotFoundError, StorageError, TooLargeError, UnavailableError
 from server.core.settings import FilesSettings
 from server.files.record import Record
 from server.files.store import FileStore
-
-
-def png(size: int = 1000) -> bytes:
-    """A picture of exactly so many bytes."""
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(file, "PNG")
-    return file.getvalue().ljust(size, b"\0")
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    now_s = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from tests.support.clock import Clock
+from tests.support.images import png
+from tests.support.stored import left
 
 
 @asynccontextmanager
 async def opened(folder: Path, clock: Clock | None = None, **settings: Any) -> AsyncIterator[FileStore]:
-    store = FileStore(FilesSettings(**settings), folder, now_s=clock or Clock())
+    store = FileStore(FilesSettings(**settings), folder, now_s=clock or Clock(1_700_000_000))
     async with store.running():
         await store.open(make=True)
         yield store
@@ -50,12 +35,9 @@ async def add(store: FileStore, tenant: str = "", data: bytes = png(), lifetime_
         return await store.keep(upload, tenant, filename="a.png", purpose="vision", lifetime_s=lifetime_s)
 
 
-def left(folder: Path) -> list[str]:
-    """Everything on disk besides the lock and empty tenants."""
-    return sorted(path.name for path in (folder / "files").glob("*/*"))
-
-
-async def refused(store: FileStore, kind: type[ApiError], code: str | None, tenant: str = "", size: int = 1000) -> str:
+async def refused_upload(
+    store: FileStore, kind: type[ApiError], code: str | None, tenant: str = "", size: int = 1000
+) -> str:
     with pytest.raises(kind) as caught:
         await add(store, tenant, png(size))
     assert caught.value.code == code
@@ -106,7 +88,7 @@ async def test_files_survive_a_restart(tmp_path: Path) -> None:
     async with opened(tmp_path, max_key_files=2) as store:
         assert store.all_of("a") == sorted([first, second], key=lambda r: (r.created_ns, r.id))
         assert store.path(second, "a").read_bytes() == png()
-        await refused(store, TooLargeError, "file_quota_exceeded", "a")  # they count
+        await refused_upload(store, TooLargeError, "file_quota_exceeded", "a")  # they count
 
 
 async def test_a_second_server_is_kept_out(tmp_path: Path) -> None:
@@ -167,26 +149,28 @@ async def test_bounds_hold(tmp_path: Path) -> None:
         "max_key_files": 3,
     }
     async with opened(tmp_path, **bounds) as store:
-        assert "4000 bytes (files.max_file_bytes)" in await refused(store, TooLargeError, "file_too_large", size=4001)
+        assert "4000 bytes (files.max_file_bytes)" in await refused_upload(
+            store, TooLargeError, "file_too_large", size=4001
+        )
         kept = await add(store, "a", png(4000))
-        message = await refused(store, TooLargeError, "file_quota_exceeded", "a", 2001)
+        message = await refused_upload(store, TooLargeError, "file_quota_exceeded", "a", 2001)
         assert "6000 bytes (files.max_key_bytes)" in message
         await add(store, "a", png(1000))
         await add(store, "b", png(4000))
-        message = await refused(store, StorageError, "storage_full", "c", 1000)
+        message = await refused_upload(store, StorageError, "storage_full", "c", 1000)
         assert "9000 bytes (files.max_total_bytes)" in message
         await store.delete(kept, "a")
         await add(store, "c", png(3000))
         for _ in range(2):
             await add(store, "a", png(100))
-        message = await refused(store, TooLargeError, "file_quota_exceeded", "a", 100)
+        message = await refused_upload(store, TooLargeError, "file_quota_exceeded", "a", 100)
         assert "has 3 files; the limit is 3 (files.max_key_files)" in message
 
 
 async def test_bytes_count_while_they_arrive(tmp_path: Path) -> None:
     async with opened(tmp_path, max_key_bytes=1500) as store, store.receive("a") as first:
         await first.write(png(1000))
-        await refused(store, TooLargeError, "file_quota_exceeded", "a", 501)
+        await refused_upload(store, TooLargeError, "file_quota_exceeded", "a", 501)
         await add(store, "a", png(500))
 
 
@@ -203,7 +187,7 @@ async def test_files_that_are_neither_image_nor_video_are_rejected(tmp_path: Pat
 
 
 async def test_an_expired_file_is_gone_at_once_and_swept_later(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(1_700_000_000)
     async with opened(tmp_path, clock, max_key_files=2, lifetime_s=7200) as store:
         short, long = await add(store, lifetime_s=3600), await add(store, lifetime_s=100_000)
         assert (short.expires_at, long.expires_at) == (1_700_003_600, 1_700_007_200)
@@ -221,7 +205,7 @@ async def test_an_expired_file_is_gone_at_once_and_swept_later(tmp_path: Path) -
 
 
 async def test_what_expired_while_no_server_ran_is_swept_at_the_start(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(1_700_000_000)
     async with opened(tmp_path, clock) as store:
         await add(store)
     clock.now_s += 31 * 86_400
@@ -258,17 +242,61 @@ async def test_a_disk_that_refuses_is_said_and_nothing_stays(
 
     async with opened(tmp_path) as store:
         monkeypatch.setattr("server.files.durable.os.write", write)
-        assert words in await refused(store, StorageError, code)
+        assert words in await refused_upload(store, StorageError, code)
         monkeypatch.undo()
         assert left(tmp_path) == []
         await add(store)
+
+
+async def test_a_file_the_disk_does_not_let_go_of_stays_visible_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rename(*_: object) -> Path:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    clock = Clock(1_700_000_000)
+    async with opened(tmp_path, clock, max_key_files=1) as store:
+        record = await add(store)
+        with monkeypatch.context() as broken:
+            broken.setattr(Path, "rename", rename)
+            for _ in range(2):
+                with pytest.raises(StorageError):
+                    await store.delete(record, "")
+            assert store.find(record.id, "", param="id") == record
+            assert store.path(record, "").read_bytes() == png()
+            await refused_upload(store, TooLargeError, "file_quota_exceeded")
+        await store.delete(record, "")
+        assert left(tmp_path) == []
+        await add(store)
+
+
+async def test_a_sweep_goes_on_past_a_file_that_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(1_700_000_000)
+    async with opened(tmp_path, clock, lifetime_s=60) as store:
+        stubborn, other = await add(store), await add(store)
+        rename = Path.rename
+
+        def refuse(path: Path, target: Path) -> Path:
+            if path.name == stubborn.id:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return rename(path, target)
+
+        clock.now_s += 60
+        with monkeypatch.context() as broken:
+            broken.setattr(Path, "rename", refuse)
+            with pytest.raises(StorageError):
+                await store.sweep()
+        assert left(tmp_path) == [stubborn.id] != [other.id]
+        assert store.num_files == 1
+        await store.sweep()
+        assert left(tmp_path) == []
 
 
 async def test_a_directory_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     store = FileStore(FilesSettings(), tmp_path / "taken")
     async with store.running():
-        assert "data_folder" in await refused(store, StorageError, "storage_unavailable")
+        assert "data_folder" in await refused_upload(store, StorageError, "storage_unavailable")
 
 
 def test_a_home_directory_is_expanded() -> None:

@@ -10,9 +10,10 @@ from server.chat.request import ChatCompletionRequest
 from server.core.errors import BadRequestError
 from server.generation.grammar import grammar_of
 from server.structured_output.json_schema import MAX_CHARS, MAX_DEPTH, enforceable
-from tests.error_body import check_error_body
-from tests.schemas import random_schema, unsupported_schema
-from tests.server.conftest import ServerFixture
+from tests.support.error_body import check_error_body
+from tests.support.refusals import refused
+from tests.support.schemas import random_schema, unsupported_schema
+from tests.support.world import ServerFixture
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
@@ -21,13 +22,6 @@ FORMAT = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCH
 def grammar(**changes: Any) -> Grammar | None:
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi."}], **changes}
     return grammar_of(ChatCompletionRequest.model_validate(body))
-
-
-def refused(schema: Any) -> tuple[str | None, str]:
-    with pytest.raises(BadRequestError) as caught:
-        enforceable(schema, "s")
-    assert caught.value.param is not None and f"'{caught.value.param}'" in caught.value.message
-    return caught.value.param, caught.value.message
 
 
 def test_free_text_has_no_grammar() -> None:
@@ -175,7 +169,7 @@ def test_random_schemas_are_taken_or_refused_by_what_they_hold(seed: int) -> Non
     ids=lambda value: json.dumps(value)[:70] if isinstance(value, dict) else None,
 )
 def test_names_the_keyword_that_is_not_enforced(schema: dict[str, Any], param: str) -> None:
-    assert refused(schema)[0] == param
+    assert refused(enforceable, schema, "s").param == param
 
 
 @pytest.mark.parametrize(
@@ -189,11 +183,11 @@ def test_bounds_the_size_and_the_depth() -> None:
     deep: dict[str, Any] = {}
     for _ in range(MAX_DEPTH):
         deep = {"items": deep}
-    assert "deeper" in refused({"items": deep})[1]
+    assert "deeper" in refused(enforceable, {"items": deep}, "s").message
     for _ in range(100_000):
         deep = {"items": deep}
-    assert "deeper" in refused(deep)[1]
-    assert "longer" in refused({"enum": ["a" * MAX_CHARS]})[1]
+    assert "deeper" in refused(enforceable, deep, "s").message
+    assert "longer" in refused(enforceable, {"enum": ["a" * MAX_CHARS]}, "s").message
 
 
 def test_definitions_may_refer_to_themselves_below_a_property() -> None:

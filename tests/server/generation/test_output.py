@@ -11,7 +11,7 @@ from model_executor.engine import Delta, PositionLogprobs, TokenLogprob
 from model_executor.processor.tokenizer import Tokenizer, UserText
 from server.chat.response import Report
 from server.generation.output import Answer, UnfinishedAnswerError
-from tests.fakes import say
+from tests.support.fakes import say
 
 END = 151_645
 

@@ -26,7 +26,7 @@ def limits(*, prompt: int = 10, context: int = 100, default: int | None = None, 
     )
 
 
-def refused(**changes: Any) -> BadRequestError:
+def refusal(**changes: Any) -> BadRequestError:
     with pytest.raises(BadRequestError) as caught:
         limits(**changes)
     return caught.value
@@ -89,18 +89,18 @@ def test_the_answer_gets_what_the_context_leaves() -> None:
 def test_refuses_what_does_not_fit_with_the_numbers(
     prompt: int, max_tokens: int | None, numbers: tuple[str, ...]
 ) -> None:
-    error = refused(prompt=prompt, max_tokens=max_tokens)
+    error = refusal(prompt=prompt, max_tokens=max_tokens)
     assert (error.param, error.code) == ("messages", "context_length_exceeded")
     assert all(number in error.message for number in ("100", *numbers))
 
 
 def test_refuses_min_tokens_beyond_what_is_left() -> None:
-    assert refused(min_tokens=91).param == "min_tokens"
+    assert refusal(min_tokens=91).param == "min_tokens"
 
 
 @pytest.mark.parametrize("changes", [{"logit_bias": {"1000": 1}}, {"stop_token_ids": [1000]}])
 def test_refuses_token_ids_the_model_does_not_have(changes: dict[str, Any]) -> None:
-    assert refused(**changes).param in changes
+    assert refusal(**changes).param in changes
 
 
 @given(prompt=st.integers(1, 200), asked=st.none() | st.integers(1, 200), default=st.none() | st.integers(1, 200))

@@ -6,7 +6,7 @@ First the cache by itself, over work that ends when told to; then the whole serv
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,9 +22,10 @@ from server.media.preprocessor import MediaService
 from server.media.progress import FrameCount, Progress
 from server.media.shared_memory import SharedFolder
 from server.media.types import MediaPart, PreparedMedia
-from tests.server.media.clips import real_clip
-from tests.server.media.decode.test_image import encoded
-from tests.server.media.test_preprocessor import CLIP, PHOTO, clip_part, data_url, files, image_part, running
+from tests.support.images import data_url, encoded
+from tests.support.media_service import CLIP, PHOTO, clip_part, files, image_part, running
+from tests.support.videos import real_clip
+from tests.support.waiting import until
 
 PREPARED = Prepared(grid=(1, 2, 2), source_size=(28, 28), size=(28, 28))
 FLIPPED = encoded(Image.fromarray(skimage.data.astronaut()[::-1]), "JPEG")
@@ -267,12 +268,6 @@ async def test_a_limit_spelled_out_shares_with_the_same_limit_by_default(service
     assert one.digest == other.digest
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 async def test_one_decoding_serves_two_requests_though_one_client_leaves(service: MediaService) -> None:
     part, before, hits = clip_part(real_clip("bigbuckbunny"), fps=4.0), num_jobs(service), service.load.cache.num_hits
     tasks = [asyncio.create_task(service.prepare([part], "t")) for _ in range(2)]
@@ -347,6 +342,7 @@ async def test_a_crashed_worker_takes_no_entry_along(tmp_path: Path) -> None:
         assert other.path != before.path
 
 
+@pytest.mark.slow
 async def test_a_deadline_fails_all_who_wait_and_leaves_nothing(tmp_path: Path) -> None:
     async with running(tmp_path, max_cache_bytes=1 << 30, num_workers=1, timeout_s=5) as service:
         part = clip_part(real_clip("bigbuckbunny"))

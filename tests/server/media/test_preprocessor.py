@@ -1,12 +1,10 @@
 """From URLs to patches in shared memory, and that everything is given back whatever happens."""
 
 import asyncio
-import base64
 import io
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,51 +17,15 @@ from PIL import Image
 from model_executor.processor.geometry import Grid, Size, image_grid, smart_resize
 from model_executor.processor.patches import row_bytes, write_image, write_video_frame
 from server.core.errors import BadRequestError, DeadlineError, RateLimitError
-from server.core.settings import MediaSettings
 from server.media.decode.image import ImageDecoder
 from server.media.preprocessor import MediaService
 from server.media.types import MediaPart, PixelLimits
-from tests.server.media.clips import BUDGET, encode, numbered, real_clip, remux, sampled
-from tests.server.media.decode.test_image import encoded, png_header
-from tests.server.media.decode.test_video import silent_audio
-from tests.server.media.fetch.test_fetcher import open_site
+from tests.support.images import data_url, encoded, png_header
+from tests.support.media_service import CLIP, PHOTO, clip_part, files, image_part, running
+from tests.support.site import open_site
+from tests.support.videos import BUDGET, numbered, real_clip, remux, sampled, silent_audio
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-PHOTO = encoded(Image.fromarray(skimage.data.astronaut()), "JPEG")
-CLIP = encode(numbered(50))
-
-
-def data_url(data: bytes) -> str:
-    return "data:application/octet-stream;base64," + base64.b64encode(data).decode()
-
-
-def image_part(data: bytes, param: str = "image", **limits: Any) -> MediaPart:
-    return MediaPart("image", data_url(data), param, PixelLimits(**limits))
-
-
-def clip_part(data: bytes, param: str = "video", **limits: Any) -> MediaPart:
-    return MediaPart("video", data_url(data), param, PixelLimits(**limits))
-
-
-def files(root: Path) -> list[Path]:
-    """Everything the service has in shared memory, without its lock."""
-    return [path for path in root.glob("*/*") if path.name != "lock"]
-
-
-@asynccontextmanager
-async def running(root: Path, *, max_cache_bytes: int = 0, **settings: Any) -> AsyncIterator[MediaService]:
-    """A service that keeps nothing for later, unless told to."""
-    configured = MediaSettings(max_cache_bytes=max_cache_bytes, **settings)
-    service = MediaService(configured, image_min_pixels=3136, image_max_pixels=12_845_056, shared_memory=root)
-    await service.start()
-    try:
-        yield service
-        assert service.load.shared_bytes == 0
-        assert sum(map(os.path.getsize, files(root))) == service.load.cache.idle_bytes
-    finally:
-        await service.close()
-        assert list(root.iterdir()) == []
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -231,6 +193,7 @@ async def test_event_loop_stays_free_while_media_is_prepared(service: MediaServi
     assert longest_s < 1  # milliseconds on an idle machine
 
 
+@pytest.mark.slow
 async def test_urls_are_fetched_into_shared_memory(tmp_path: Path) -> None:
     async with open_site() as site, running(tmp_path, allow_private_networks=True, fetch_timeout_s=4) as service:
         head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(PHOTO)}\r\n\r\n".encode()

@@ -110,7 +110,7 @@ def test_folder_is_private_and_unguessable(tmp_path: Path) -> None:
 
 def test_start_sweeps_what_a_killed_server_left_and_nothing_else(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from server.media.shared import SharedFolder\n"
+        "import sys, time; from pathlib import Path; from server.media.shared_memory import SharedFolder\n"
         "folder = SharedFolder(Path(sys.argv[1]), 10); folder.lease(1)\n"
         "print(folder.path, flush=True); time.sleep(60)"
     )

@@ -6,9 +6,9 @@ import logging
 import pytest
 
 from server.core.json_log import JsonFormatter
-from tests.error_body import check_error
-from tests.fakes import FakeEngine
-from tests.server.conftest import OpenWorld, ServerFixture
+from tests.support.error_body import check_error
+from tests.support.fakes import FakeEngine
+from tests.support.world import OpenWorld, ServerFixture
 
 
 @pytest.mark.parametrize("given", ["abc-123", "req_0.9:x/y@z", "a" * 128])

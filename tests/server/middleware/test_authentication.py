@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.error_body import check_error
-from tests.server.conftest import OpenWorld, ServerFixture, Unread
+from tests.support.error_body import check_error
+from tests.support.world import OpenWorld, ServerFixture, Unread
 
 PATHS = ["/v1/models", "/v1/models/x", "/metrics", "/openapi.json", "/nowhere", "/playground/nowhere.js"]
 

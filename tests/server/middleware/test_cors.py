@@ -7,9 +7,9 @@ import pytest
 
 from server.core.settings import SettingsError, load_settings
 from server.middleware.cors import EXPOSED_HEADERS
-from tests.error_body import check_error
-from tests.fakes import FakeEngine
-from tests.server.conftest import OpenWorld, ServerFixture
+from tests.support.error_body import check_error
+from tests.support.fakes import FakeEngine
+from tests.support.world import OpenWorld, ServerFixture
 
 PAGE = "https://page.example"
 

@@ -3,9 +3,9 @@
 import pytest
 
 from model_executor.engine import EngineState
-from tests.error_body import check_error_body
-from tests.fakes import FakeEngine
-from tests.server.conftest import OpenWorld
+from tests.support.error_body import check_error_body
+from tests.support.fakes import FakeEngine
+from tests.support.world import OpenWorld
 
 
 @pytest.mark.parametrize("state", list(EngineState))

@@ -5,9 +5,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from model_executor.engine import Delta, EngineState, EngineStats, Prompt, RequestFailedError, SamplingParams
 from server.core.metrics import CacheLoad, MediaLoad, MediaStage, StageLoad
-from tests.fakes import FakeEngine, FakeMedia, Step
-from tests.pictures import encoded
-from tests.server.conftest import OpenWorld, ServerFixture
+from tests.support.fakes import FakeEngine, FakeMedia, Step
+from tests.support.images import encoded
+from tests.support.world import OpenWorld, ServerFixture
 
 
 async def samples(world: ServerFixture) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

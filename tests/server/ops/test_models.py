@@ -1,9 +1,9 @@
 """The served model and its limits."""
 
 from model_executor.engine import EngineState
-from tests.error_body import check_error
-from tests.fakes import MODEL, FakeEngine
-from tests.server.conftest import OpenWorld, ServerFixture
+from tests.support.error_body import check_error
+from tests.support.fakes import MODEL, FakeEngine
+from tests.support.world import OpenWorld, ServerFixture
 
 EXPECTED = {"id": MODEL, "object": "model", "created": 1_700_000_000, "owned_by": "tessera", "max_model_len": 4096}
 

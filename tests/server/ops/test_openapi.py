@@ -9,7 +9,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from server.chat.request import ChatCompletionRequest
 from server.completions.protocol import CompletionRequest
 from server.responses.request import ResponseRequest
-from tests.server.conftest import OpenWorld, ServerFixture
+from tests.support.world import OpenWorld, ServerFixture
 
 
 async def document(world: ServerFixture) -> dict[str, Any]:

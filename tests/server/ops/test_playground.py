@@ -8,11 +8,12 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urljoin
 
 from server.ops.playground_files import HEADERS, PAGE_DIR, read_page
-from tests.error_body import check_error
-from tests.server.conftest import OpenWorld, ServerFixture
+from tests.support.error_body import check_error
+from tests.support.world import OpenWorld, ServerFixture
 
 NAMED = re.compile(
-    r"""(?:href|src)="(?P<html>[^"#]+)" | (?:from|import) \s* "(?P<js>\.[^"]+)" | url\("(?P<css>[^"]+)"\)""", re.VERBOSE
+    r"""(?:href|src)="(?P<html>[^"#]+)" | (?:from|import|URL) [\s(]* "(?P<js>\.[^"]+)" | url\("(?P<css>[^"]+)"\)""",
+    re.VERBOSE,
 )
 OUR_OWN = [
     path for path in PAGE_DIR.rglob("*") if path.suffix in (".html", ".css", ".js") and "vendor" not in path.parts
@@ -61,7 +62,7 @@ async def test_the_page_needs_no_key_and_opens_nothing_else(open_world: OpenWorl
             assert (await world.client.get(path)).status_code == 200
         for path in ("/v1/models", "/playground/other.js", "/playground/"):
             check_error(await world.client.get(path), 401, code="invalid_api_key")
-        check_error(await world.client.post("/", json={}), 405, code="method_not_allowed")
+        check_error(await world.client.post("/", json={}), 405)
 
 
 def test_markup_has_no_code_and_nothing_comes_from_elsewhere() -> None:

@@ -12,7 +12,8 @@ from server.core.errors import BadRequestError
 from server.media.types import LocalFile, MediaPart, PixelLimits
 from server.prompt.conversation import Conversation, read_conversation
 from server.prompt.messages import StoredFile
-from tests.server.core.test_mime import clip, picture
+from tests.support.images import encoded, plain
+from tests.support.videos import encode, numbered
 
 URL = "data:image/png;base64,AA=="
 
@@ -119,8 +120,8 @@ def file_data(data: bytes, kind: str) -> str:
 
 
 def test_files_are_pictures_or_clips_by_what_is_in_them() -> None:
-    png = file_data(picture("PNG"), "video/mp4")
-    mp4 = file_data(clip("mp4", "libx264"), "image/png")
+    png = file_data(encoded(plain(64, 64)), "video/mp4")
+    mp4 = file_data(encode(numbered(10)), "image/png")
     conversation = read(
         user(
             {"type": "file", "file": {"file_id": "file-p", "filename": "x.mp4"}},

@@ -3,11 +3,9 @@
 import json
 from typing import Any
 
-import httpx
 import openai
 import pytest
-from openai.types.responses import Response, ResponseStreamEvent
-from pydantic import TypeAdapter
+from openai.types.responses import Response
 
 from model_executor.engine import (
     Delta,
@@ -20,37 +18,17 @@ from model_executor.engine import (
     TokenLogprob,
 )
 from server.core.errors import BadRequestError, DeadlineError
-from tests.error_body import check_error, check_error_body
-from tests.fakes import MODEL, FakeEngine, FakeMedia, say
-from tests.server.conftest import OpenWorld, ServerFixture
-from tests.server.files.test_store import png
+from tests.support.error_body import check_error, check_error_body
+from tests.support.events import response_events
+from tests.support.fakes import MODEL, FakeEngine, FakeMedia, say
+from tests.support.images import png
+from tests.support.world import OpenWorld, ServerFixture
 
 URL = "data:image/png;base64,AA=="
-EVENT = TypeAdapter[ResponseStreamEvent](ResponseStreamEvent)
-
-
-async def ask(world: ServerFixture, **changes: Any) -> httpx.Response:
-    return await world.client.post("/v1/responses", json={"model": MODEL, "input": "Hi.", **changes})
 
 
 def user(*content: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"role": "user", "content": list(content)}]
-
-
-def events(response: httpx.Response) -> list[dict[str, Any]]:
-    """The events of a stream, each of which is one of the official client's, strictly, and in its place."""
-    assert response.status_code == 200, response.text
-    assert response.headers["content-type"].startswith("text/event-stream")
-    *frames, end = response.text.split("\n\n")
-    assert end == ""
-    found = []
-    for number, frame in enumerate(frames):
-        name, data = frame.split("\n")
-        event = json.loads(data.removeprefix("data: "))
-        assert name == f"event: {event['type']}" and event["sequence_number"] == number
-        EVENT.validate_python(event)
-        found.append(event)
-    return found
 
 
 def rendered(world: ServerFixture) -> str:
@@ -60,7 +38,7 @@ def rendered(world: ServerFixture) -> str:
 
 
 async def test_answers_as_a_whole(world: ServerFixture) -> None:
-    response = await ask(world, metadata={"a": "b"}, user="somebody", store=True)
+    response = await world.respond(metadata={"a": "b"}, user="somebody", store=True)
     answer = response.json()
     Response.model_validate(answer, strict=False)
     assert answer["object"] == "response" and answer["model"] == MODEL and answer["status"] == "completed"
@@ -80,7 +58,7 @@ async def test_answers_as_a_whole(world: ServerFixture) -> None:
 
 
 async def test_a_stream_has_every_event_in_its_place(world: ServerFixture) -> None:
-    found = events(await ask(world, stream=True, stream_options={"include_obfuscation": False}))
+    found = response_events(await world.respond(stream=True, stream_options={"include_obfuscation": False}))
     assert [event["type"] for event in found] == [
         "response.created",
         "response.in_progress",
@@ -109,17 +87,17 @@ async def test_a_stream_has_every_event_in_its_place(world: ServerFixture) -> No
 async def test_an_answer_cut_short_is_incomplete(open_world: OpenWorld, stream: bool) -> None:
     engine = FakeEngine(script=lambda *_: say("Hel", "lo", finish="length"))
     async with open_world(engine=engine) as world:
-        response = await ask(world, stream=stream, max_output_tokens=2)
-    answer = events(response)[-1]["response"] if stream else response.json()
+        response = await world.respond(stream=stream, max_output_tokens=2)
+    answer = response_events(response)[-1]["response"] if stream else response.json()
     if stream:
-        assert events(response)[-1]["type"] == "response.incomplete"
+        assert response_events(response)[-1]["type"] == "response.incomplete"
     assert answer["status"] == "incomplete" and answer["incomplete_details"] == {"reason": "max_output_tokens"}
     assert answer["output"][0]["status"] == "incomplete" and answer["output"][0]["content"][0]["text"] == "Hello"
     assert answer["completed_at"] is None and engine.limits[0].max_tokens == 2
 
 
 async def test_limits_reach_the_engine(world: ServerFixture) -> None:
-    assert (await ask(world, temperature=0.5, top_p=0.25, max_output_tokens=7)).status_code == 200
+    assert (await world.respond(temperature=0.5, top_p=0.25, max_output_tokens=7)).status_code == 200
     (limits,) = world.engine.limits
     assert (limits.temperature, limits.top_p, limits.max_tokens) == (0.5, 0.25, 7)
 
@@ -182,7 +160,7 @@ async def test_limits_reach_the_engine(world: ServerFixture) -> None:
 async def test_asks_the_engine_what_chat_asks(
     world: ServerFixture, asked: dict[str, Any], turns: list[dict[str, Any]]
 ) -> None:
-    assert (await ask(world, **asked)).status_code == 200
+    assert (await world.respond(**asked)).status_code == 200
     assert (await world.ask(messages=turns)).status_code == 200
     here, there = world.engine.prompts
     assert here == there
@@ -201,7 +179,7 @@ async def test_media_have_the_names_and_limits_the_client_wrote(world: ServerFix
         {"type": "input_video", "video_url": [URL]},
         {"type": "input_image", "image_url": URL, "max_pixels": 100_000},
     ]
-    assert (await ask(world, instructions="Be brief.", input=user(*parts))).status_code == 200
+    assert (await world.respond(instructions="Be brief.", input=user(*parts))).status_code == 200
     low, clip, _, limited = world.media.parts
     assert low.limits.max_pixels == 64 * 28 * 28 and limited.limits.max_pixels == 100_000
     assert (clip.limits.fps, clip.limits.video_start_s) == (1.5, 2)
@@ -220,13 +198,13 @@ async def test_uploaded_files_are_taken_where_they_fit(world: ServerFixture) -> 
         {"type": "input_image", "file_id": file_id, "detail": "low"},
         {"type": "input_file", "file_id": file_id},
     ):
-        assert (await ask(world, input=user(part))).status_code == 200
+        assert (await world.respond(input=user(part))).status_code == 200
     assert [part.modality for part in world.media.parts] == ["image"] * 3
     assert [part.limits.max_pixels for part in world.media.parts] == [None, 64 * 28 * 28, None]
     name = "input[0].content[0].file_id"
-    refused = await ask(world, input=user({"type": "input_video", "file_id": file_id}))
+    refused = await world.respond(input=user({"type": "input_video", "file_id": file_id}))
     check_error(refused, 400, param=name, code="invalid_value")
-    check_error(await ask(world, input=user({"type": "input_image", "file_id": "file-x"})), 404, param=name)
+    check_error(await world.respond(input=user({"type": "input_image", "file_id": "file-x"})), 404, param=name)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -238,13 +216,13 @@ async def test_log_probabilities_are_told_where_asked_for(open_world: OpenWorld,
 
     engine = FakeEngine(script=script)
     async with open_world(engine=engine) as world:
-        response = await ask(world, stream=stream, include=["message.output_text.logprobs"], top_logprobs=2)
+        response = await world.respond(stream=stream, include=["message.output_text.logprobs"], top_logprobs=2)
     assert engine.limits[0].logprobs == 2
-    answer = events(response)[-1]["response"] if stream else response.json()
+    answer = response_events(response)[-1]["response"] if stream else response.json()
     (told,) = answer["output"][0]["content"][0]["logprobs"]
     assert told["logprob"] == -0.5 and [top["logprob"] for top in told["top_logprobs"]] == [-0.5, -1.5]
     if stream:
-        (delta,) = (event for event in events(response) if event["type"] == "response.output_text.delta")
+        (delta,) = (event for event in response_events(response) if event["type"] == "response.output_text.delta")
         assert delta["logprobs"] == [told]
 
 
@@ -256,11 +234,11 @@ async def test_a_form_is_enforced_and_told(world: ServerFixture) -> None:
         "additionalProperties": False,
     }
     form = {"type": "json_schema", "name": "thing", "schema": schema, "strict": True}
-    answer = (await ask(world, text={"format": form, "verbosity": "low"})).json()
+    answer = (await world.respond(text={"format": form, "verbosity": "low"})).json()
     assert answer["text"] == {"format": form, "verbosity": "low"}
     await world.ask(response_format={"type": "json_schema", "json_schema": {"name": "thing", "schema": schema}})
-    await ask(world, text={"format": {"type": "json_object"}})
-    await ask(world, text={"format": {"type": "text"}})
+    await world.respond(text={"format": {"type": "json_object"}})
+    await world.respond(text={"format": {"type": "text"}})
     here, there, any_object, free = (limits.grammar for limits in world.engine.limits)
     assert here == there and here is not None and here.kind == "json"
     assert any_object is not None and any_object.kind == "json_object" and free is None
@@ -336,13 +314,13 @@ async def test_refusals_are_http_errors_under_the_clients_names(
     world: ServerFixture, changes: dict[str, Any], status: int, param: str | None, code: str | None
 ) -> None:
     for stream in (False, True):
-        message = check_error(await ask(world, **changes, stream=stream), status, param=param, code=code)
+        message = check_error(await world.respond(**changes, stream=stream), status, param=param, code=code)
         assert "messages" not in message and "response_format" not in message
     assert not world.engine.prompts and not world.media.held
 
 
 async def test_only_streams_have_stream_options(world: ServerFixture) -> None:
-    refused = await ask(world, stream_options={"include_obfuscation": True})
+    refused = await world.respond(stream_options={"include_obfuscation": True})
     check_error(refused, 400, param="stream_options", code="invalid_value")
 
 
@@ -354,8 +332,8 @@ NULLABLE = (
 
 
 async def test_null_is_the_same_as_absent(world: ServerFixture) -> None:
-    assert (await ask(world, **dict.fromkeys(NULLABLE.split()))).status_code == 200
-    assert (await ask(world)).status_code == 200
+    assert (await world.respond(**dict.fromkeys(NULLABLE.split()))).status_code == 200
+    assert (await world.respond()).status_code == 200
     assert world.engine.limits[0] == world.engine.limits[1]
 
 
@@ -366,7 +344,7 @@ async def test_a_medium_that_cannot_be_used_is_refused_by_its_own_name(open_worl
     )
     content = [{"type": "input_text", "text": "What?"}, {"type": "input_image", "image_url": URL}]
     async with open_world(media=FakeMedia(failure=failure)) as world:
-        response = await ask(world, instructions="Be brief.", input=user(*content), stream=stream)
+        response = await world.respond(instructions="Be brief.", input=user(*content), stream=stream)
     param = "input[0].content[1].image_url"
     assert check_error(response, 400, param=param) == f"'{param}' is no picture."
 
@@ -392,7 +370,7 @@ async def test_early_failures_are_http_errors(
     open_world: OpenWorld, failure: Exception, status: int, param: str | None, code: str | None, stream: bool
 ) -> None:
     async with open_world(engine=FakeEngine(script=lambda *_: [failure])) as world:
-        check_error(await ask(world, stream=stream), status, param=param, code=code)
+        check_error(await world.respond(stream=stream), status, param=param, code=code)
 
 
 @pytest.mark.parametrize(
@@ -406,8 +384,8 @@ async def test_early_failures_are_http_errors(
 async def test_a_late_failure_ends_the_response_as_failed(open_world: OpenWorld, failure: Exception, code: str) -> None:
     first, _ = say("one", "two")
     async with open_world(engine=FakeEngine(script=lambda *_: [first, failure])) as world:
-        last = events(await ask(world, stream=True))[-1]
-        whole = await ask(world)
+        last = response_events(await world.respond(stream=True))[-1]
+        whole = await world.respond()
     assert last["type"] == "response.failed" and last["response"]["status"] == "failed"
     assert last["response"]["error"]["code"] == code and "/srv" not in last["response"]["error"]["message"]
     assert last["response"]["output"][0]["status"] == "incomplete"
@@ -419,7 +397,7 @@ async def test_a_late_failure_ends_the_response_as_failed(open_world: OpenWorld,
 async def test_a_failure_after_a_comment_and_before_a_response_is_an_error_event(open_world: OpenWorld) -> None:
     media = FakeMedia(failure=DeadlineError("too slow", param="messages[0].content[0].image_url"), delay_s=0.2)
     async with open_world(media=media, keep_alive_s=0.05) as world:
-        response = await ask(world, input=user({"type": "input_image", "image_url": URL}), stream=True)
+        response = await world.respond(input=user({"type": "input_image", "image_url": URL}), stream=True)
     (event,) = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]
     assert event == {
         "type": "error",

@@ -6,11 +6,11 @@ import openai
 import pytest
 from openai.types.responses import Response
 
-from tests.error_body import check_error
-from tests.fakes import MODEL, FakeEngine
-from tests.server.chat.test_tools import CALL, NOW, OTHER, WEATHER, saying
-from tests.server.conftest import OpenWorld, ServerFixture
-from tests.server.responses.test_router import ask, events
+from tests.support.error_body import check_error
+from tests.support.events import response_events
+from tests.support.fakes import MODEL, FakeEngine
+from tests.support.tools import CALL, NOW, OTHER, WEATHER, saying
+from tests.support.world import OpenWorld, ServerFixture
 
 FLAT_WEATHER = {"type": "function", **WEATHER["function"]}  # type: ignore[dict-item]
 FLAT_NOW = {"type": "function", "name": "now"}
@@ -18,7 +18,7 @@ FLAT_NOW = {"type": "function", "name": "now"}
 
 async def test_calls_are_items_beside_what_is_said(open_world: OpenWorld) -> None:
     async with open_world(engine=FakeEngine(saying("Let me look.\n", CALL, "\n" + OTHER))) as world:
-        answer = (await ask(world, tools=[FLAT_WEATHER, FLAT_NOW], tool_choice="auto")).json()
+        answer = (await world.respond(tools=[FLAT_WEATHER, FLAT_NOW], tool_choice="auto")).json()
     Response.model_validate(answer, strict=False)
     message, first, second = answer["output"]
     assert message["content"][0]["text"] == "Let me look." and answer["status"] == "completed"
@@ -31,12 +31,12 @@ async def test_calls_are_items_beside_what_is_said(open_world: OpenWorld) -> Non
 
 async def test_an_answer_of_calls_alone_has_no_message(open_world: OpenWorld) -> None:
     async with open_world(engine=FakeEngine(saying(CALL))) as world:
-        answer = (await ask(world, tools=[FLAT_WEATHER])).json()
+        answer = (await world.respond(tools=[FLAT_WEATHER])).json()
     assert [item["type"] for item in answer["output"]] == ["function_call"]
 
 
 async def test_an_answer_without_calls_is_as_ever(world: ServerFixture) -> None:
-    (item,) = (await ask(world, tools=[FLAT_WEATHER])).json()["output"]
+    (item,) = (await world.respond(tools=[FLAT_WEATHER])).json()["output"]
     assert item["content"][0]["text"] == "Hello, world!"
 
 
@@ -45,8 +45,8 @@ async def test_a_stream_tells_each_item_from_beginning_to_end(open_world: OpenWo
     text = f"Well…\n{CALL}\n{OTHER}"
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
     async with open_world(engine=FakeEngine(saying(*pieces))) as world:
-        found = events(await ask(world, tools=[FLAT_WEATHER, FLAT_NOW], stream=True))
-        whole = (await ask(world, tools=[FLAT_WEATHER, FLAT_NOW])).json()
+        found = response_events(await world.respond(tools=[FLAT_WEATHER, FLAT_NOW], stream=True))
+        whole = (await world.respond(tools=[FLAT_WEATHER, FLAT_NOW])).json()
     kinds = [event["type"].removeprefix("response.") for event in found]
     once = [kind for number, kind in enumerate(kinds) if kind != (kinds[number - 1] if number else None)]
     call = ["output_item.added", "function_call_arguments.delta", "function_call_arguments.done", "output_item.done"]
@@ -70,8 +70,8 @@ async def test_a_stream_tells_each_item_from_beginning_to_end(open_world: OpenWo
 
 async def test_a_call_that_was_cut_is_incomplete(open_world: OpenWorld) -> None:
     async with open_world(engine=FakeEngine(saying("Well.\n", CALL[:50], finish="length"))) as world:
-        response = await ask(world, tools=[FLAT_WEATHER], stream=True)
-    answer = events(response)[-1]["response"]
+        response = await world.respond(tools=[FLAT_WEATHER], stream=True)
+    answer = response_events(response)[-1]["response"]
     message, call = answer["output"]
     assert (answer["status"], message["status"], call["status"]) == ("incomplete", "completed", "incomplete")
     assert '{"city": "Paris"}'.startswith(call["arguments"])
@@ -131,7 +131,7 @@ NESTED_CALL = {
 async def test_calls_and_results_come_back_as_chat_takes_them(
     world: ServerFixture, items: list[dict[str, Any]], messages: list[dict[str, Any]]
 ) -> None:
-    assert (await ask(world, input=items, tools=[FLAT_WEATHER])).status_code == 200
+    assert (await world.respond(input=items, tools=[FLAT_WEATHER])).status_code == 200
     assert (await world.ask(messages=messages, tools=[WEATHER])).status_code == 200
     here, there = world.engine.prompts
     assert here == there
@@ -171,7 +171,7 @@ async def test_calls_and_results_come_back_as_chat_takes_them(
 async def test_choices_are_enforced_as_chat_enforces_them(
     world: ServerFixture, flat: dict[str, Any], nested: dict[str, Any]
 ) -> None:
-    answer = (await ask(world, tools=[FLAT_WEATHER, FLAT_NOW], max_tool_calls=3, **flat)).json()
+    answer = (await world.respond(tools=[FLAT_WEATHER, FLAT_NOW], max_tool_calls=3, **flat)).json()
     assert (await world.ask(tools=[WEATHER, NOW], **nested)).status_code == 200
     here, there = world.engine.limits
     assert here.grammar == there.grammar and world.engine.prompts[0] == world.engine.prompts[1]
@@ -180,8 +180,8 @@ async def test_choices_are_enforced_as_chat_enforces_them(
 
 
 async def test_no_tools_and_an_empty_list_are_the_same(world: ServerFixture) -> None:
-    assert (await ask(world, tools=[], tool_choice="auto", parallel_tool_calls=True)).json()["tools"] == []
-    assert (await ask(world)).status_code == 200
+    assert (await world.respond(tools=[], tool_choice="auto", parallel_tool_calls=True)).json()["tools"] == []
+    assert (await world.respond()).status_code == 200
     assert world.engine.prompts[0] == world.engine.prompts[1]
 
 
@@ -230,7 +230,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 async def test_refusals_have_the_clients_names(
     world: ServerFixture, changes: dict[str, Any], param: str, code: str
 ) -> None:
-    message = check_error(await ask(world, **changes), 400, param=param, code=code)
+    message = check_error(await world.respond(**changes), 400, param=param, code=code)
     assert f"'{param}'" in message and "messages" not in message
     assert not world.engine.prompts
 

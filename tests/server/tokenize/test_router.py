@@ -8,9 +8,9 @@ import pytest
 from model_executor.engine import EngineState
 from model_executor.processor.tokenizer import Tokenizer
 from server.generation.model_service import Service
-from tests.error_body import check_error
-from tests.fakes import MODEL, FakeEngine
-from tests.server.conftest import OpenWorld, ServerFixture
+from tests.support.error_body import check_error
+from tests.support.fakes import MODEL, FakeEngine
+from tests.support.world import OpenWorld, ServerFixture
 
 HI = [{"role": "user", "content": "Hi."}]
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}

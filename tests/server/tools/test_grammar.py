@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from server.chat.request import ChatCompletionRequest
-from server.core.errors import BadRequestError
 from server.generation.grammar import grammar_of
 from server.structured_output.json_schema import MAX_CHARS
 from server.tools.grammar import MAX_TOTAL_CHARS, described
+from tests.support.refusals import refused
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 ENFORCED = {**SCHEMA, "additionalProperties": False}
@@ -37,11 +37,11 @@ def schemas(made: dict[str, Any]) -> list[Any]:
     return [tag["content"]["json_schema"] for tag in made["tags"]]
 
 
-def refused(*tools: dict[str, Any], **changes: Any) -> str:
-    with pytest.raises(BadRequestError) as caught:
-        grammar_of(request(*tools, **changes))
-    assert caught.value.param is not None and f"'{caught.value.param}'" in caught.value.message
-    return caught.value.param
+def blamed(*tools: dict[str, Any], **changes: Any) -> str:
+    """The field that the refusal of a request names."""
+    param = refused(grammar_of, request(*tools, **changes)).param
+    assert param is not None
+    return param
 
 
 def test_the_model_is_told_what_it_needs_to_call() -> None:
@@ -83,10 +83,10 @@ def test_arguments_are_held_to_the_parameters(parameters: Any, enforced: Any, ch
 def test_what_cannot_be_enforced_is_an_object_unless_it_must_hold() -> None:
     assert schemas(form(tool(parameters=LOOSE), tool("g", parameters=SCHEMA, strict=True))) == [ANY_OBJECT, ENFORCED]
     place = "parameters.properties.a.multipleOf"
-    assert refused(tool(), tool("g", parameters=LOOSE, strict=True)) == f"tools[1].function.{place}"
-    assert refused(tool(parameters=LOOSE), tool_choice="required") == f"tools[0].function.{place}"
+    assert blamed(tool(), tool("g", parameters=LOOSE, strict=True)) == f"tools[1].function.{place}"
+    assert blamed(tool(parameters=LOOSE), tool_choice="required") == f"tools[0].function.{place}"
     named = {"type": "function", "function": {"name": "g"}}
-    assert refused(tool(), tool("g", parameters=LOOSE), tool_choice=named) == f"tools[1].function.{place}"
+    assert blamed(tool(), tool("g", parameters=LOOSE), tool_choice=named) == f"tools[1].function.{place}"
     assert form(tool(parameters=LOOSE), tool("g"), tool_choice=named)
 
 
@@ -105,13 +105,13 @@ def test_what_cannot_be_enforced_is_an_object_unless_it_must_hold() -> None:
 )
 def test_refuses_what_is_no_schema_of_arguments(parameters: dict[str, Any], param: str, strict: bool) -> None:
     expected = ".".join(["tools[1].function.parameters", *([param] if param else [])])
-    assert refused(tool(), tool("g", parameters=parameters, strict=strict)) == expected
+    assert blamed(tool(), tool("g", parameters=parameters, strict=strict)) == expected
 
 
 def test_bounds_what_all_tools_take_together() -> None:
     enum = {"type": "object", "properties": {"a": {"enum": ["x" * (MAX_CHARS // 2)]}}}
     tools = [tool(f"f{number}", parameters=enum) for number in range(2 * MAX_TOTAL_CHARS // MAX_CHARS + 1)]
-    assert refused(*tools) == "tools"
+    assert blamed(*tools) == "tools"
     assert form(*tools[:4])
 
 
@@ -126,7 +126,7 @@ def test_a_form_of_the_answer_goes_with_tools() -> None:
     assert either["elements"][0]["json_schema"] == ANY_OBJECT
     assert form(tool(), response_format={"type": "text"}) == form(tool())
     bad = {"type": "json_schema", "json_schema": {"name": "n", "schema": LOOSE}}
-    assert refused(tool(), response_format=bad).startswith("response_format.json_schema.schema")
+    assert blamed(tool(), response_format=bad).startswith("response_format.json_schema.schema")
 
 
 def test_no_calls_no_grammar() -> None:

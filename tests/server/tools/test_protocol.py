@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from server.api.validation import refusal
 from server.chat.request import ChatCompletionRequest
 from server.tokenize.protocol import TokenizeRequest
+from tests.support.refusals import refused
 
 USER = {"role": "user", "content": "Hi."}
 
@@ -30,14 +30,6 @@ def result(id_: str = "c1", **fields: Any) -> dict[str, Any]:
 
 def parse(**changes: Any) -> ChatCompletionRequest:
     return ChatCompletionRequest.model_validate({"model": "m", "messages": [USER], **changes})
-
-
-def refused(**changes: Any) -> tuple[str | None, str | None]:
-    with pytest.raises(ValidationError) as caught:
-        parse(**changes)
-    error = refusal(caught.value)
-    assert error.param is not None and f"'{error.param}'" in error.message
-    return error.param, error.code
 
 
 ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [tool("g")]}}
@@ -117,7 +109,7 @@ def test_a_named_function_is_called_once_and_others_as_often_as_they_may() -> No
     ],
 )  # fmt: skip
 def test_refuses_tools_by_the_field_at_fault(body: dict[str, Any], param: str) -> None:
-    assert refused(**body)[0] == param
+    assert refused(parse, **body).param == param
 
 
 def test_without_calls_all_goes_that_goes_without_tools() -> None:
@@ -170,6 +162,6 @@ def test_takes_calls_with_their_results_with_or_without_tools(messages: list[dic
     ],
 )
 def test_refuses_calls_and_results_that_do_not_belong_together(messages: list[dict[str, Any]], param: str) -> None:
-    assert refused(messages=[USER, *messages])[0] == param
+    assert refused(parse, messages=[USER, *messages]).param == param
     with pytest.raises(ValidationError):
         TokenizeRequest.model_validate({"model": "m", "messages": [USER, *messages]})

@@ -19,6 +19,7 @@ from PIL import Image, ImageCms
 from server.core.errors import BadRequestError
 from server.media.decode.color import MAX_PROFILE_BYTES
 from server.media.decode.image import ImageDecoder
+from tests.support.images import encoded
 
 D50 = (0.9642, 1.0, 0.8249)
 # Columns: the primaries' XYZ under D50.
@@ -86,12 +87,6 @@ def encoded_srgb(linear: NDArray[np.float64]) -> NDArray[np.float64]:
 def from_adobe(samples: NDArray[np.uint8]) -> NDArray[np.float64]:
     light = (samples / 255) ** ADOBE_GAMMA
     return encoded_srgb(light @ ADOBE_RGB.T @ np.linalg.inv(SRGB).T)
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def rendered(data: bytes) -> tuple[NDArray[np.int64], tuple[str, ...]]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from model_executor.processor.geometry import GeometryError, video_grid, video_size
 from server.core.errors import BadRequestError
 from server.media.decode.frame_sampling import Sampling, Timeline, sample, timeline
-from tests.server.media.clips import BUDGET
+from tests.support.videos import BUDGET
 
 RATES = [Fraction(rate) for rate in (1, 5, 10, 12, 15, 24, 25, 30, 50, 60, 120)]
 RATES += [Fraction(24_000, 1001), Fraction(30_000, 1001), Fraction(60_000, 1001)]

@@ -1,9 +1,7 @@
 """Pictures of every mode and format against plain arithmetic, real photos against Pillow, damage against nothing."""
 
 import io
-import struct
 import time
-import zlib
 
 import numpy as np
 import pytest
@@ -17,15 +15,10 @@ from model_executor.processor.geometry import Size
 from server.core.errors import BadRequestError
 from server.media.decode.image import FORMATS, ImageDecoder, picture_size, refuse_bomb
 from server.media.messages import ImageBudget
+from tests.support.images import encoded, png_header
 
 BUDGET = ImageBudget(min_pixels=3136, max_pixels=12_845_056, resized=None, max_source_pixels=200_000_000)
 PHOTOS = ["astronaut", "coffee", "chelsea", "rocket", "retina", "hubble_deep_field", "brick", "grass", "page", "text"]
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def rendered(data: bytes, size: Size | None = None) -> NDArray[np.uint8]:
@@ -40,17 +33,6 @@ def prepared(data: bytes, budget: ImageBudget = BUDGET) -> NDArray[np.uint8]:
 
 def colours(height: int = 40, width: int = 60) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that announces a size and holds next to nothing."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    data = chunk(b"IDAT", zlib.compress(bytes(1000)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])

@@ -18,7 +18,7 @@ from model_executor.processor.geometry import Grid, Size
 from server.core.errors import BadRequestError
 from server.media.decode.frame_list import Stills
 from server.media.decode.video_source import FrameWriter
-from tests.server.media.clips import (
+from tests.support.videos import (
     BUDGET,
     TINY,
     Pixels,
@@ -32,6 +32,7 @@ from tests.server.media.clips import (
     real_clip,
     remux,
     sampled,
+    silent_audio,
 )
 
 
@@ -401,17 +402,6 @@ def test_animated_webp_that_is_cut_off_gives_its_whole_frames() -> None:
     clip, frames = sampled(data[: data.index(b"ANMF", len(data) // 2) + 20])
     assert [number_of(frame) for frame in frames] == [0, 6, 12, 17, 23, 29]
     assert clip.notes == ("The file is cut off after 30 frames.",)
-
-
-def silent_audio() -> bytes:
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as output:
-        stream = output.add_stream("aac", rate=16_000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        frame.sample_rate = 16_000
-        output.mux(stream.encode(frame))
-        output.mux(stream.encode(None))
-    return file.getvalue()
 
 
 PLAYLISTS = [

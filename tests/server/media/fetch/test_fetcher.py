@@ -6,9 +6,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,50 +16,11 @@ from server.core.errors import ApiError, BadRequestError, DeadlineError
 from server.core.settings import MediaSettings
 from server.media.fetch import fetcher as fetcher_module
 from server.media.fetch.fetcher import Fetcher
+from tests.support.site import Site, open_site
 
 OPEN = MediaSettings(allow_private_networks=True, fetch_timeout_s=5)
 GUARDED = MediaSettings(fetch_timeout_s=5)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
-
-Handler = Callable[[asyncio.StreamWriter], Awaitable[None]]
-
-
-@dataclass
-class Site:
-    """A web server that says exactly what a test wants."""
-
-    port: int = 0
-    answers: dict[str, bytes | Handler] = field(default_factory=dict)
-    requests: list[bytes] = field(default_factory=list)
-
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = await reader.readuntil(b"\r\n\r\n")
-        self.requests.append(request)
-        answer = self.answers.get(request.split()[1].decode(), b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
-        try:
-            if isinstance(answer, bytes):
-                writer.write(answer)
-                await writer.drain()
-            else:
-                await answer(writer)
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
-
-    def url(self, path: str, host: str = "127.0.0.1") -> str:
-        return f"http://{host}:{self.port}{path}"
-
-
-@asynccontextmanager
-async def open_site(host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> AsyncIterator[Site]:
-    site = Site()
-    server = await asyncio.start_server(site.handle, host, 0, ssl=tls)
-    site.port = server.sockets[0].getsockname()[1]
-    try:
-        yield site
-    finally:
-        server.close()
 
 
 @pytest.fixture
@@ -91,7 +50,9 @@ async def fetched(fetcher: Fetcher, url: str, max_bytes: int = 1000) -> bytes:
     return b"".join(chunks)
 
 
-async def refused(fetcher: Fetcher, url: str, kind: type[ApiError] = BadRequestError, max_bytes: int = 1000) -> str:
+async def refused_fetch(
+    fetcher: Fetcher, url: str, kind: type[ApiError] = BadRequestError, max_bytes: int = 1000
+) -> str:
     with pytest.raises(kind) as caught:
         await fetched(fetcher, url, max_bytes)
     assert caught.value.param == "p"
@@ -113,36 +74,36 @@ async def test_data_url_is_decoded(fetcher: Fetcher, size: int) -> None:
 @pytest.mark.parametrize(
     "text", ["AAA", "A", "AA=A", "AAAA=", "====", "AA-_", "AA AA", "AAAA\n", "%41AAA", "AAé=", "QUI=QUI=", "\ud800AAA"]
 )
-async def test_wrong_base64_is_refused(fetcher: Fetcher, text: str) -> None:
-    assert "not base64" in await refused(fetcher, "data:image/png;base64," + text)
+async def test_wrong_base64_is_refused_fetch(fetcher: Fetcher, text: str) -> None:
+    assert "not base64" in await refused_fetch(fetcher, "data:image/png;base64," + text)
 
 
-async def test_padding_inside_a_long_data_url_is_refused(fetcher: Fetcher) -> None:
+async def test_padding_inside_a_long_data_url_is_refused_fetch(fetcher: Fetcher) -> None:
     text = "QUI=" * (1 << 19)
-    assert "not base64" in await refused(fetcher, "data:image/png;base64," + text, max_bytes=10**8)
+    assert "not base64" in await refused_fetch(fetcher, "data:image/png;base64," + text, max_bytes=10**8)
 
 
 @pytest.mark.parametrize("url", ["data:", "data:,hello", "data:text/plain,hello", "data:image/png;base64"])
-async def test_data_url_without_base64_is_refused(fetcher: Fetcher, url: str) -> None:
-    assert "data:MEDIA-TYPE;base64,DATA" in await refused(fetcher, url)
+async def test_data_url_without_base64_is_refused_fetch(fetcher: Fetcher, url: str) -> None:
+    assert "data:MEDIA-TYPE;base64,DATA" in await refused_fetch(fetcher, url)
 
 
 async def test_data_url_over_the_limit_is_refused_with_the_number(fetcher: Fetcher) -> None:
     url = "data:;base64," + base64.b64encode(bytes(1001)).decode()
-    assert await refused(fetcher, url) == "It is larger than 1000 bytes (media.max_image_bytes)."
+    assert await refused_fetch(fetcher, url) == "It is larger than 1000 bytes (media.max_image_bytes)."
     assert len(await fetched(fetcher, "data:;base64," + base64.b64encode(bytes(1000)).decode())) == 1000
 
 
 @pytest.mark.parametrize("url", ["ftp://x/y", "gopher://x", "/etc/passwd", "", "javascript:1"])
-async def test_other_schemes_are_refused(fetcher: Fetcher, url: str) -> None:
-    assert await refused(fetcher, url) == "Media URLs are data:, http:, https: or file: URLs."
+async def test_other_schemes_are_refused_fetch(fetcher: Fetcher, url: str) -> None:
+    assert await refused_fetch(fetcher, url) == "Media URLs are data:, http:, https: or file: URLs."
 
 
 @pytest.mark.parametrize(
     "url", ["http://", "http://\x00", "http://[::1", "http://a:99999/", "http://u:p@host/", "http://0177.0.0.1/"]
 )
-async def test_malformed_urls_are_refused(fetcher: Fetcher, url: str) -> None:
-    await refused(fetcher, url)
+async def test_malformed_urls_are_refused_fetch(fetcher: Fetcher, url: str) -> None:
+    await refused_fetch(fetcher, url)
 
 
 async def test_http_is_fetched_where_private_networks_are_allowed(fetcher: Fetcher, site: Site) -> None:
@@ -159,7 +120,7 @@ async def test_http_is_fetched_where_private_networks_are_allowed(fetcher: Fetch
 )  # fmt: skip
 async def test_private_address_is_refused_without_a_connection(guarded: Fetcher, site: Site, host: str) -> None:
     started_s = time.perf_counter()
-    message = await refused(guarded, site.url("/ok", host))
+    message = await refused_fetch(guarded, site.url("/ok", host))
     assert message == "The URL leads to an address that is not public (media.allow_private_networks is off)."
     assert time.perf_counter() - started_s < 5
     assert site.requests == []
@@ -167,7 +128,7 @@ async def test_private_address_is_refused_without_a_connection(guarded: Fetcher,
 
 async def test_host_with_one_private_address_is_refused(guarded: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
     resolve(monkeypatch, {"mixed.example": ["8.8.8.8", "10.0.0.1"]})
-    assert "not public" in await refused(guarded, "http://mixed.example/")
+    assert "not public" in await refused_fetch(guarded, "http://mixed.example/")
 
 
 def resolve(monkeypatch: pytest.MonkeyPatch, hosts: dict[str, list[str]]) -> list[str]:
@@ -210,7 +171,7 @@ async def test_refuses_redirect_to_private_address(
     async with open_site("127.0.0.2") as inside:
         inside.answers["/ok"] = OK
         site.answers["/away"] = redirect(inside.url("/ok", "127.0.0.2"))
-        assert "not public" in await refused(guarded, site.url("/away"))
+        assert "not public" in await refused_fetch(guarded, site.url("/away"))
         assert inside.requests == []
     assert len(site.requests) == 1
 
@@ -229,7 +190,7 @@ async def test_only_allowed_domains_are_asked_on_every_hop(site: Site, monkeypat
         site.url("/ok", "127.0.0.1"),
         site.url("/ok", "2130706433"),
     ):
-        assert "media.allowed_domains" in await refused(fetcher, url)
+        assert "media.allowed_domains" in await refused_fetch(fetcher, url)
     assert asked == ["media.example", "a.media.example.", "media.example"]
     fetcher.close()
 
@@ -242,7 +203,7 @@ async def test_denied_domains_are_not_asked_on_any_hop(site: Site, monkeypatch: 
     )
     assert await fetched(fetcher, site.url("/ok", "media.example")) == b"hello"
     for host, path in (("media.example", "/away"), ("evil.example", "/ok"), ("x.BAD.example.", "/ok")):
-        assert "media.denied_domains" in await refused(fetcher, site.url(path, host))
+        assert "media.denied_domains" in await refused_fetch(fetcher, site.url(path, host))
     assert asked == ["media.example", "media.example"]
     fetcher.close()
 
@@ -259,19 +220,19 @@ async def test_redirects_end_at_the_limit(fetcher: Fetcher, site: Site) -> None:
     site.answers["/5"] = OK
     assert await fetched(fetcher, site.url("/2")) == b"hello"
     site.requests.clear()
-    assert "more than 3 times (media.max_redirects)" in await refused(fetcher, site.url("/1"))
+    assert "more than 3 times (media.max_redirects)" in await refused_fetch(fetcher, site.url("/1"))
     assert len(site.requests) == 4
 
 
 @pytest.mark.parametrize("location", ["file:///etc/passwd", "data:;base64,QUJD", "ftp://x/", "http://", "//[::1"])
 async def test_refuses_redirect_to_elsewhere(fetcher: Fetcher, site: Site, location: str) -> None:
     site.answers["/away"] = redirect(location)
-    await refused(fetcher, site.url("/away"))
+    await refused_fetch(fetcher, site.url("/away"))
 
 
-async def test_redirect_to_nowhere_is_refused(fetcher: Fetcher, site: Site) -> None:
+async def test_redirect_to_nowhere_is_refused_fetch(fetcher: Fetcher, site: Site) -> None:
     site.answers["/away"] = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n"
-    assert "nowhere" in await refused(fetcher, site.url("/away"))
+    assert "nowhere" in await refused_fetch(fetcher, site.url("/away"))
 
 
 async def test_cookies_are_not_carried_along(fetcher: Fetcher, site: Site) -> None:
@@ -281,9 +242,9 @@ async def test_cookies_are_not_carried_along(fetcher: Fetcher, site: Site) -> No
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "206 Partial", "404 Not Found", "500 Oops"])
-async def test_other_statuses_are_refused(fetcher: Fetcher, site: Site, status: str) -> None:
+async def test_other_statuses_are_refused_fetch(fetcher: Fetcher, site: Site, status: str) -> None:
     site.answers["/x"] = f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()
-    assert f"status {status[:3]}" in await refused(fetcher, site.url("/x"))
+    assert f"status {status[:3]}" in await refused_fetch(fetcher, site.url("/x"))
 
 
 async def test_announced_size_over_the_limit_is_refused_at_once(fetcher: Fetcher, site: Site) -> None:
@@ -293,7 +254,7 @@ async def test_announced_size_over_the_limit_is_refused_at_once(fetcher: Fetcher
 
     site.answers["/x"] = announce
     started_s = time.perf_counter()
-    assert "larger than 1000 bytes" in await refused(fetcher, site.url("/x"))
+    assert "larger than 1000 bytes" in await refused_fetch(fetcher, site.url("/x"))
     assert time.perf_counter() - started_s < 5
 
 
@@ -305,12 +266,12 @@ async def test_stream_over_the_limit_is_cut_off(fetcher: Fetcher, site: Site) ->
             await writer.drain()
 
     site.answers["/x"] = pour
-    assert "larger than 1000 bytes" in await refused(fetcher, site.url("/x"))
+    assert "larger than 1000 bytes" in await refused_fetch(fetcher, site.url("/x"))
 
 
-async def test_compressed_body_is_refused(fetcher: Fetcher, site: Site) -> None:
+async def test_compressed_body_is_refused_fetch(fetcher: Fetcher, site: Site) -> None:
     site.answers["/x"] = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"
-    assert "compressed" in await refused(fetcher, site.url("/x"))
+    assert "compressed" in await refused_fetch(fetcher, site.url("/x"))
     assert b"accept-encoding: identity" in site.requests[0].lower()
 
 
@@ -329,26 +290,26 @@ async def test_dripping_url_ends_at_its_deadline(site: Site, where: str) -> None
     site.answers["/x"] = drip
     fetcher = Fetcher(MediaSettings(allow_private_networks=True, fetch_timeout_s=0.4))
     started_s = time.perf_counter()
-    message = await refused(fetcher, site.url("/x"), DeadlineError)
+    message = await refused_fetch(fetcher, site.url("/x"), DeadlineError)
     assert message == "The URL took longer than 0.4 s (media.fetch_timeout_s)."
     assert 0.3 < time.perf_counter() - started_s < 10
     fetcher.close()
 
 
 @pytest.mark.parametrize("answer", [b"", b"nonsense\r\n\r\n", OK[:-2]])
-async def test_broken_answers_are_refused(fetcher: Fetcher, site: Site, answer: bytes) -> None:
+async def test_broken_answers_are_refused_fetch(fetcher: Fetcher, site: Site, answer: bytes) -> None:
     site.answers["/x"] = answer
-    assert "connection failed" in await refused(fetcher, site.url("/x"))
+    assert "connection failed" in await refused_fetch(fetcher, site.url("/x"))
 
 
-async def test_nobody_listening_is_refused(fetcher: Fetcher) -> None:
+async def test_nobody_listening_is_refused_fetch(fetcher: Fetcher) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        assert "no connection" in await refused(fetcher, f"http://127.0.0.1:{taken.getsockname()[1]}/")
+        assert "no connection" in await refused_fetch(fetcher, f"http://127.0.0.1:{taken.getsockname()[1]}/")
 
 
-async def test_unknown_host_is_refused(fetcher: Fetcher) -> None:
-    assert "cannot be resolved" in await refused(fetcher, "http://no-such-host.invalid/")
+async def test_unknown_host_is_refused_fetch(fetcher: Fetcher) -> None:
+    assert "cannot be resolved" in await refused_fetch(fetcher, "http://no-such-host.invalid/")
 
 
 async def test_certificate_is_checked_against_the_name(
@@ -369,8 +330,8 @@ async def test_certificate_is_checked_against_the_name(
     async with open_site(tls=tls) as site:
         site.answers["/ok"] = OK
         url = f"https://media.example:{site.port}/ok"
-        assert "no connection" in await refused(fetcher, url)  # nobody vouches for it yet
+        assert "no connection" in await refused_fetch(fetcher, url)  # nobody vouches for it yet
         fetcher._tls.load_verify_locations(certificate)
         assert await fetched(fetcher, url) == b"hello"
-        assert "no connection" in await refused(fetcher, url.replace("media", "other"))
+        assert "no connection" in await refused_fetch(fetcher, url.replace("media", "other"))
     assert names == ["media.example", "media.example", "other.example"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from server.media.messages import Job, Prepared
 from server.media.workers.main import prepare
-from tests.server.media.clips import BUDGET, real_clip
+from tests.support.videos import BUDGET, real_clip
 
 
 def job(tmp_path: Path) -> Job:

@@ -305,15 +305,15 @@ async def test_worker_is_replaced_at_a_size_and_after_a_number_of_jobs(
 
 
 def test_workers_load_nothing_heavy() -> None:
-    code = "import sys, server.media.worker; print({'torch', 'vllm', 'fastapi', 'httpx'} & set(sys.modules))"
+    code = "import sys, server.media.workers.main; print({'torch', 'vllm', 'fastapi', 'httpx'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
 def test_workers_end_with_their_server() -> None:
     code = (
-        "import asyncio\nfrom server.media.pool import MediaPool\nfrom server.media.stages import StageTimes\n"
-        "from server.settings import MediaSettings\n"
+        "import asyncio\nfrom server.media.workers.pool import MediaPool\nfrom server.media.timings import StageTimes\n"
+        "from server.core.settings import MediaSettings\n"
         "async def main():\n"
         "    pool = MediaPool(MediaSettings(), StageTimes())\n    await pool.start()\n"
         "    print(*(worker.pid for worker in pool._workers), flush=True)\n    await asyncio.sleep(60)\n"

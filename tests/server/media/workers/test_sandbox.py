@@ -52,7 +52,7 @@ def test_confined_process_gets_neither_sockets_nor_programs() -> None:
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of x86-64")
 def test_the_second_set_of_numbers_is_refused_too() -> None:
     code = (
-        "import ctypes; from server.media.confinement import confine; confine()\n"
+        "import ctypes; from server.media.workers.sandbox import confine; confine()\n"
         "libc = ctypes.CDLL(None, use_errno=True)\n"
         "print(libc.syscall(0x40000000 + 41, 2, 1, 0), ctypes.get_errno())"
     )
@@ -69,9 +69,9 @@ def test_unknown_architecture_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_where_the_kernel_refuses_workers_run_and_the_log_says_so() -> None:
     code = (
         "import asyncio, dataclasses, logging, platform, sys\n"
-        "from server.media.confinement import MACHINES, install\n"
-        "from server.media.pool import MediaPool\nfrom server.media.stages import StageTimes\n"
-        "from server.settings import MediaSettings\n"
+        "from server.media.workers.sandbox import MACHINES, install\n"
+        "from server.media.workers.pool import MediaPool\nfrom server.media.timings import StageTimes\n"
+        "from server.core.settings import MediaSettings\n"
         "machine = MACHINES[platform.machine()]\n"
         "install(dataclasses.replace(machine, refused=(machine.seccomp,)))\n"
         "logging.basicConfig(stream=sys.stdout, format='%(message)s')\n"

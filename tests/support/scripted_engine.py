@@ -1,0 +1,47 @@
+"""The engine's client on a real host process that follows a script, without vLLM."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from model_executor.client import standby
+from model_executor.client.engine_client import EngineClient
+from model_executor.engine import EngineSettings, EngineState, Prompt, SamplingParams
+from tests.support.waiting import until
+
+GOOD = Prompt([100])
+
+
+@asynccontextmanager
+async def running(
+    model: str, *, ready: bool = True, max_num_seqs: int = 4, start_timeout_s: float = 60, warm_spare: bool = False
+) -> AsyncIterator[EngineClient]:
+    settings = EngineSettings(
+        max_model_len=64,
+        max_num_seqs=max_num_seqs,
+        max_num_waiting=2,
+        start_timeout_s=start_timeout_s,
+        warm_spare=warm_spare,
+    )
+    client = EngineClient(Path(model), settings, module="tests.support.scripted_host")
+    assert client.state is EngineState.LOADING
+    await client.start()
+    try:
+        if ready:
+            await until(lambda: client.state is EngineState.READY)
+        yield client
+    finally:
+        await client.close()
+
+
+async def ask(client: EngineClient, prompt: Prompt = GOOD, num_tokens: int = 5, name: str = "r") -> str:
+    limits = SamplingParams(max_tokens=num_tokens)
+    return "".join([delta.text async for delta in client.generate(name, prompt, limits)])
+
+
+async def serve_for_ever() -> None:
+    """What a server does for its engine; run in a process of its own."""
+    standby.STANDBY_DELAY_S = 0
+    async with running("fine", warm_spare=True):
+        await asyncio.Event().wait()
