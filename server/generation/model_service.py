@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 
-from model_executor.checkpoint.config import CheckpointError
+from model_executor.checkpoint.errors import CheckpointError
 from model_executor.engine import EngineState, EngineStats, EngineUnavailableError
 from server.auth.rate_limits import KeyUsage
 from server.auth.usage import MeteredEngine

@@ -15,22 +15,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from server.core.metrics import CacheLoad
 from server.media.messages import Prepared
 from server.media.progress import FrameCount
 from server.media.shared_memory import SharedFile
-
-
-@dataclass(frozen=True, slots=True)
-class CacheLoad:
-    """Counts and size of the cache."""
-
-    num_hits: int = 0
-    """Items that cost no decoding: they were ready, or being prepared for another request."""
-    num_misses: int = 0
-    num_evictions: int = 0
-    """Entries deleted to free memory."""
-    idle_bytes: int = 0
-    """Patches that no request uses at the moment."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import skimage.data
 from PIL import Image
 
 from model_executor.processor.geometry import Grid, Size, image_grid, smart_resize
-from model_executor.processor.patches import row_bytes, write_clip_frame, write_picture
+from model_executor.processor.patches import row_bytes, write_image, write_video_frame
 from server.core.errors import ApiError, BadRequestError, DeadlineError, NotFoundError, RateLimitError
 from server.media.decode.image import ImageDecoder
 from server.media.preprocessor import MediaPreprocessor
@@ -50,7 +50,7 @@ async def test_photo_becomes_rows_in_shared_memory(service: MediaPreprocessor, r
         Size(512, 512),
     )
     expected = np.empty((media.grid.num_patches, row_bytes(1)), np.uint8)
-    write_picture(expected, media.grid, ImageDecoder(io.BytesIO(PHOTO), max_source_pixels=10**6).render(size))
+    write_image(expected, media.grid, ImageDecoder(io.BytesIO(PHOTO), max_source_pixels=10**6).render(size))
     assert np.array_equal(np.fromfile(media.path, np.uint8).reshape(expected.shape), expected)
     assert service.load.shared_bytes == expected.nbytes
     assert Path(media.path).is_relative_to(root)
@@ -69,7 +69,7 @@ async def test_video_becomes_rows_in_shared_memory(service: MediaPreprocessor) -
     assert media.effective_fps == 2.0
     expected = np.empty((media.grid.num_patches, row_bytes(2)), np.uint8)
     for index, frame in enumerate(frames):
-        write_clip_frame(expected, media.grid, index, frame)
+        write_video_frame(expected, media.grid, index, frame)
     assert np.array_equal(np.fromfile(media.path, np.uint8).reshape(expected.shape), expected)
     media.release()
 
