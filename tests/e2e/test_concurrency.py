@@ -1,7 +1,6 @@
 """Many requests at once, and requests whose client goes away."""
 
 import asyncio
-import time
 from typing import Any
 
 import httpx
@@ -82,10 +81,10 @@ async def test_a_client_that_goes_away_frees_its_place_at_once(server: RunningSe
     }
     async with httpx.AsyncClient(timeout=120) as client:
         request = asyncio.create_task(client.post(f"{server.url}/v1/chat/completions", json=body))
-        while (await asyncio.to_thread(server.metrics))["tessera_requests_running"] < 1:
-            await asyncio.sleep(0.05)
+        async with asyncio.timeout(60):
+            while (await asyncio.to_thread(server.metrics))["tessera_requests_running"] < 1:
+                await asyncio.sleep(0.05)
         request.cancel()
-    gone = time.monotonic()
-    while (await asyncio.to_thread(server.metrics))["tessera_requests_running"] > 0:
-        assert time.monotonic() - gone < 5  # a second on an idle machine
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(30):  # a second on an idle machine
+        while (await asyncio.to_thread(server.metrics))["tessera_requests_running"] > 0:
+            await asyncio.sleep(0.05)

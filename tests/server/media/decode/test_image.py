@@ -207,7 +207,7 @@ def test_what_is_no_usable_picture_is_refused_at_once(data: bytes, message: str)
     started_s = time.perf_counter()
     with pytest.raises(BadRequestError, match=message):
         prepared(data)
-    assert time.perf_counter() - started_s < 5
+    assert time.perf_counter() - started_s < 30
 
 
 def test_aspect_ratio_of_exactly_200_is_taken() -> None:

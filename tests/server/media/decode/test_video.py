@@ -427,7 +427,7 @@ def test_what_is_no_usable_clip_is_refused_at_once(data: bytes, message: str) ->
     started_s = time.perf_counter()
     with pytest.raises(BadRequestError, match=message):
         sampled(data)
-    assert time.perf_counter() - started_s < 5
+    assert time.perf_counter() - started_s < 30
 
 
 def test_clip_over_a_limit_is_refused_before_it_is_decoded() -> None:

@@ -74,17 +74,17 @@ async def test_data_url_is_decoded(fetcher: Fetcher, size: int) -> None:
 @pytest.mark.parametrize(
     "text", ["AAA", "A", "AA=A", "AAAA=", "====", "AA-_", "AA AA", "AAAA\n", "%41AAA", "AAé=", "QUI=QUI=", "\ud800AAA"]
 )
-async def test_wrong_base64_is_refused_fetch(fetcher: Fetcher, text: str) -> None:
+async def test_wrong_base64_is_refused(fetcher: Fetcher, text: str) -> None:
     assert "not base64" in await refused_fetch(fetcher, "data:image/png;base64," + text)
 
 
-async def test_padding_inside_a_long_data_url_is_refused_fetch(fetcher: Fetcher) -> None:
+async def test_padding_inside_a_long_data_url_is_refused(fetcher: Fetcher) -> None:
     text = "QUI=" * (1 << 19)
     assert "not base64" in await refused_fetch(fetcher, "data:image/png;base64," + text, max_bytes=10**8)
 
 
 @pytest.mark.parametrize("url", ["data:", "data:,hello", "data:text/plain,hello", "data:image/png;base64"])
-async def test_data_url_without_base64_is_refused_fetch(fetcher: Fetcher, url: str) -> None:
+async def test_data_url_without_base64_is_refused(fetcher: Fetcher, url: str) -> None:
     assert "data:MEDIA-TYPE;base64,DATA" in await refused_fetch(fetcher, url)
 
 
@@ -95,14 +95,14 @@ async def test_data_url_over_the_limit_is_refused_with_the_number(fetcher: Fetch
 
 
 @pytest.mark.parametrize("url", ["ftp://x/y", "gopher://x", "/etc/passwd", "", "javascript:1"])
-async def test_other_schemes_are_refused_fetch(fetcher: Fetcher, url: str) -> None:
+async def test_other_schemes_are_refused(fetcher: Fetcher, url: str) -> None:
     assert await refused_fetch(fetcher, url) == "Media URLs are data:, http:, https: or file: URLs."
 
 
 @pytest.mark.parametrize(
     "url", ["http://", "http://\x00", "http://[::1", "http://a:99999/", "http://u:p@host/", "http://0177.0.0.1/"]
 )
-async def test_malformed_urls_are_refused_fetch(fetcher: Fetcher, url: str) -> None:
+async def test_malformed_urls_are_refused(fetcher: Fetcher, url: str) -> None:
     await refused_fetch(fetcher, url)
 
 
@@ -119,10 +119,8 @@ async def test_http_is_fetched_where_private_networks_are_allowed(fetcher: Fetch
     ],
 )  # fmt: skip
 async def test_private_address_is_refused_without_a_connection(guarded: Fetcher, site: Site, host: str) -> None:
-    started_s = time.perf_counter()
     message = await refused_fetch(guarded, site.url("/ok", host))
     assert message == "The URL leads to an address that is not public (media.allow_private_networks is off)."
-    assert time.perf_counter() - started_s < 5
     assert site.requests == []
 
 
@@ -230,7 +228,7 @@ async def test_refuses_redirect_to_elsewhere(fetcher: Fetcher, site: Site, locat
     await refused_fetch(fetcher, site.url("/away"))
 
 
-async def test_redirect_to_nowhere_is_refused_fetch(fetcher: Fetcher, site: Site) -> None:
+async def test_redirect_to_nowhere_is_refused(fetcher: Fetcher, site: Site) -> None:
     site.answers["/away"] = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n"
     assert "nowhere" in await refused_fetch(fetcher, site.url("/away"))
 
@@ -242,7 +240,7 @@ async def test_cookies_are_not_carried_along(fetcher: Fetcher, site: Site) -> No
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "206 Partial", "404 Not Found", "500 Oops"])
-async def test_other_statuses_are_refused_fetch(fetcher: Fetcher, site: Site, status: str) -> None:
+async def test_other_statuses_are_refused(fetcher: Fetcher, site: Site, status: str) -> None:
     site.answers["/x"] = f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()
     assert f"status {status[:3]}" in await refused_fetch(fetcher, site.url("/x"))
 
@@ -253,9 +251,7 @@ async def test_announced_size_over_the_limit_is_refused_at_once(fetcher: Fetcher
         await asyncio.sleep(60)
 
     site.answers["/x"] = announce
-    started_s = time.perf_counter()
-    assert "larger than 1000 bytes" in await refused_fetch(fetcher, site.url("/x"))
-    assert time.perf_counter() - started_s < 5
+    assert "larger than 1000 bytes" in await refused_fetch(fetcher, site.url("/x"))  # else its time would be over
 
 
 async def test_stream_over_the_limit_is_cut_off(fetcher: Fetcher, site: Site) -> None:
@@ -269,7 +265,7 @@ async def test_stream_over_the_limit_is_cut_off(fetcher: Fetcher, site: Site) ->
     assert "larger than 1000 bytes" in await refused_fetch(fetcher, site.url("/x"))
 
 
-async def test_compressed_body_is_refused_fetch(fetcher: Fetcher, site: Site) -> None:
+async def test_compressed_body_is_refused(fetcher: Fetcher, site: Site) -> None:
     site.answers["/x"] = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"
     assert "compressed" in await refused_fetch(fetcher, site.url("/x"))
     assert b"accept-encoding: identity" in site.requests[0].lower()
@@ -292,23 +288,23 @@ async def test_dripping_url_ends_at_its_deadline(site: Site, where: str) -> None
     started_s = time.perf_counter()
     message = await refused_fetch(fetcher, site.url("/x"), DeadlineError)
     assert message == "The URL took longer than 0.4 s (media.fetch_timeout_s)."
-    assert 0.3 < time.perf_counter() - started_s < 10
+    assert 0.3 < time.perf_counter() - started_s < 30
     fetcher.close()
 
 
 @pytest.mark.parametrize("answer", [b"", b"nonsense\r\n\r\n", OK[:-2]])
-async def test_broken_answers_are_refused_fetch(fetcher: Fetcher, site: Site, answer: bytes) -> None:
+async def test_broken_answers_are_refused(fetcher: Fetcher, site: Site, answer: bytes) -> None:
     site.answers["/x"] = answer
     assert "connection failed" in await refused_fetch(fetcher, site.url("/x"))
 
 
-async def test_nobody_listening_is_refused_fetch(fetcher: Fetcher) -> None:
+async def test_nobody_listening_is_refused(fetcher: Fetcher) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         assert "no connection" in await refused_fetch(fetcher, f"http://127.0.0.1:{taken.getsockname()[1]}/")
 
 
-async def test_unknown_host_is_refused_fetch(fetcher: Fetcher) -> None:
+async def test_unknown_host_is_refused(fetcher: Fetcher) -> None:
     assert "cannot be resolved" in await refused_fetch(fetcher, "http://no-such-host.invalid/")
 
 
