@@ -192,7 +192,7 @@ def _reopened(segments: list[Segment]) -> list[Segment]:
 
 
 def _merged(segments: list[Segment]) -> list[Segment]:
-    """Neighbouring control texts as one, empty texts left out."""
+    """Neighboring control texts as one, empty texts left out."""
     merged: list[Segment] = []
     for segment in segments:
         if not isinstance(segment, MediaPlaceholder) and not segment.text:

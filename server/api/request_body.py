@@ -1,6 +1,6 @@
 """A request's body: limited while it arrives, decoded strictly, validated.
 
-What it does not: authorise (that comes first, `server/middleware/authentication.py`, so that no stranger's body is
+What it does not: authorize (that comes first, `server/middleware/authentication.py`, so that no stranger's body is
 read).
 """
 

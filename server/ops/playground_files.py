@@ -50,7 +50,7 @@ _TYPES = {
     ".svg": "image/svg+xml",
     ".woff2": "font/woff2",
 }
-"""What is served, by the ending of its name; other files of the folder (licences, notes) are not."""
+"""What is served, by the ending of its name; other files of the folder (licenses, notes) are not."""
 
 
 @dataclass(frozen=True, slots=True)

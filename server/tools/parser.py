@@ -165,7 +165,7 @@ def _certain(text: str) -> int:
 
 
 def _joined(found: list[OutputEvent]) -> list[OutputEvent]:
-    """Neighbours of a kind as one, nothing empty."""
+    """Neighbors of a kind as one, nothing empty."""
     joined: list[OutputEvent] = []
     for one in found:
         match (joined[-1] if joined else None), one:

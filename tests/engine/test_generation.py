@@ -35,8 +35,8 @@ def prompt(other_oracle: Oracle, shared_memory: Path) -> Prompt:
 @pytest.fixture
 def seen(other_oracle: Oracle, shared_memory: Path) -> Prompt:
     """A prompt with a picture nobody has sent before."""
-    colour = f"#{secrets.token_hex(3)}"
-    return prompt_of(other_oracle, [("user", [Still(plain(224, 224, colour)), "What is it?"])], shared_memory)
+    color = f"#{secrets.token_hex(3)}"
+    return prompt_of(other_oracle, [("user", [Still(plain(224, 224, color)), "What is it?"])], shared_memory)
 
 
 async def test_a_host_does_not_load_what_it_never_uses(engine: EngineClient) -> None:

@@ -44,7 +44,7 @@ class PixelStatistics:
 
 
 class PatchEmbed(nn.Module):
-    """The depth-2 3-D convolution as two matrix products, with pixel normalisation folded in.
+    """The depth-2 3-D convolution as two matrix products, with pixel normalization folded in.
 
     (x/255 - mean)/std is affine, so it goes into weight and bias, in float64 at load; the folded weight stays float32,
     since folding into bfloat16 would double its error. A picture is two equal frames, so its two temporal halves of
@@ -52,7 +52,7 @@ class PatchEmbed(nn.Module):
     """
 
     def __init__(self, width: int, statistics: PixelStatistics) -> None:
-        """Args: width: of the tower. statistics: what the checkpoint normalises with."""
+        """Args: width: of the tower. statistics: what the checkpoint normalizes with."""
         super().__init__()
         self.statistics = statistics
         clip_values = TEMPORAL_PATCH_FRAMES * FRAME_VALUES
@@ -145,7 +145,7 @@ class VisionBlock(nn.Module):
 
 
 class PatchMerger(nn.Module):
-    """Four neighbouring patches to one embedding of the language model."""
+    """Four neighboring patches to one embedding of the language model."""
 
     def __init__(self, width: int, hidden: int, quant_config: QuantizationConfig | None, prefix: str) -> None:
         """Args: width: of the tower. hidden: of the language model. The others as in `VisionTower`."""

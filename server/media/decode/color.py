@@ -1,6 +1,6 @@
-"""A decoded picture of any mode and colour space as opaque sRGB. Pure; runs in a media worker.
+"""A decoded picture of any mode and color space as opaque sRGB. Pure; runs in a media worker.
 
-An embedded ICC profile is followed; without one, samples count as sRGB, as every viewer takes them. Colours are
+An embedded ICC profile is followed; without one, samples count as sRGB, as every viewer takes them. Colors are
 converted first and transparency is laid on white after that, as qwen-vl-utils does.
 
 Source: ICC.1:2022 section 7.2 (the profile header); Pillow 12 `ImageCms`, which calls Little CMS.
@@ -30,7 +30,7 @@ class ProfileError(Exception):
 
 
 def in_srgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """A picture by the colour profile it carries, and what a person should know about that.
+    """A picture by the color profile it carries, and what a person should know about that.
 
     A profile that cannot be used does not make a picture useless, so it is told and left out.
 
@@ -40,11 +40,11 @@ def in_srgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     try:
         return to_rgb(image, image.info.get("icc_profile")), ()
     except ProfileError as error:
-        return to_rgb(image), (f"The colour profile {error}; the colours were taken as sRGB.",)
+        return to_rgb(image), (f"The color profile {error}; the colors were taken as sRGB.",)
 
 
 def to_rgb(image: Image.Image, profile: bytes | None = None) -> Image.Image:
-    """Any mode to mode RGB: 16-bit gray scaled to 8 bits, palettes resolved, colours sRGB, transparency on white.
+    """Any mode to mode RGB: 16-bit gray scaled to 8 bits, palettes resolved, colors sRGB, transparency on white.
 
     Args:
         image: as decoded.
@@ -119,7 +119,7 @@ def _mode_of(profile: bytes) -> str:
         raise ProfileError("is damaged")
     space = profile[16:20].decode("latin-1")
     if space not in _MODES_OF_SPACE:
-        raise ProfileError("is of an unknown colour space")
+        raise ProfileError("is of an unknown color space")
     return _MODES_OF_SPACE[space]
 
 

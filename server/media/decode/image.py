@@ -43,7 +43,7 @@ _UPRIGHT = {
 
 # `media.max_source_pixels` is the one limit.
 Image.MAX_IMAGE_PIXELS = None
-# Colour profiles count as text in PNG.
+# Color profiles count as text in PNG.
 PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES
 
 
@@ -84,7 +84,7 @@ class ImageDecoder:
             uint8 [size.height, size.width, 3], RGB.
 
         Raises:
-            BadRequestError: truncated, corrupt, or of a colour mode without a meaning here.
+            BadRequestError: truncated, corrupt, or of a color mode without a meaning here.
         """
         lying_size = lying(size, self._turn)
         with translated():
@@ -159,7 +159,7 @@ def translated() -> Iterator[None]:
         raise BadRequestError(f"Not a picture in a known format ({', '.join(FORMATS)}).") from error
     except ValueError as error:
         if "MAX_TEXT_CHUNK" in str(error):
-            raise BadRequestError("A text or colour profile in the PNG unpacks to too much.") from error
+            raise BadRequestError("A text or color profile in the PNG unpacks to too much.") from error
         raise BadRequestError("The picture is truncated or corrupt.") from error
     except MemoryError as error:
         raise BadRequestError("Decoding the picture needs more memory than media.max_worker_bytes.") from error

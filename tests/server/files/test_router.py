@@ -151,7 +151,7 @@ async def test_a_page_after_an_unknown_file_is_refused(world: ServerFixture) -> 
             "expires_after.seconds",
             "invalid_value",
         ),
-        ({"colour": "red"}, "colour", "unknown_parameter"),
+        ({"color": "red"}, "color", "unknown_parameter"),
     ],
 )
 async def test_wrong_fields_are_refused_by_name_and_nothing_stays(

@@ -31,13 +31,13 @@ def prepared(data: bytes, budget: ImageBudget = BUDGET) -> NDArray[np.uint8]:
     return picture.render(picture_size(picture.size, budget))
 
 
-def colours(height: int = 40, width: int = 60) -> NDArray[np.uint8]:
+def colors(height: int = 40, width: int = 60) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
 def test_lossless_formats_come_out_as_they_went_in(kind: str) -> None:
-    assert np.array_equal(rendered(encoded(Image.fromarray(colours()), kind)), colours())
+    assert np.array_equal(rendered(encoded(Image.fromarray(colors()), kind)), colors())
 
 
 @pytest.mark.parametrize(("kind", "options"), [("JPEG", {"quality": 95}), ("WEBP", {}), ("AVIF", {}), ("GIF", {})])
@@ -52,7 +52,7 @@ def test_every_listed_format_is_covered() -> None:
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
 def test_animation_gives_its_first_picture(kind: str) -> None:
-    frames = [Image.new("RGB", (56, 56), colour) for colour in ("red", "green", "blue")]
+    frames = [Image.new("RGB", (56, 56), color) for color in ("red", "green", "blue")]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=100)
     assert np.abs(rendered(data).astype(int) - [255, 0, 0]).max() <= 8
 
@@ -60,7 +60,7 @@ def test_animation_gives_its_first_picture(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
-    upright = np.repeat(np.repeat(colours(3, 5), 16, 0), 16, 1)
+    upright = np.repeat(np.repeat(colors(3, 5), 16, 0), 16, 1)
     # How the sensor stored what should be seen as `upright` (EXIF 2.32, table 6).
     stored = {
         1: upright,
@@ -87,7 +87,7 @@ def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
 
 
 def test_damaged_exif_is_told_and_left_out() -> None:
-    data = encoded(Image.fromarray(colours()), "JPEG", exif=b"Exif\x00\x00MM\x00\x2a\xff\xff\xff\xffgarbage")
+    data = encoded(Image.fromarray(colors()), "JPEG", exif=b"Exif\x00\x00MM\x00\x2a\xff\xff\xff\xffgarbage")
     picture = ImageDecoder(io.BytesIO(data), max_source_pixels=10**6)
     assert picture.render(picture.size).shape == (40, 60, 3)
     assert picture.notes in ((), ("The EXIF data is damaged; the picture was taken as upright.",))
@@ -230,7 +230,7 @@ def test_bomb_limit_is_inclusive() -> None:
         refuse_bomb(101, 1, 100)
 
 
-_SEEDS = [encoded(Image.fromarray(colours()), kind) for kind in FORMATS]
+_SEEDS = [encoded(Image.fromarray(colors()), kind) for kind in FORMATS]
 
 
 @given(st.sampled_from(_SEEDS), st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=4))))
