@@ -41,7 +41,7 @@ class EngineUnavailableError(EngineError):
     """The engine is not there (yet, or any more); a later request may succeed."""
 
     def __init__(self, message: str, state: EngineState) -> None:
-        """Args: message: the fact, for people. state: where the engine is in its life."""
+        """The fact, for people, and where the engine is in its life."""
         super().__init__(message)
         self.state = state
 
@@ -54,7 +54,7 @@ class RequestRefusedError(EngineError):
     """This request can never run as asked: the client's fault."""
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
-        """Args: message: the fact. param: the request field at fault. code: an OpenAI error code."""
+        """The fact, the field of the request that is at fault, and an OpenAI error code."""
         super().__init__(message)
         self.param = param
         self.code = code

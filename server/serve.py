@@ -88,7 +88,6 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, config: uvicorn.Config, service: Service, url: str) -> None:
-        """See the class."""
         super().__init__(config)
         self.exit_status = 0
         """Of the process, once the server has ended."""

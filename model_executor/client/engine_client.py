@@ -57,7 +57,6 @@ class EngineClient:
         shared_memory: Path = SHARED_MEMORY,
         module: str = "model_executor.engine_process.main",
     ) -> None:
-        """See the class."""
         self._max_model_len = settings.max_model_len or read_checkpoint(folder).max_model_len
         self._inboxes: dict[str, asyncio.Queue[Added | Ended | None]] = {}
         self._readings: deque[asyncio.Future[EngineStats]] = deque()

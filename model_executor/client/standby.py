@@ -24,7 +24,6 @@ class Standby:
     """
 
     def __init__(self, command: Sequence[str]) -> None:
-        """See the class."""
         self._command = command
         self._planned: asyncio.TimerHandle | None = None
         self._made: asyncio.Task[EngineProcess] | None = None

@@ -50,7 +50,6 @@ class Supervisor:
         on_message: Callable[[FromHost], None],
         on_loss: Callable[[], None],
     ) -> None:
-        """See the class."""
         self._command = (sys.executable, "-m", module, *arguments, "--socket")
         self._start_timeout_s = start_timeout_s
         self._warm_spare = warm_spare

@@ -49,7 +49,6 @@ class OpenMediaFiles:
     """
 
     def __init__(self, root: Path) -> None:
-        """See the class."""
         self._root = root.resolve()
         self._descriptors: dict[str, int] = {}
 

@@ -65,7 +65,6 @@ class Session:
     """
 
     def __init__(self, channel: Channel, generator: Generator, max_num_sequences: int) -> None:
-        """See the class."""
         self._channel = channel
         self._generator = generator
         self._max_num_sequences = max_num_sequences

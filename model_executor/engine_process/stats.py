@@ -1,4 +1,3 @@
-# mypy: allow-subclassing-any
 """What vLLM reports after each step, added up for `EngineStats`."""
 
 from typing import Any

@@ -67,7 +67,6 @@ class VllmEngine:
         end_token_ids: tuple[int, ...],
         adapters: Sequence[Adapter],
     ) -> None:
-        """See the class."""
         self._engine = engine
         self._gauges = gauges
         self._held = held

@@ -36,7 +36,6 @@ class Sentinels:
     """Stand-ins for the client text of one rendering."""
 
     def __init__(self) -> None:
-        """See the class."""
         self._secret = secrets.token_hex(8)
         # A private-use character and 64 random bits: no client text holds it.
         self._pattern = re.compile(f"\ue000{self._secret}:(\\d+);")

@@ -82,7 +82,6 @@ class Tokenizer:
     """
 
     def __init__(self, folder: Path) -> None:
-        """See the class."""
         source = (folder / "tokenizer.json").read_text("utf-8")
         try:
             self._full = Backend.from_str(source)

@@ -86,7 +86,6 @@ class KeyRing:
     def __init__(
         self, plain: Sequence[str], file: Path | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """See the class."""
         self._fixed: list[Key] = [_SettingsKey(name=f"key-{i}", sha256=hashed(key)) for i, key in enumerate(plain, 1)]
         self._file = None if file is None else file.expanduser()
         self._clock = clock

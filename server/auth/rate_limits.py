@@ -82,7 +82,6 @@ class KeyUsage:
     """
 
     def __init__(self, key: Key, metrics: Metrics, clock: Callable[[], float]) -> None:
-        """See the class."""
         self.name = key.name
         self._key = key
         self._metrics = metrics
@@ -156,7 +155,6 @@ class Limits:
     """
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
-        """See the class."""
         self._app = app
         self._metrics = metrics
         self._clock = clock

@@ -16,7 +16,6 @@ class MeteredEngine:
     """
 
     def __init__(self, engine: Engine, account: KeyUsage) -> None:
-        """See the class."""
         self._engine = engine
         self._account = account
 

@@ -38,7 +38,6 @@ class ApiError(Exception):
     default_code: ClassVar[str | None] = None
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
-        """See the class."""
         super().__init__(message)
         self.message = message if len(message) <= MAX_MESSAGE_CHARS else message[: MAX_MESSAGE_CHARS - 1] + "…"
         self.param = param
@@ -94,7 +93,6 @@ class MethodError(ClientError):
     status = 405
 
     def __init__(self, message: str, *, allow: str) -> None:
-        """See the class."""
         super().__init__(message)
         self.allow = allow
 
@@ -123,7 +121,6 @@ class RateLimitError(ClientError):
     default_code = "rate_limit_exceeded"
 
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
-        """See the class."""
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
@@ -159,7 +156,6 @@ class UnavailableError(ServerError):
     default_code = "engine_unavailable"
 
     def __init__(self, message: str, *, retry_after_s: int = 2, code: str | None = None) -> None:
-        """See the class."""
         super().__init__(message, code=code)
         self.retry_after_s = retry_after_s
 

@@ -22,7 +22,6 @@ class Download(Response):
     """
 
     def __init__(self, path: Path, *, num_bytes: int, filename: str) -> None:
-        """See the class."""
         super().__init__(media_type="application/octet-stream")
         self._path = path
         self.headers["content-length"] = str(num_bytes)

@@ -31,7 +31,6 @@ class UploadForm:
     """
 
     def __init__(self, headers: Headers) -> None:
-        """See the class."""
         kind, options = parse_options_header(headers.get("content-type"))
         if kind != b"multipart/form-data" or not options.get(b"boundary"):
             raise BadRequestError(

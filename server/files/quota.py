@@ -14,7 +14,6 @@ class Ledger:
     """
 
     def __init__(self, settings: FilesSettings) -> None:
-        """See the class."""
         self._settings = settings
         self._num_files: Counter[str] = Counter()
         self._num_bytes: Counter[str] = Counter()

@@ -49,9 +49,8 @@ class FileStore:
     """
 
     def __init__(self, settings: FilesSettings, data_folder: Path, *, now_s: Callable[[], float] = time.time) -> None:
-        """See the class."""
         self._settings = settings
-        self._folder = Path(os.path.expanduser(data_folder)).absolute() / "files"
+        self._folder = Path(os.path.expanduser(data_folder)).absolute() / "files"  # noqa: PTH111 - fails for nobody
         self._now_s = now_s
         self._ledger = Ledger(settings)
         self._lock: int | None = None

@@ -22,7 +22,6 @@ class Upload:
     """
 
     def __init__(self, path: Path, *, max_bytes: int, count: Callable[[int], None]) -> None:
-        """See the class."""
         self.path = path
         self.num_bytes = 0
         """Bytes that have come."""

@@ -104,7 +104,6 @@ class MediaService:
         video_max_pixels: int = VIDEO_FRAME_MAX_PIXELS,
         shared_memory: Path = SHARED_MEMORY,
     ) -> None:
-        """See the class."""
         self._settings = settings
         self._checkpoint = CheckpointLimits(image_min_pixels, image_max_pixels, video_min_pixels, video_max_pixels)
         self._shared_memory = shared_memory

@@ -19,7 +19,6 @@ class RequestBudget:
     """
 
     def __init__(self, settings: MediaSettings) -> None:
-        """See the class."""
         self._settings = settings
         self._num_bytes = 0
         self._parts: dict[int, Prepared] = {}

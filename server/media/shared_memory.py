@@ -41,7 +41,6 @@ class SharedFile:
     """
 
     def __init__(self, folder: "SharedFolder", path: Path, num_bytes: int) -> None:
-        """See the class."""
         self._folder = folder
         self.path = path
         """The file; empty at first."""

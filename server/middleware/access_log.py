@@ -35,7 +35,6 @@ class AccessLogMiddleware:
     """
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, log: bool) -> None:
-        """See the class."""
         self._app = app
         self._logs = log
         self._metrics = metrics

@@ -22,7 +22,6 @@ class AuthenticationMiddleware:
     """
 
     def __init__(self, app: ASGIApp, *, keys: KeyRing, open_paths: Collection[str]) -> None:
-        """See the class."""
         self._app = app
         self._keys = keys
         self._open_paths = frozenset(open_paths)

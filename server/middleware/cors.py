@@ -35,7 +35,6 @@ class CorsMiddleware(CORSMiddleware):
     """
 
     def __init__(self, app: ASGIApp, *, origins: Sequence[str]) -> None:
-        """See the class."""
         super().__init__(
             app,
             allow_origins=origins,

@@ -19,7 +19,6 @@ class DisconnectMiddleware:
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        """See the class."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

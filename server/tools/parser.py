@@ -62,7 +62,6 @@ class CallReader:
     """Reads one answer."""
 
     def __init__(self) -> None:
-        """See the class."""
         self.is_cut = False
         """Whether the answer ended within a call's arguments; known after `end`."""
         self._read = self._read_text

@@ -1,6 +1,7 @@
 """Many requests at once, and requests whose client goes away."""
 
 import asyncio
+import itertools
 from typing import Any
 
 import httpx
@@ -57,7 +58,7 @@ async def test_eight_mixed_streams_interleave_and_equal_their_unstreamed_answers
         together = await asyncio.gather(*(stream(number, parts) for number, parts in enumerate(bodies())))
         watcher.cancel()
         assert most_running >= 4
-        turns = sum(a != b for a, b in zip(arrivals, arrivals[1:], strict=False))
+        turns = sum(a != b for a, b in itertools.pairwise(arrivals))
         assert turns > len(arrivals) / 4  # one after the other would change the speaker seven times
         for parts, streamed in zip(bodies(), together, strict=True):
             alone = await client.chat.completions.create(

@@ -1,4 +1,3 @@
-# mypy: allow-subclassing-any, no-warn-return-any
 """Qwen2-VL for vLLM: the wiring of tower and language model, the weight names, and the positions.
 
 Attribute names equal the names of the released checkpoints (`visual.*`, `model.*`, `lm_head.*`); those that

@@ -1,4 +1,3 @@
-# mypy: allow-subclassing-any, no-warn-return-any
 """The decoder layer of the language model: vLLM's paged attention and parallel linears, our rotary operator.
 
 Twin of vLLM's own Qwen2 layer in everything but the rotation. Attribute names equal checkpoint names, with vLLM's
@@ -66,7 +65,7 @@ class TextAttention(nn.Module):
         quant_config: QuantizationConfig | None,
         prefix: str,
     ) -> None:
-        """Args: config: the text config. rotary: shared by all layers. prefix: name of this module in the model."""
+        """By the text config; `rotary` is shared by all layers, `prefix` names this module in the model."""
         super().__init__()
         num_heads, num_kv_heads = config.num_attention_heads, config.num_key_value_heads
         num_ranks = get_tensor_model_parallel_world_size()
@@ -124,7 +123,7 @@ class TextDecoderLayer(nn.Module):
         quant_config: QuantizationConfig | None = None,
         prefix: str = "",
     ) -> None:
-        """Args: rotary: shared by all layers; the others as vLLM's `Qwen2Model` passes them to its layers."""
+        """`rotary` is shared by all layers; the rest is what vLLM's `Qwen2Model` passes to its layers."""
         super().__init__()
         self.self_attn = TextAttention(config, rotary, cache_config, quant_config, f"{prefix}.self_attn")
         self.mlp = Qwen2MLP(

@@ -67,7 +67,6 @@ class Animation:
     """
 
     def __init__(self, file: BinaryIO, budget: ClipBudget) -> None:
-        """See the class."""
         self._file = file
         self._budget = budget
         self._scan = _scan(file, max_source_pixels=budget.max_source_pixels)

@@ -24,7 +24,6 @@ class Stills:
     """
 
     def __init__(self, files: Sequence[BinaryIO], budget: ClipBudget) -> None:
-        """See the class."""
         self._files = files
         self._max_source_pixels = budget.max_source_pixels
         num_frames = len(files) + len(files) % 2

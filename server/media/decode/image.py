@@ -59,7 +59,6 @@ class ImageDecoder:
     """
 
     def __init__(self, file: BinaryIO, *, max_source_pixels: int) -> None:
-        """See the class."""
         with translated():
             if not file.read(1):
                 raise BadRequestError("The picture is empty (0 bytes).")

@@ -11,6 +11,7 @@ absolute difference of resizing exactly converted frames. Animated WebPs are rea
 `server/media/decode/animated_webp.py`.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
@@ -60,7 +61,6 @@ class FFmpegVideo:
     """
 
     def __init__(self, file: BinaryIO, budget: ClipBudget) -> None:
-        """See the class."""
         self._file = file
         self._budget = budget
         self._scan = scan = demuxer.scan(file, max_s=budget.max_s, max_source_pixels=budget.max_source_pixels)
@@ -182,7 +182,7 @@ def _decodable_ticks(file: BinaryIO, scan: demuxer.Scan) -> list[int]:
     if not ticks:
         raise BadRequestError("The clip is truncated or corrupt: no frame of it decodes.")
     rising = [tick for tick in ticks if tick is not None]
-    if len(rising) == len(ticks) and all(a < b for a, b in zip(rising, rising[1:], strict=False)):
+    if len(rising) == len(ticks) and all(a < b for a, b in itertools.pairwise(rising)):
         return rising
     return _counted_ticks(len(ticks), scan)
 

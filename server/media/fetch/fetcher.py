@@ -49,7 +49,6 @@ class Fetcher:
     """
 
     def __init__(self, settings: MediaSettings) -> None:
-        """See the class."""
         self._settings = settings
         # A slow name server must not take the threads others need.
         self._resolver = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="resolve")

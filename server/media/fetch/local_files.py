@@ -26,7 +26,7 @@ def open_uploaded(file: LocalFile, param: str) -> BinaryIO:
         NotFoundError: it was deleted meanwhile.
     """
     try:
-        return open(file.path, "rb", buffering=0)
+        return Path(file.path).open("rb", buffering=0)
     except FileNotFoundError as error:
         raise NotFoundError("No such File object: it was deleted meanwhile", param=param) from error
 

@@ -28,7 +28,6 @@ class Contents:
     """
 
     def __init__(self, settings: MediaSettings, fetcher: Fetcher, folder: SharedFolder) -> None:
-        """See the class."""
         self._settings = settings
         self._fetcher = fetcher
         self._folder = folder

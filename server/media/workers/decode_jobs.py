@@ -47,7 +47,6 @@ class Decoder:
     """
 
     def __init__(self, pool: MediaPool, folder: SharedFolder, *, timeout_s: float) -> None:
-        """See the class."""
         self._pool = pool
         self._folder = folder
         self._timeout_s = timeout_s

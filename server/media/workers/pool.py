@@ -39,7 +39,6 @@ class MediaPool:
     """
 
     def __init__(self, settings: MediaSettings, times: StageTimes) -> None:
-        """See the class."""
         self._settings = settings
         self._times = times
         self._queue = JobQueue(

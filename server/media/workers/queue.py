@@ -48,7 +48,6 @@ class JobQueue:
     """
 
     def __init__(self, *, num_workers: int, max_waiting: int, timeout_s: float) -> None:
-        """See the class."""
         self._num_takers = {False: num_workers, True: max(1, num_workers - 1)}
         self._max_waiting = max_waiting
         self._timeout_s = timeout_s

@@ -60,7 +60,7 @@ def test_held_file_stays_readable_after_its_owner_deleted_it_and_goes_on_release
 
 
 def test_nothing_stays_open_when_one_file_of_several_is_refused(tmp_path: Path) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = sorted(path.name for path in Path("/proc/self/fd").iterdir())
     good = item(tmp_path)
     held = OpenMediaFiles(tmp_path)
     for bad in ("missing", "../elsewhere", "."):
@@ -68,4 +68,4 @@ def test_nothing_stays_open_when_one_file_of_several_is_refused(tmp_path: Path) 
             held.hold([good, msgspec.structs.replace(good, path=str(tmp_path / bad))])
     with pytest.raises(RequestFailedError, match="bytes"):
         held.hold([good, msgspec.structs.replace(good, modality="video")])
-    assert os.listdir("/proc/self/fd") == before
+    assert sorted(path.name for path in Path("/proc/self/fd").iterdir()) == before

@@ -278,7 +278,7 @@ async def test_one_decoding_serves_two_requests_though_one_client_leaves(service
     [medium] = await tasks[1]
     assert tasks[0].cancelled()
     assert num_jobs(service) == before + 3  # both read the headers
-    assert os.path.getsize(medium.path) == medium.grid.num_patches * 1176
+    assert Path(medium.path).stat().st_size == medium.grid.num_patches * 1176
     medium.release()
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -300,5 +299,5 @@ async def test_damaged_clip_holds_the_memory_of_what_it_became(tmp_path: Path) -
     async with running(root) as service:
         [medium] = await service.prepare([clip_part(bytes(data))], "t")
         assert "do not decode" in medium.notes[0]
-        assert os.path.getsize(medium.path) == service.load.shared_bytes == medium.grid.num_patches * row_bytes(2)
+        assert Path(medium.path).stat().st_size == service.load.shared_bytes == medium.grid.num_patches * row_bytes(2)
         medium.release()

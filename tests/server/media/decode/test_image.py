@@ -220,7 +220,7 @@ def test_aspect_ratio_of_exactly_200_is_taken() -> None:
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_truncated_picture_is_refused(kind: str, share: float) -> None:
     data = encoded(Image.fromarray(skimage.data.astronaut()[:150, :200]), kind)
-    with pytest.raises(BadRequestError, match="truncated or corrupt|Not a picture"):
+    with pytest.raises(BadRequestError, match=r"truncated or corrupt|Not a picture"):
         prepared(data[: int(len(data) * share)])
 
 

@@ -460,7 +460,9 @@ def test_pictures_make_a_clip() -> None:
 
     other = io.BytesIO()
     Image.new("RGB", (60, 60)).save(other, "PNG")
-    with pytest.raises(BadRequestError, match="Frame 5 of the list cannot be used. It is 60x60 px, the first is 64x48"):
+    with pytest.raises(
+        BadRequestError, match=r"Frame 5 of the list cannot be used. It is 60x60 px, the first is 64x48"
+    ):
         Stills([*files, other], TINY)
 
 
