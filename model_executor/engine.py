@@ -20,6 +20,9 @@ from typing import Literal, Protocol
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
+SHARED_MEMORY = Path("/dev/shm")
+"""File system of the patches, which the HTTP process writes and the engine process reads."""
+
 Modality = Literal["image", "video"]
 FinishReason = Literal["stop", "length"]
 
@@ -235,7 +238,8 @@ class EngineSettings(BaseModel):
     max_num_batched_tokens: int = Field(default=2048, ge=16)
     """Tokens computed in one engine step; longer prompts are computed in chunks of this size."""
     max_num_seqs: int = Field(default=16, ge=1)
-    """Sequences generated at the same time; further ones wait."""
+    """Sequences generated at the same time for one key, or one address where there are no keys; further ones wait. For
+    all together there are an eighth more, so that one key never has all places."""
     max_num_waiting: int = Field(default=64, ge=0)
     """Requests that may wait for a place; further ones are answered 429."""
     kv_cache_bytes: int | None = Field(default=None, ge=1)
@@ -243,8 +247,8 @@ class EngineSettings(BaseModel):
     process_layout: Literal["auto", "single", "multi"] = "auto"
     """How vLLM's processes are laid out. single: one engine process, forked (fast start). multi: vLLM's own layout.
     auto: single on CPU, multi on GPU."""
-    lora_folder: Path | None = None
-    """Folder of LoRA adapters in PEFT's format; each sub-folder is served as a further model under its own name.
+    lora_dir: Path | None = None
+    """Directory of LoRA adapters in PEFT's format; each subdirectory is served as a further model under its own name.
     Unset: none."""
     num_threads: int = Field(default=0, ge=0)
     """Threads of the CPU computation. 0: one per physical core available."""
@@ -255,9 +259,14 @@ class EngineSettings(BaseModel):
     start_timeout_s: float = Field(default=1800, gt=0)
     """Longest a model may take to load before the start counts as failed."""
 
-    warm_spare: bool = True
+    warm_standby: bool = True
     """Keep a second engine process waiting, without a model but with its libraries loaded, to take over when the engine
     is lost: the restart is shorter by the imports. It takes about half a gigabyte."""
+
+    @property
+    def num_guest_seqs(self) -> int:
+        """Sequences beyond `max_num_seqs`, for clients other than one that has that many."""
+        return max(1, self.max_num_seqs // 8)
 
     def runs_single(self, *, cpu: bool) -> bool:
         """What `process_layout` comes to; `cpu` is whether the installed engine is a CPU build."""

@@ -56,7 +56,7 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
         clock=clock,
     )
     service = Service(settings, open_model, measurements)
-    store = FileStore(settings.files, settings.data_folder)
+    store = FileStore(settings.files, settings.data_dir)
     page = read_page()
     measurements.follow_files(store)
 

@@ -21,7 +21,13 @@ DOCUMENTS = [
 ]
 MAX_LINES = 500
 
-SEAM = ("model_executor.engine", "model_executor.processor", "model_executor.checkpoint", "model_executor.client")
+SEAM = (
+    "model_executor.engine",
+    "model_executor.fair_queue",
+    "model_executor.processor",
+    "model_executor.checkpoint",
+    "model_executor.client",
+)
 PURE = ("model_executor.engine", "model_executor.processor", "model_executor.checkpoint", "model_executor.cpu")
 HEAVY = {"torch", "vllm", "triton", "transformers"}
 MAY_IMPORT_VLLM = re.compile(r"model_executor/plugin\.py|model_executor/(engine_process|models|kernels)/.*")
@@ -109,10 +115,9 @@ def test_media_workers_load_no_web_framework() -> None:
     assert done.stdout.strip() == "False", done.stderr
 
 
-def test_generated_documentation_is_current() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tools.settings_docs", "--check"], capture_output=True, text=True, timeout=60, cwd=ROOT
-    )
+@pytest.mark.parametrize("tool", ["tools.settings_docs", "tools.error_docs"])
+def test_generated_documentation_is_current(tool: str) -> None:
+    done = subprocess.run([sys.executable, "-m", tool, "--check"], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

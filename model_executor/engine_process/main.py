@@ -69,7 +69,7 @@ def main() -> int:
         return 0
     try:
         checkpoint = read_checkpoint(arguments.model)
-        adapters = read_adapters(arguments.settings.lora_folder, checkpoint.folder)
+        adapters = read_adapters(arguments.settings.lora_dir, checkpoint.folder)
         grammars = GrammarCheck.fork(checkpoint.folder)
         engine, gauges = launch(checkpoint, arguments.settings, adapters, cpu=cpu)
     except (CheckpointError, SettingsError) as error:
@@ -96,7 +96,7 @@ async def _serve(end: socket.socket, runner: "VllmEngine", settings: EngineSetti
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     channel = await Channel.open(end)
-    session = Session(channel, runner, settings.max_num_seqs + settings.max_num_waiting)
+    session = Session(channel, runner, settings)
     serving = asyncio.create_task(session.run())
     loss = asyncio.create_task(runner.wait_for_loss())
     stop = asyncio.create_task(stopped.wait())

@@ -44,13 +44,13 @@ class FileStore:
 
     Args:
         settings: the bounds.
-        data_folder: below which they lie; made with the first upload.
+        data_dir: below which they lie; made with the first upload.
         now_s: the clock, in seconds since 1970.
     """
 
-    def __init__(self, settings: FilesSettings, data_folder: Path, *, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: FilesSettings, data_dir: Path, *, now_s: Callable[[], float] = time.time) -> None:
         self._settings = settings
-        self._folder = Path(os.path.expanduser(data_folder)).absolute() / "files"  # noqa: PTH111 - fails for nobody
+        self._folder = Path(os.path.expanduser(data_dir)).absolute() / "files"  # noqa: PTH111 - a home is not needed
         self._now_s = now_s
         self._ledger = Ledger(settings)
         self._lock: int | None = None
@@ -180,7 +180,7 @@ class FileStore:
         if modality is None:
             raise BadRequestError("The file is neither a picture nor a clip of a known kind.", param="file")
         now_s = self._now_s()
-        longest_s = self._settings.lifetime_s
+        longest_s = self._settings.expires_after_s
         record = Record(
             id=upload.path.parent.name,
             filename=filename,

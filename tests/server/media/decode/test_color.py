@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from server.core.errors import BadRequestError
 from server.media.decode.color import MAX_PROFILE_BYTES
 from server.media.decode.image import ImageDecoder
+from server.media.errors import MediaError
 from tests.support.images import encoded
 
 D50 = (0.9642, 1.0, 0.8249)
@@ -69,7 +69,7 @@ def press_lightness(ink: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def press_profile() -> bytes:
-    """A profile for CMYK pictures of a press that prints grays: a table of its 16 full tones in CIELAB."""
+    """A profile for CMYK images of a press that prints grays: a table of its 16 full tones in CIELAB."""
     ramp = bytes(range(256))
     corners = np.array(np.meshgrid(*[[0.0, 1.0]] * 4, indexing="ij")).reshape(4, 16).T
     lab = b"".join(bytes([round(lightness * 2.55), 128, 128]) for lightness in press_lightness(corners))
@@ -90,8 +90,8 @@ def from_adobe(samples: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def rendered(data: bytes) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    picture = ImageDecoder(io.BytesIO(data), max_source_pixels=10**7)
-    return picture.render(picture.size).astype(np.int64), picture.notes
+    image = ImageDecoder(io.BytesIO(data), max_source_pixels=10**7)
+    return image.render(image.size).astype(np.int64), image.notes
 
 
 def colors(channels: int = 3) -> NDArray[np.uint8]:
@@ -186,8 +186,8 @@ def test_lab_tiff_becomes_srgb() -> None:
         (b"no profile", "is damaged"),
         (matrix_profile(ADOBE_RGB, 2.2)[:200], "is damaged"),
         (matrix_profile(ADOBE_RGB, 2.2).replace(b"RGB XYZ ", b"HSV XYZ "), "is of an unknown color space"),
-        (press_profile(), "is for CMYK pictures, not RGB"),
-        (gray_profile(1.0), "is for L pictures, not RGB"),
+        (press_profile(), "is for CMYK images, not RGB"),
+        (gray_profile(1.0), "is for L images, not RGB"),
         (matrix_profile(ADOBE_RGB, 2.2) + bytes(MAX_PROFILE_BYTES), f"bytes; at most {MAX_PROFILE_BYTES}"),
     ],
 )
@@ -211,9 +211,9 @@ def test_mutated_profile_is_followed_or_left_out(data: bytes, draw: st.DataObjec
     assert len(notes) <= 1
 
 
-def test_profile_that_unpacks_to_too_much_is_refused_by_name() -> None:
+def test_profile_that_unpacks_to_too_much_is_rejected_by_name() -> None:
     data = encoded(Image.fromarray(colors()), "PNG", icc_profile=bytes(MAX_PROFILE_BYTES + 1))
-    with pytest.raises(BadRequestError, match="text or color profile"):
+    with pytest.raises(MediaError, match="text chunk or color profile"):
         rendered(data)
 
 

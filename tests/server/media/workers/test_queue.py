@@ -15,7 +15,7 @@ JOB = Job(contents=["x"], is_frame_list=False, output=None, budget=BUDGET, timeo
 
 
 def put(queue: JobQueue, estimate_s: float) -> QueuedJob:
-    return queue.put(JOB, estimate_s=estimate_s, param="p", frames=FrameCount())
+    return queue.put(JOB, estimate_s=estimate_s, frames=FrameCount())
 
 
 async def order(queue: JobQueue, *, takes_large: bool = True) -> list[float]:
@@ -66,7 +66,7 @@ async def test_work_ahead_is_bounded_and_only_that() -> None:
 
 async def test_a_job_that_comes_wakes_an_idle_worker() -> None:
     queue = JobQueue(num_workers=1, max_waiting=0, timeout_s=60)
-    with pytest.raises(RateLimitError, match="max_queue"):
+    with pytest.raises(RateLimitError, match="max_queued_jobs"):
         put(queue, 0.1)
     workers = [asyncio.create_task(queue.next(takes_large=True)) for _ in range(2)]
     await asyncio.sleep(0)
