@@ -1,6 +1,6 @@
-"""Loads the model: finds the checkpoint, starts its engine process and the media workers, reads its tokenizer.
+"""Loads the model: finds or downloads the checkpoint, starts the engine process and media workers, reads the tokenizer.
 
-Everything slow happens in a thread or in another process; until it is done, the HTTP side answers 503.
+Everything slow runs in a thread or another process; until it is complete, the server answers with status 503.
 """
 
 import time
@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from model_executor.checkpoint.config import Checkpoint, CheckpointError, read_checkpoint, resolve_checkpoint
+from model_executor.checkpoint.config import Checkpoint, read_checkpoint, resolve_checkpoint
+from model_executor.checkpoint.errors import CheckpointError
 from model_executor.checkpoint.lora import read_adapters
 from model_executor.client.engine_client import EngineClient
 from model_executor.processor.tokenizer import Tokenizer, TokenizerFileError
@@ -20,15 +21,15 @@ from server.media.preprocessor import MediaPreprocessor
 
 @asynccontextmanager
 async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
-    """The model of the settings, while it is served; its engine may still be loading when this yields.
+    """Load the model of the settings and unload it on exit; its engine may still be loading when this yields.
 
     Raises:
-        CheckpointError: the model, or one of its adapters, cannot be located, fetched or understood.
+        CheckpointError: the model, or one of its adapters, cannot be found, fetched or understood.
     """
     checkpoint = await run_abandonable(lambda: _load_checkpoint(settings.model))
     adapters = await run_abandonable(lambda: _adapter_names(settings, checkpoint))
     async with AsyncExitStack() as stack:
-        engine = EngineClient(checkpoint.folder, settings.engine)
+        engine = EngineClient(checkpoint.directory, settings.engine)
         await engine.start()
         stack.push_async_callback(engine.close)
         media = MediaPreprocessor(
@@ -45,7 +46,7 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
             created=int(time.time()),
             engine=engine,
             media=media,
-            tokenizer=await run_abandonable(lambda: _read_tokenizer(checkpoint.folder)),
+            tokenizer=await run_abandonable(lambda: _read_tokenizer(checkpoint.directory)),
             chat_template=checkpoint.chat_template,
             end_token_ids=checkpoint.end_token_ids,
             adapters=adapters,
@@ -57,14 +58,14 @@ def _load_checkpoint(model: str) -> Checkpoint:
 
 
 def _adapter_names(settings: Settings, checkpoint: Checkpoint) -> tuple[str, ...]:
-    names = tuple(adapter.name for adapter in read_adapters(settings.engine.lora_dir, checkpoint.folder))
+    names = tuple(adapter.name for adapter in read_adapters(settings.engine.lora_dir, checkpoint.directory))
     if settings.model_name in names:
         raise CheckpointError(f"an adapter has the same name as the model: {settings.model_name!r}")
     return names
 
 
-def _read_tokenizer(folder: Path) -> Tokenizer:
+def _read_tokenizer(model_dir: Path) -> Tokenizer:
     try:
-        return Tokenizer(folder)
+        return Tokenizer(model_dir)
     except TokenizerFileError as error:
         raise CheckpointError(str(error)) from error

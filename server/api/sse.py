@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from server.core.errors import ApiError, reported
+from server.core.errors import ApiError, report_error
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -73,7 +73,6 @@ class EventStream(Response, Generic[Source]):
         failure: Callable[[ApiError], Event] = error_event,
         end: bytes = DONE,
     ) -> None:
-        """See the class."""
         self.status_code = 200
         self.background = None
         self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
@@ -98,7 +97,7 @@ class EventStream(Response, Generic[Source]):
                 raise item
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             while item is not None:
-                frame = self._failure(reported(item, scope)).frame() if isinstance(item, Exception) else item
+                frame = self._failure(report_error(item, scope)).frame() if isinstance(item, Exception) else item
                 await send({"type": "http.response.body", "body": frame, "more_body": True})
                 item = None if isinstance(item, Exception) else await self._next(queue)
             await send({"type": "http.response.body", "body": self._end, "more_body": False})

@@ -1,4 +1,4 @@
-"""Runs work in a thread that a cancelled caller waits for (`run_to_completion`) or leaves (`run_abandonable`)."""
+"""Runs blocking work in a thread, for event-loop code: to completion, or abandoned when the caller is canceled."""
 
 import asyncio
 import threading
@@ -9,38 +9,45 @@ T = TypeVar("T")
 
 
 async def run_to_completion(work: Callable[[], T]) -> T:
-    """Do `work` in a thread; a cancelled caller goes on only when it has ended, so no file is closed under a write."""
+    """Run `work` in a thread; a canceled caller continues only when the work has ended.
+
+    For work on files: a file is never closed during a write.
+    """
     task = asyncio.create_task(asyncio.to_thread(work))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait({task})
         if not task.cancelled():
-            task.exception()  # nobody is left to hear of it
+            task.exception()  # retrieved, so that asyncio does not log it
         raise
 
 
 async def run_abandonable(work: Callable[[], T]) -> T:
-    """Do `work` in a thread that keeps neither a cancelled caller nor the process from ending: it may take hours."""
+    """Run `work` in a daemon thread; a canceled caller continues at once, and the process can exit at any time.
+
+    For work that may take hours, such as downloads.
+    """
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
 
     def settle(action: Callable[[], None]) -> None:
-        if not result.done():  # the waiter may have been cancelled
+        if not result.done():  # the caller may have been canceled
             action()
-
-    def post(action: Callable[[], None]) -> None:
-        if not loop.is_closed():  # closed: the process is ending and nobody waits
-            loop.call_soon_threadsafe(settle, action)
 
     def run() -> None:
         try:
             value = work()
         except BaseException as error:
             failure = error
-            post(lambda: result.set_exception(failure))
+            _post_to_loop(loop, lambda: settle(lambda: result.set_exception(failure)))
         else:
-            post(lambda: result.set_result(value))
+            _post_to_loop(loop, lambda: settle(lambda: result.set_result(value)))
 
     threading.Thread(target=run, daemon=True, name="abandonable").start()
     return await result
+
+
+def _post_to_loop(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
+    if not loop.is_closed():  # closed: the process is exiting
+        loop.call_soon_threadsafe(action)

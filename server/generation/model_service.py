@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from model_executor.checkpoint.config import CheckpointError
+from model_executor.checkpoint.errors import CheckpointError
 from model_executor.engine import Engine, EngineState, EngineStats, EngineUnavailableError
 from model_executor.processor.tokenizer import Tokenizer
 from server.core.errors import NotFoundError, UnavailableError
@@ -104,7 +104,6 @@ class ModelService:
     """
 
     def __init__(self, model_name: str, open_model: OpenModel, metrics: Metrics) -> None:
-        """See the class."""
         self.model_name = model_name
         self.metrics = metrics
         self._open_model = open_model

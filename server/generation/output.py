@@ -147,7 +147,7 @@ class OutputReader:
 
     def _likely(self, token: TokenLogprob) -> LikelyToken:
         # Written so that not-a-number, too, becomes the lowest.
-        logprob = token.logprob if token.logprob > LOWEST_LOGPROB else LOWEST_LOGPROB
+        logprob = max(LOWEST_LOGPROB, token.logprob)
         return LikelyToken(self._tokenizer.token_bytes(token.token_id), logprob)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import get_args
 
-from server.core.metrics import Stage, StageLoad
+from server.core.metrics import MediaStage, StageLoad
 
 
 class StageTimes:
@@ -13,16 +13,16 @@ class StageTimes:
 
     def __init__(self) -> None:
         """All at zero."""
-        self.load: dict[Stage, StageLoad] = {stage: StageLoad() for stage in get_args(Stage)}
-        """The sums so far."""
+        self.load: dict[MediaStage, StageLoad] = {stage: StageLoad() for stage in get_args(MediaStage)}
+        """A reading."""
 
-    def add(self, stage: Stage, duration_s: float) -> None:
+    def add(self, stage: MediaStage, duration_s: float) -> None:
         """Count one passage."""
         before = self.load[stage]
         self.load[stage] = StageLoad(before.num + 1, before.total_s + duration_s)
 
     @contextmanager
-    def timed(self, stage: Stage) -> Iterator[None]:
+    def timed(self, stage: MediaStage) -> Iterator[None]:
         """Count a passage from entry to exit."""
         started_s = time.perf_counter()
         try:

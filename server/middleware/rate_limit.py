@@ -1,6 +1,6 @@
-"""Rate limit: holds each API key to its requests and tokens a minute, and its requests at the same time.
+"""Rate-limit middleware: rejects POST requests of a key that has reached one of its limits.
 
-Only POST requests count: the others cost nothing worth limiting.
+Only POST requests count: the others cost too little.
 """
 
 import time
@@ -14,46 +14,45 @@ from server.core.metrics import Metrics
 
 
 class RateLimitMiddleware:
-    """Middleware that holds each key to its limits; stands inside of `AuthenticationMiddleware`, which names the key.
+    """Middleware that enforces the limits of each key; needs the key from `AuthenticationMiddleware` outside of it.
 
-    `scope["state"]["account"]` is the key's account from here on.
+    Sets `scope["state"]["key_usage"]` to the key's usage.
 
     Args:
         app: the application inside.
-        metrics: where use is counted.
+        metrics: counts the usage.
         clock: in seconds.
     """
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
-        """See the class."""
         self._app = app
         self._metrics = metrics
         self._clock = clock
-        self._accounts: dict[str, KeyUsage] = {}
+        self._usage_by_name: dict[str, KeyUsage] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request.
 
         Raises:
-            LimitError: see the class.
+            KeyLimitError: the key has reached a limit.
         """
         key: Key | None = scope.get("state", {}).get("key")
         if scope["type"] != "http" or key is None:
             await self._app(scope, receive, send)
             return
-        account = scope["state"]["account"] = self._account(key)
+        usage = scope["state"]["key_usage"] = self._usage(key)
         if scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        account.enter()
+        usage.enter()
         try:
             await self._app(scope, receive, send)
         finally:
-            account.leave()
+            usage.leave()
 
-    def _account(self, key: Key) -> KeyUsage:
-        account = self._accounts.get(key.name)
-        if account is None:
-            account = self._accounts[key.name] = KeyUsage(key, self._metrics, self._clock)
-        account.renew(key)
-        return account
+    def _usage(self, key: Key) -> KeyUsage:
+        usage = self._usage_by_name.get(key.name)
+        if usage is None:
+            usage = self._usage_by_name[key.name] = KeyUsage(key, self._metrics, self._clock)
+        usage.update_key(key)
+        return usage

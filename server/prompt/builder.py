@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from model_executor.engine import MediaItem, Prompt
-from model_executor.processor.chat_template import TemplateFaultError, knows_tools
+from model_executor.processor.chat_template import TemplateFaultError, supports_tools
 from model_executor.processor.chatml import PLACEHOLDERS, render
-from model_executor.processor.tokenizer import Encoded, Segment, Tokenizer, UserText
+from model_executor.processor.placeholders import find_placeholder_fault
+from model_executor.processor.tokenizer import Segment, Tokenizer, UserText
 from server.core.errors import BadRequestError
 from server.media.types import PreparedMedia
 from server.prompt.context_length import check_context_length
@@ -47,7 +48,6 @@ class PromptBuilder:
         """
         num_media_tokens = [item.grid.num_tokens for item in media]
         encoded = self.tokenizer.encode(self.segments(conversation, num_media_tokens), num_media_tokens)
-        _check(encoded, media, self.tokenizer)
         items = [
             MediaItem(
                 modality=item.modality,
@@ -59,7 +59,10 @@ class PromptBuilder:
             )
             for item, offset in zip(media, encoded.media_offsets, strict=True)
         ]
-        return Prompt(encoded.token_ids, sorted(items, key=lambda item: item.offset), cache_salt, adapter)
+        prompt = Prompt(encoded.token_ids, sorted(items, key=lambda item: item.offset), cache_salt, adapter)
+        if (fault := find_placeholder_fault(prompt, self.tokenizer.placeholder_ids)) is not None:
+            raise PlaceholderError(fault)
+        return prompt
 
     def segments(self, conversation: Conversation, num_media_tokens: Sequence[int]) -> list[Segment]:
         """A conversation rendered, not encoded.
@@ -136,7 +139,7 @@ def render_conversation(conversation: Conversation, template: str | None) -> lis
     """
     tools = tool_descriptions(conversation.tools)
     try:
-        native = template is not None and knows_tools(template)
+        native = template is not None and supports_tools(template)
         return render(
             conversation.turns if native else plain_turns(conversation.turns, tools),
             template=template,
@@ -149,20 +152,3 @@ def render_conversation(conversation: Conversation, template: str | None) -> lis
         raise BadRequestError(
             f"The conversation cannot be rendered: {error}.", param=conversation.param, code="invalid_value"
         ) from error
-
-
-def _check(encoded: Encoded, media: Sequence[PreparedMedia], tokenizer: Tokenizer) -> None:
-    """Every media item has exactly its placeholders where it stands, and there are no others."""
-    for modality, name in PLACEHOLDERS.items():
-        placeholder = tokenizer.special_id(name)
-        total = 0
-        for item, offset in zip(media, encoded.media_offsets, strict=True):
-            if item.modality != modality:
-                continue
-            num_tokens = item.grid.num_tokens
-            total += num_tokens
-            run = encoded.token_ids[offset : offset + num_tokens]
-            if offset < 0 or run != [placeholder] * num_tokens:
-                raise PlaceholderError(f"a media item of {num_tokens} tokens is not at {offset}")
-        if placeholder is not None and encoded.token_ids.count(placeholder) != total:
-            raise PlaceholderError(f"the prompt has more {name} than its media have tokens")

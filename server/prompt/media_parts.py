@@ -6,7 +6,7 @@ from typing import Any
 
 from model_executor.processor.geometry import TOKEN_PX
 from server.core.errors import BadRequestError
-from server.core.mime import HEAD_BYTES, modality_of
+from server.core.mime import HEAD_BYTES, detect_modality
 from server.media.types import LocalFile, MediaLimits, MediaPart
 from server.prompt.messages import (
     FilePart,
@@ -77,7 +77,7 @@ def inline_part(url: str, param: str, data_param: str, limits: Limits) -> MediaP
     start = url.find(",") + 1
     text = url[start : start + HEAD_BYTES // 3 * 4]
     try:
-        modality = modality_of(binascii.a2b_base64(text))
+        modality = detect_modality(binascii.a2b_base64(text))
     except (binascii.Error, ValueError):
         modality = None
     if modality is None:
