@@ -1,6 +1,6 @@
-"""The application: routes, and the layers every request passes.
+"""Creates the application: features' routes, and the middleware every request passes.
 
-From the outside in: access (id, log, metrics), CORS where configured, boundary (errors become bodies), auth,
+From the outside in: access log (id, log, metrics), CORS where configured, errors (become bodies), auth,
 limits of the key, body limit, disconnect, routes.
 """
 
@@ -40,6 +40,21 @@ OPEN_PATHS = ("/health",)
 """Paths that need no key, in addition to those of the page."""
 
 
+_FEATURES = (
+    chat,
+    preview_router,
+    responses,
+    files,
+    completions,
+    tokenize,
+    models,
+    health,
+    metrics,
+    openapi,
+    playground,
+)
+
+
 def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[], float] = time.monotonic) -> FastAPI:
     """The ASGI application; its lifespan opens and closes the model.
 
@@ -52,11 +67,8 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
         KeyFileError: the key file cannot be used.
     """
     measurements = Metrics()
-    keys = KeyRing(
-        split_list(settings.api_key.get_secret_value() if settings.api_key else None),
-        settings.api_keys_file,
-        clock=clock,
-    )
+    fixed_keys = split_list(settings.api_key.get_secret_value() if settings.api_key else None)
+    keys = KeyRing(fixed_keys, settings.api_keys_file, clock=clock)
     service = ModelService(settings.model_name, open_model, measurements)
     store = FileStore(settings.files, settings.data_dir)
     page = read_page()
@@ -77,15 +89,10 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
         redirect_slashes=False,
         lifespan=lifespan,
         middleware=[
-            Middleware(AccessLogMiddleware, metrics=measurements, log=settings.access_log),
-            *([Middleware(CorsMiddleware, origins=origins)] if (origins := split_list(settings.cors_origins)) else []),
-            Middleware(ErrorMiddleware),
+            *_outer_middleware(settings, measurements),
             Middleware(AuthenticationMiddleware, keys=keys, open_paths=(*OPEN_PATHS, *page)),
             Middleware(RateLimitMiddleware, metrics=measurements, clock=clock),
-            Middleware(
-                BodyLimitMiddleware, max_bytes=settings.max_body_bytes, max_upload_bytes=settings.files.max_file_bytes
-            ),
-            Middleware(DisconnectMiddleware),
+            *_inner_middleware(settings),
         ],
         exception_handlers={HTTPException: translate_http_exception},
     )
@@ -96,21 +103,27 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
     app.state.page = page
     app.state.needs_key = bool(keys)
     app.state.schemas = [feature.SCHEMAS for feature in (chat, completions, files, responses, tokenize)]
-    for feature in (
-        chat,
-        preview_router,
-        responses,
-        files,
-        completions,
-        tokenize,
-        models,
-        health,
-        metrics,
-        openapi,
-        playground,
-    ):
+    for feature in _FEATURES:
         app.include_router(feature.router)
     return app
+
+
+def _outer_middleware(settings: Settings, measurements: Metrics) -> list[Middleware]:
+    origins = split_list(settings.cors_origins)
+    return [
+        Middleware(AccessLogMiddleware, metrics=measurements, log=settings.access_log),
+        *([Middleware(CorsMiddleware, origins=origins)] if origins else []),
+        Middleware(ErrorMiddleware),
+    ]
+
+
+def _inner_middleware(settings: Settings) -> list[Middleware]:
+    return [
+        Middleware(
+            BodyLimitMiddleware, max_bytes=settings.max_body_bytes, max_upload_bytes=settings.files.max_file_bytes
+        ),
+        Middleware(DisconnectMiddleware),
+    ]
 
 
 def _find_file(store: FileStore, file_id: str, tenant: str) -> StoredFile | None:
