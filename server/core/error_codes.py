@@ -7,7 +7,11 @@ place of `image` or `video` (`server/media/errors.py`).
 CODES: dict[str, tuple[int, str]] = {
     # The request
     "invalid_api_key": (401, "There is no API key in the request, or it is not valid."),
+    "invalid_http": (400, "The request is not valid HTTP, or breaks one of this server's limits on HTTP."),
+    "too_many_connections": (503, "The server has as many connections as it may; retry later."),
     "unknown_url": (404, "There is no such route."),
+    "method_not_allowed": (405, "The route exists, but not with this method; `Allow` has its methods."),
+    "invalid_request": (400, "The request is malformed."),
     "cors_refused": (400, "The page's origin is not one of the origins this server allows."),
     "body_too_large": (413, "The request body exceeds the limit; upload large files instead."),
     "invalid_content_type": (400, "The content type of the request body is not supported."),
@@ -20,6 +24,7 @@ CODES: dict[str, tuple[int, str]] = {
     "unsupported_value": (400, "This server does not support the field's value."),
     "invalid_type": (400, "The field's value has the wrong JSON type."),
     "invalid_value": (400, "The field's value is out of range, or cannot be combined with another field."),
+    "string_above_max_length": (400, "The field's value is too long."),
     "model_not_found": (404, "There is no such model; the message has the models there are."),
     "context_length_exceeded": (400, "Prompt and answer do not fit into the model's context."),
     "schema_too_large": (400, "The JSON Schema is too long."),
@@ -54,10 +59,12 @@ CODES: dict[str, tuple[int, str]] = {
     "video_too_large": (400, "The video's frames have more pixels than may be decoded, or need too much memory."),
     "video_too_long": (400, "The video exceeds the limit in seconds or frames."),
     # Both
-    "unsupported_file": (400, "The file's content is neither an image nor a video in a supported format."),
+    "unsupported_file_type": (400, "The file's content is neither an image nor a video in a supported format."),
     "request_limit_exceeded": (400, "All images and videos of the request together exceed a limit."),
     "media_deadline_exceeded": (504, "Fetching or decoding an image or video took too long; do not retry at once."),
     # Uploaded files
+    "empty_file": (400, "The uploaded file has no bytes."),
+    "file_not_found": (404, "There is no uploaded file of this id, for this API key."),
     "file_too_large": (413, "The uploaded file exceeds the limit in bytes."),
     "file_quota_exceeded": (413, "The files of this API key, or of all keys, exceed a limit."),
     "files_unavailable": (503, "Another server uses the directory of uploaded files."),
