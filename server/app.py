@@ -85,6 +85,7 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
     )
     app.state.service = service
     app.state.files = store
+    app.state.media_settings = settings.media
     app.state.page = page
     app.state.needs_key = bool(keys)
     families = (

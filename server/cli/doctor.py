@@ -19,6 +19,7 @@ from typing import Literal
 from model_executor.checkpoint.config import BUNDLED_MODEL, CheckpointError, read_checkpoint, resolve_checkpoint
 from server.cli.probe import QuestionError, ask_running, ask_started, listens
 from server.core.settings import Settings, SettingsError, load_settings
+from server.files.folder_lock import is_taken
 
 ENGINE_MEMORY_BYTES = 2 << 30
 """What the engine's libraries and buffers take beside weights and KV cache, roughly."""
@@ -135,9 +136,21 @@ def _memory(settings: Settings) -> Iterator[Finding]:
             else f", below the {_gib(wanted)} of TESSERA_MEDIA__MAX_SHARED_BYTES (docker: --shm-size)"
         )
         yield Finding("ok" if free >= wanted else "note", "shared memory", fact)
+    yield _uploads(settings)
+
+
+def _uploads(settings: Settings) -> Finding:
+    """Whether files can be kept: there is room, and no other server has the folder."""
     folder = settings.data_folder.expanduser()
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    yield Finding("ok", "uploads", f"{_gib(shutil.disk_usage(existing).free)} free below {folder}")
+    room = f"{_gib(shutil.disk_usage(existing).free)} free below {folder}"
+    if not is_taken(folder):
+        return Finding("ok", "uploads", room)
+    if listens(settings):
+        return Finding("ok", "uploads", f"{room}, in use by a running server")
+    return Finding(
+        "note", "uploads", f"off: another server uses {folder}; set TESSERA_DATA_FOLDER to another folder to have them"
+    )
 
 
 def _available_bytes() -> int | None:

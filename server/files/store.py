@@ -11,7 +11,6 @@ Records are held in memory; everything that touches the disk runs in a thread.
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -28,6 +27,7 @@ from server.core.errors import ApiError, BadRequestError, NotFoundError, Storage
 from server.core.mime import modality_of
 from server.core.settings import FilesSettings
 from server.files.durable import sync_folder, translated, write_new
+from server.files.folder_lock import take
 from server.files.quota import Ledger
 from server.files.record import Purpose, Record
 from server.files.upload import Upload
@@ -35,7 +35,7 @@ from server.files.upload import Upload
 SWEEP_INTERVAL_S = 60.0
 """How often expired files are deleted; they cannot be seen from the second they expire."""
 
-_CONTENT, _RECORD, _INCOMING, _LOCK = "content", "record.json", "incoming", "lock"
+_CONTENT, _RECORD, _INCOMING = "content", "record.json", "incoming"
 _log = logging.getLogger(__name__)
 
 
@@ -58,6 +58,7 @@ class FileStore:
         self._opening = asyncio.Lock()
         self._discarding = asyncio.Lock()
         self._records: dict[str, dict[str, Record]] = {}
+        self._last_warning = ""
 
     @property
     def num_files(self) -> int:
@@ -242,9 +243,8 @@ class FileStore:
         if not make and not self._folder.is_dir():
             return
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(self._folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        lock = take(self._folder)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             incoming = self._folder / _INCOMING
             if incoming.is_dir():
                 shutil.rmtree(incoming)
@@ -288,7 +288,22 @@ class FileStore:
             await self.open(make=False)
             await self.sweep()
         except ApiError as error:
-            _log.warning("uploaded files cannot be looked after: %s", error.message)
+            self._warn_once(error)
+        else:
+            self._last_warning = ""
+
+    def _warn_once(self, error: ApiError) -> None:
+        """Log why files cannot be kept, unless that was the last thing logged: it may stay so for days."""
+        if error.message == self._last_warning:
+            return
+        self._last_warning = error.message
+        if error.code == "files_unavailable":
+            _log.warning(
+                "uploads are off: another server uses %s; to have them here, set TESSERA_DATA_FOLDER to another folder",
+                self._folder,
+            )
+        else:
+            _log.warning("cannot clean up expired files: %s", error.message)
 
 
 def _owner(tenant: str) -> str:

@@ -70,8 +70,13 @@ class AccessLogMiddleware:
                     self._metrics.count_error(error)
                 if (account := _account(scope)) is not None:
                     self._metrics.count_key_request(account.name, status)
-                if self._logs:
+                if self._logs and not _is_good_health(scope, status):
                     _log.info("request", extra={"fields": _line(scope, request_id, status, duration_s)})
+
+
+def _is_good_health(scope: Scope, status: int) -> bool:
+    """Probes and open pages ask every few seconds; only an answer that is not 200 is news."""
+    return status == 200 and scope["path"] == "/health"
 
 
 def _request_id(headers: Headers) -> str:

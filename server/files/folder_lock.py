@@ -1,0 +1,41 @@
+"""The lock on the folder of uploaded files: one server at a time uses it."""
+
+import fcntl
+import os
+from pathlib import Path
+
+LOCK_NAME = "lock"
+
+
+def take(folder: Path) -> int:
+    """Lock a folder.
+
+    Args:
+        folder: is there, and can be written to.
+
+    Returns:
+        A file number; closing it, or the end of the process, lets go of the folder.
+
+    Raises:
+        BlockingIOError: another process has it.
+        OSError: the lock cannot be written.
+    """
+    lock = os.open(folder / LOCK_NAME, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def is_taken(data_folder: Path) -> bool:
+    """Whether a server has the folder of uploads below `data_folder` now. Leaves nothing behind."""
+    folder = data_folder / "files"
+    if not (folder / LOCK_NAME).is_file():
+        return False
+    try:
+        os.close(take(folder))
+    except BlockingIOError:
+        return True
+    return False
