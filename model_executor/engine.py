@@ -235,7 +235,8 @@ class EngineSettings(BaseModel):
     max_num_batched_tokens: int = Field(default=2048, ge=16)
     """Tokens computed in one engine step; longer prompts are computed in chunks of this size."""
     max_num_seqs: int = Field(default=16, ge=1)
-    """Sequences generated at the same time; further ones wait."""
+    """Sequences generated at the same time for one key, or one address where there are no keys; further ones wait. For
+    all together there are an eighth more, so that one key never has all places."""
     max_num_waiting: int = Field(default=64, ge=0)
     """Requests that may wait for a place; further ones are answered 429."""
     kv_cache_bytes: int | None = Field(default=None, ge=1)
@@ -258,6 +259,11 @@ class EngineSettings(BaseModel):
     warm_spare: bool = True
     """Keep a second engine process waiting, without a model but with its libraries loaded, to take over when the engine
     is lost: the restart is shorter by the imports. It takes about half a gigabyte."""
+
+    @property
+    def num_guest_seqs(self) -> int:
+        """Sequences beyond `max_num_seqs`, for clients other than one that has that many."""
+        return max(1, self.max_num_seqs // 8)
 
     def runs_single(self, *, cpu: bool) -> bool:
         """What `process_layout` comes to; `cpu` is whether the installed engine is a CPU build."""

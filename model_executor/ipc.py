@@ -43,6 +43,8 @@ class Generate(msgspec.Struct, frozen=True, tag="generate"):
     request_id: str
     prompt: Prompt
     limits: SamplingParams
+    client: str = ""
+    """Whose request it is, as `fair_queue.CLIENT` has it."""
 
 
 class Abort(msgspec.Struct, frozen=True, tag="abort"):

@@ -8,6 +8,7 @@ import socket
 import ssl
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -16,7 +17,7 @@ from fastapi import FastAPI
 
 from model_executor.engine import EngineState
 from server.app import create_app
-from server.connection import Connection
+from server.connection import Connection, Connections
 from server.core.json_log import configure_logging
 from server.core.settings import Settings
 from server.generation.model_service import Service
@@ -26,6 +27,8 @@ _log = logging.getLogger("tessera.serve")
 
 PROGRESS_INTERVAL_S = 5.0
 """How often loading is reported."""
+SPARE_FILES = 512
+"""Open files beside those of connections: sockets of fetches, media, uploads, processes."""
 IDLE_CONNECTION_S = 75
 """How long an idle connection is kept; above the minute most clients and proxies keep theirs."""
 
@@ -43,7 +46,7 @@ def serve(settings: Settings) -> int:
     """
     _check_certificate(settings)
     configure_logging()
-    _allow_many_files()
+    _allow_many_files(settings)
     app = create_app(settings, lambda: open_model(settings))
     listener = _bind(settings.host, settings.port)
     if not app.state.needs_key and not _is_loopback(listener):
@@ -61,9 +64,11 @@ def serve(settings: Settings) -> int:
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How uvicorn serves the application."""
+    service: Service = app.state.service
+    connections = Connections(settings.max_connections, service.metrics.count_refused_connection)
     return uvicorn.Config(
         app,
-        http=Connection,
+        http=partial(Connection, connections),  # type: ignore[arg-type]  # called like the class
         ws="none",
         loop="uvloop",
         lifespan="on",
@@ -157,10 +162,16 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _allow_many_files() -> None:
+def _allow_many_files(settings: Settings) -> None:
     """Each connection is an open file; the usual limit of 1024 is for old programs only."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if most < settings.max_connections + SPARE_FILES:
+        _log.warning(
+            "the process may have %d files open (ulimit -n), which is too few for max_connections (%d)",
+            most,
+            settings.max_connections,
+        )
 
 
 def _is_loopback(listener: socket.socket) -> bool:

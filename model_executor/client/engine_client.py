@@ -19,6 +19,7 @@ from model_executor.engine import (
     Prompt,
     SamplingParams,
 )
+from model_executor.fair_queue import CLIENT
 from model_executor.ipc import (
     WINDOW,
     Abort,
@@ -106,7 +107,7 @@ class EngineClient:
         ended = False
         num_unreported = 0
         try:
-            await channel.send(Generate(request_id, prompt, limits))
+            await channel.send(Generate(request_id, prompt, limits, CLIENT.get()))
             while True:
                 match await inbox.get():
                     case Added(_, delta):

@@ -96,7 +96,7 @@ async def _serve(end: socket.socket, runner: "VllmEngine", settings: EngineSetti
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     channel = await Channel.open(end)
-    session = Session(channel, runner, settings.max_num_seqs + settings.max_num_waiting)
+    session = Session(channel, runner, settings)
     serving = asyncio.create_task(session.run())
     loss = asyncio.create_task(runner.wait_for_loss())
     stop = asyncio.create_task(stopped.wait())

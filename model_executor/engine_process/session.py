@@ -9,15 +9,19 @@ import logging
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
+import msgspec
+
 from model_executor.engine import (
     Delta,
     EngineBusyError,
     EngineError,
+    EngineSettings,
     EngineStats,
     EngineUnavailableError,
     Prompt,
     SamplingParams,
 )
+from model_executor.fair_queue import CLIENT, FairQueue, QueueFullError
 from model_executor.ipc import (
     WINDOW,
     Abort,
@@ -48,8 +52,7 @@ class Generator(Protocol):
 class _Running:
     """One request: its task, and how much more may be sent."""
 
-    def __init__(self, num_sequences: int) -> None:
-        self.num_sequences = num_sequences
+    def __init__(self) -> None:
         self.credit = asyncio.Semaphore(WINDOW)
         self.task: asyncio.Task[None]
 
@@ -60,15 +63,18 @@ class Session:
     Args:
         channel: the host's end.
         generator: what generates.
-        max_num_sequences: sequences that may run and wait together; a request beyond them is refused, unless it is
-            the only one.
+        settings: how many sequences may run, for one client and in all, and how many requests may wait.
     """
 
-    def __init__(self, channel: Channel, generator: Generator, max_num_sequences: int) -> None:
+    def __init__(self, channel: Channel, generator: Generator, settings: EngineSettings) -> None:
         """See the class."""
         self._channel = channel
         self._generator = generator
-        self._max_num_sequences = max_num_sequences
+        self._places = FairQueue(
+            settings.max_num_seqs + settings.num_guest_seqs,
+            max_per_client=settings.max_num_seqs,
+            max_waiting=settings.max_num_waiting,
+        )
         self._running: dict[str, _Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # those of aborted requests included, which still clean up
 
@@ -92,35 +98,38 @@ class Session:
                             for _ in range(num_additions):
                                 running.credit.release()
                     case ReadStats():
-                        self._channel.send_soon(Stats(self._generator.stats()))
+                        self._channel.send_soon(Stats(self._stats()))
         finally:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _stats(self) -> EngineStats:
+        stats = self._generator.stats()
+        return msgspec.structs.replace(stats, num_waiting=stats.num_waiting + self._places.num_waiting)
+
     def _start(self, message: Generate) -> None:
-        num_sequences = message.limits.n
-        open_sequences = sum(running.num_sequences for running in self._running.values())
         if message.request_id in self._running:
             failure = Failure("failed", "two requests have the same id")
             self._channel.send_soon(Ended(message.request_id, failure))
-        elif self._running and open_sequences + num_sequences > self._max_num_sequences:
-            busy = EngineBusyError(f"{open_sequences} sequences are running or waiting, as many as may")
-            self._channel.send_soon(Ended(message.request_id, Failure.of(busy)))
-        else:
-            running = self._running[message.request_id] = _Running(num_sequences)
-            running.task = asyncio.create_task(self._serve(message, running.credit))
-            self._tasks.add(running.task)
-            running.task.add_done_callback(self._tasks.discard)
+            return
+        running = self._running[message.request_id] = _Running()
+        running.task = asyncio.create_task(self._serve(message, running.credit))
+        self._tasks.add(running.task)
+        running.task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, message: Generate, credit: asyncio.Semaphore) -> None:
+        CLIENT.set(message.client)
         failure: Failure | None = None
         try:
-            deltas = self._generator.generate(message.request_id, message.prompt, message.limits)
-            async with contextlib.aclosing(deltas):
-                async for delta in deltas:
-                    await credit.acquire()
-                    await self._channel.send(Added(message.request_id, delta))
+            async with self._places.place(message.limits.n):
+                deltas = self._generator.generate(message.request_id, message.prompt, message.limits)
+                async with contextlib.aclosing(deltas):
+                    async for delta in deltas:
+                        await credit.acquire()
+                        await self._channel.send(Added(message.request_id, delta))
+        except QueueFullError:
+            failure = Failure.of(EngineBusyError("as many requests are waiting as may"))
         except EngineUnavailableError:
             return  # the host is about to hang up, which tells every request at once
         except EngineError as error:

@@ -131,12 +131,13 @@ def _arguments(
     dtype = settings.dtype
     if dtype == "auto":
         dtype = checkpoint.number_format(cpu=cpu, native_bfloat16=has_native_bfloat16())
+    max_num_seqs = settings.max_num_seqs + settings.num_guest_seqs
     return AsyncEngineArgs(
         model=str(checkpoint.folder),
         dtype=dtype,
         max_model_len=max_model_len,
-        max_num_batched_tokens=max(settings.max_num_batched_tokens, settings.max_num_seqs),
-        max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=max(settings.max_num_batched_tokens, max_num_seqs),
+        max_num_seqs=max_num_seqs,
         enable_prefix_caching=True,
         enable_chunked_prefill=True,
         kv_cache_memory_bytes=settings.kv_cache_bytes or (CPU_KV_CACHE_BYTES if cpu else None),

@@ -54,6 +54,12 @@ class Metrics:
         self._errors = Counter(
             "tessera_errors", "Errors answered, as a response or in a stream.", ["status", "kind"], registry=registry
         )
+        self._refused_connections = Counter(
+            "tessera_connections_refused",
+            "Connections closed by the server for what they sent.",
+            ["reason"],
+            registry=registry,
+        )
         self.stage_s = Histogram(
             "tessera_stage_seconds",
             "Work before the engine gets a request: media (fetch, queue, decode) and prompt (render, encode).",
@@ -108,6 +114,10 @@ class Metrics:
     def count_error(self, error: ApiError) -> None:
         """Count one error by its status and its code, or its type where it has none."""
         self._errors.labels(error.status, error.code or error.type).inc()
+
+    def count_refused_connection(self, reason: str) -> None:
+        """Count one connection that was closed for a reason of `server/connection.py`."""
+        self._refused_connections.labels(reason).inc()
 
     def count_key_request(self, name: str, status: int) -> None:
         """Count one answered request of the key of that name."""

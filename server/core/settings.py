@@ -161,6 +161,8 @@ class Settings(BaseSettings):
     """Log one JSON line per request on stderr: id, client, key name, path, status, time; never contents or keys."""
     max_body_bytes: int = Field(default=64 << 20, ge=1024)
     """Size of one request body; larger ones are answered 413."""
+    max_connections: int = Field(default=4096, ge=1)
+    """Connections of clients; one more takes the place of the one that has been silent for longest."""
     data_folder: Path = Path("~/.local/share/tessera")
     """Folder of what must outlive the process: uploaded files. Made when the first one comes."""
     default_max_tokens: int | None = Field(default=None, ge=1)

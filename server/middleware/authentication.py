@@ -1,10 +1,12 @@
 """Who may ask: a bearer key before anything of the request is looked at, and the tenant it stands for."""
 
 from collections.abc import Collection
+from ipaddress import ip_interface
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from model_executor.fair_queue import CLIENT
 from server.auth.api_keys import Key, KeyRing
 from server.core.errors import AuthenticationError
 
@@ -13,7 +15,7 @@ class AuthenticationMiddleware:
     """Middleware that lets a request through when it has one of the keys, and names its tenant.
 
     `scope["state"]["tenant"]` becomes the key's tenant, or the empty string where no key is needed; in the latter case
-    there is no `scope["state"]["key"]`.
+    there is no `scope["state"]["key"]`. Places are given in turn to tenants, or to addresses where no key is needed.
 
     Args:
         app: the application inside.
@@ -39,6 +41,7 @@ class AuthenticationMiddleware:
             if self._keys and scope["path"] not in self._open_paths:
                 state["key"] = key = self._key(Headers(scope=scope))
                 state["tenant"] = key.tenant
+            CLIENT.set(state["tenant"] or _network(scope))
         await self._app(scope, receive, send)
 
     def _key(self, headers: Headers) -> Key:
@@ -49,3 +52,9 @@ class AuthenticationMiddleware:
         if key is None:
             raise AuthenticationError("The API key is not valid.")
         return key
+
+
+def _network(scope: Scope) -> str:
+    """The client's address; of IPv6 the half that names its network, as the other half is its own to choose."""
+    host, _ = scope.get("client") or ("", 0)
+    return str(ip_interface(f"{host}/64").network) if ":" in host and "%" not in host else host

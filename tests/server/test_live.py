@@ -3,8 +3,6 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -16,33 +14,12 @@ from server.core.errors import BadRequestError
 from server.media.progress import FrameCount
 from tests.support.error_body import check_error, check_error_body
 from tests.support.fakes import MODEL, FakeEngine, FakeMedia, Step, say
+from tests.support.raw_http import connection, raw_request
 from tests.support.waiting import until
 from tests.support.world import OpenWorld, ServerFixture
 
 ROUTE = "/v1/chat/completions"
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
-
-
-@asynccontextmanager
-async def connection(world: ServerFixture) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A bare TCP connection to the server."""
-    base = world.client.base_url
-    reader, writer = await asyncio.open_connection(base.host, base.port)
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
-
-
-def raw_request(body: bytes, *headers: str, length: int | None = None) -> bytes:
-    lines = [
-        f"POST {ROUTE} HTTP/1.1",
-        "host: test",
-        "content-type: application/json",
-        f"content-length: {len(body) if length is None else length}",
-        *headers,
-    ]
-    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 async def test_each_event_arrives_when_it_is_made(open_world: OpenWorld) -> None:

@@ -58,7 +58,7 @@ class Scripted:
 
 async def serve(end: socket.socket, settings: EngineSettings) -> None:
     """Serve like the real host."""
-    session = Session(await Channel.open(end), Scripted(), settings.max_num_seqs + settings.max_num_waiting)
+    session = Session(await Channel.open(end), Scripted(), settings)
     await session.run()
 
 

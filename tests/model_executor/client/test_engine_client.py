@@ -22,6 +22,7 @@ from model_executor.engine import (
     RequestRefusedError,
     SamplingParams,
 )
+from model_executor.fair_queue import CLIENT
 from model_executor.ipc import WINDOW
 from tests.support.scripted_engine import GOOD, ask, running
 from tests.support.waiting import until
@@ -87,15 +88,35 @@ async def test_a_reader_that_stands_still_is_sent_no_more_than_the_window() -> N
 
 
 async def test_crowd_is_refused_and_room_is_free_at_once_after_an_abort() -> None:
-    async with running("fine", max_num_seqs=2) as client:
+    async with running("fine", max_num_seqs=2) as client:  # and two may wait
         crowd = [client.generate(str(number), GOOD, SamplingParams(max_tokens=10_000)) for number in range(4)]
-        for answer in crowd:
+        for answer in crowd[:2]:
             await anext(answer)
+        waiting = [asyncio.create_task(anext(answer)) for answer in crowd[2:]]
+        await until_stats(client, lambda stats: stats.num_waiting == 2)
         with pytest.raises(EngineBusyError):
             await ask(client)
-        for answer in crowd:
+        for answer in crowd[:2]:
+            await answer.aclose()
+        assert [delta.text for delta in await asyncio.gather(*waiting)] == ["0 ", "0 "]
+        for answer in crowd[2:]:
             await answer.aclose()
         assert await ask(client)
+
+
+async def test_another_client_passes_the_crowd_of_one() -> None:
+    async with running("fine", max_num_seqs=2) as client:
+        CLIENT.set("greedy")
+        crowd = [client.generate(str(number), GOOD, SamplingParams(max_tokens=10_000)) for number in range(4)]
+        begun = [asyncio.create_task(anext(answer)) for answer in crowd]
+        await until_stats(client, lambda stats: stats.num_waiting == 2)
+        CLIENT.set("other")
+        assert await ask(client)
+        for task in begun:
+            task.cancel()
+        await asyncio.wait(begun)
+        for answer in crowd:
+            await answer.aclose()
 
 
 async def test_one_request_with_more_choices_than_room_is_taken_when_alone() -> None:
@@ -153,6 +174,7 @@ async def test_hopeless_starts_end_as_failed_with_the_reason(model: str, reason:
         assert unavailable.value.state is EngineState.FAILED
 
 
+@pytest.mark.slow
 async def test_start_that_takes_too_long_is_stopped_even_if_deaf_to_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "STOP_TIMEOUT_S", 0.2)
     async with running("never-ready", ready=False, start_timeout_s=1) as client:

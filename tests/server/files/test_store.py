@@ -262,7 +262,7 @@ async def test_a_file_the_disk_does_not_let_go_of_stays_visible_and_counted(
     def rename(*_: object) -> Path:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    clock = Clock()
+    clock = Clock(1_700_000_000)
     async with opened(tmp_path, clock, max_key_files=1) as store:
         record = await add(store)
         with monkeypatch.context() as broken:
@@ -279,7 +279,7 @@ async def test_a_file_the_disk_does_not_let_go_of_stays_visible_and_counted(
 
 
 async def test_a_sweep_goes_on_past_a_file_that_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
+    clock = Clock(1_700_000_000)
     async with opened(tmp_path, clock, lifetime_s=60) as store:
         stubborn, other = await add(store), await add(store)
         rename = Path.rename
