@@ -19,6 +19,7 @@ from typing import Literal
 from model_executor.checkpoint.config import BUNDLED_MODEL, CheckpointError, read_checkpoint, resolve_checkpoint
 from server.cli.probe import QuestionError, ask_running, ask_started, listens
 from server.core.settings import Settings, SettingsError, load_settings
+from server.core.settings_help import refuse_unknown_flags
 from server.files.folder_lock import is_taken
 
 ENGINE_MEMORY_BYTES = 2 << 30
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     options, flags = parser.parse_known_args(arguments)
     try:
+        refuse_unknown_flags(flags)
         settings = load_settings(flags)
     except SettingsError as error:
         print(f"tessera: {error}", file=sys.stderr)

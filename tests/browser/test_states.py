@@ -1,4 +1,4 @@
-"""The page explains itself: keys, servers that are loading, lost, changed or without uploads, and why nothing can be sent."""
+"""The page explains itself: keys, servers that load, are lost, come back changed, and why nothing can be sent."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""What people try a model for: examples, comparisons, models, forms of answers, tools, parts of videos, links, formulas."""
+"""What people try a model for: examples, comparisons, adapters, forms of answers, tools, parts of videos, links."""
 
 import json
 from pathlib import Path
