@@ -20,6 +20,9 @@ from typing import Literal, Protocol
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
+SHARED_MEMORY = Path("/dev/shm")
+"""File system of the patches, which the HTTP process writes and the engine process reads."""
+
 Modality = Literal["image", "video"]
 FinishReason = Literal["stop", "length"]
 
@@ -244,8 +247,8 @@ class EngineSettings(BaseModel):
     process_layout: Literal["auto", "single", "multi"] = "auto"
     """How vLLM's processes are laid out. single: one engine process, forked (fast start). multi: vLLM's own layout.
     auto: single on CPU, multi on GPU."""
-    lora_folder: Path | None = None
-    """Folder of LoRA adapters in PEFT's format; each sub-folder is served as a further model under its own name.
+    lora_dir: Path | None = None
+    """Directory of LoRA adapters in PEFT's format; each subdirectory is served as a further model under its own name.
     Unset: none."""
     num_threads: int = Field(default=0, ge=0)
     """Threads of the CPU computation. 0: one per physical core available."""
@@ -256,7 +259,7 @@ class EngineSettings(BaseModel):
     start_timeout_s: float = Field(default=1800, gt=0)
     """Longest a model may take to load before the start counts as failed."""
 
-    warm_spare: bool = True
+    warm_standby: bool = True
     """Keep a second engine process waiting, without a model but with its libraries loaded, to take over when the engine
     is lost: the restart is shorter by the imports. It takes about half a gigabyte."""
 

@@ -22,7 +22,7 @@ from model_executor.client.engine_client import EngineClient
 from model_executor.processor.tokenizer import Tokenizer
 from server.chat.serving import ServedModel
 from server.core.settings import Settings
-from server.media.preprocessor import MediaService
+from server.media.preprocessor import MediaPreprocessor
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
         engine = EngineClient(checkpoint.folder, settings.engine)
         await engine.start()
         stack.push_async_callback(engine.close)
-        media = MediaService(
+        media = MediaPreprocessor(
             settings.media,
             image_min_pixels=checkpoint.image_min_pixels,
             image_max_pixels=checkpoint.image_max_pixels,
@@ -73,7 +73,7 @@ def _found(model: str) -> Checkpoint:
 
 
 def _adapter_names(settings: Settings, checkpoint: Checkpoint) -> tuple[str, ...]:
-    names = tuple(adapter.name for adapter in read_adapters(settings.engine.lora_folder, checkpoint.folder))
+    names = tuple(adapter.name for adapter in read_adapters(settings.engine.lora_dir, checkpoint.folder))
     if settings.model_name in names:
         raise CheckpointError(f"an adapter has the name of the model, {settings.model_name!r}")
     return names

@@ -54,10 +54,10 @@ def read_adapters(folder: Path | None, model: Path) -> list[Adapter]:
         return []
     folder = folder.expanduser()
     if not folder.is_dir():
-        raise CheckpointError("TESSERA_ENGINE__LORA_FOLDER is not a folder")
+        raise CheckpointError("TESSERA_ENGINE__LORA_DIR is not a folder")
     found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not found:
-        raise CheckpointError("TESSERA_ENGINE__LORA_FOLDER has no sub-folder, and each adapter is one")
+        raise CheckpointError("TESSERA_ENGINE__LORA_DIR has no sub-folder, and each adapter is one")
     shapes = _module_shapes(_read_json(model / "config.json", "the model"))
     return [_read_adapter(path, shapes) for path in found]
 

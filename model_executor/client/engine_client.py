@@ -11,6 +11,7 @@ from pathlib import Path
 from model_executor.checkpoint.config import read_checkpoint
 from model_executor.client.supervisor import Supervisor
 from model_executor.engine import (
+    SHARED_MEMORY,
     Delta,
     EngineSettings,
     EngineState,
@@ -33,7 +34,6 @@ from model_executor.ipc import (
     Taken,
 )
 
-SHARED_MEMORY = Path("/dev/shm")
 _REPORT_EVERY = WINDOW // 2
 
 
@@ -67,7 +67,7 @@ class EngineClient:
             module,
             [*arguments, "--settings", settings.model_dump_json()],
             start_timeout_s=settings.start_timeout_s,
-            warm_spare=settings.warm_spare,
+            warm_standby=settings.warm_standby,
             on_message=self._deliver,
             on_loss=self._lose,
         )

@@ -35,7 +35,7 @@ class Supervisor:
         module: what to run, as `python -m module ... --socket N`.
         arguments: between the module and the socket.
         start_timeout_s: longest time from start to `Ready`.
-        warm_spare: whether a second host waits, its imports done, to take over from a lost one.
+        warm_standby: whether a second host waits, its imports done, to take over from a lost one.
         on_message: gets every message but `Ready` and `Impossible`.
         on_loss: called when a host is gone, ready or not.
     """
@@ -46,14 +46,14 @@ class Supervisor:
         arguments: Sequence[str],
         *,
         start_timeout_s: float,
-        warm_spare: bool,
+        warm_standby: bool,
         on_message: Callable[[FromHost], None],
         on_loss: Callable[[], None],
     ) -> None:
         """See the class."""
         self._command = (sys.executable, "-m", module, *arguments, "--socket")
         self._start_timeout_s = start_timeout_s
-        self._warm_spare = warm_spare
+        self._warm_standby = warm_standby
         self._spare = Standby(self._command)
         self._on_message = on_message
         self._on_loss = on_loss
@@ -149,7 +149,7 @@ class Supervisor:
                             self._ready_at_s = asyncio.get_running_loop().time()
                             self.channel = channel
                             self.state = EngineState.READY
-                            if self._warm_spare:
+                            if self._warm_standby:
                                 self._spare.plan()
                         case Impossible(reason):
                             self.failure = reason

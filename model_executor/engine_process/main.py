@@ -69,7 +69,7 @@ def main() -> int:
         return 0
     try:
         checkpoint = read_checkpoint(arguments.model)
-        adapters = read_adapters(arguments.settings.lora_folder, checkpoint.folder)
+        adapters = read_adapters(arguments.settings.lora_dir, checkpoint.folder)
         grammars = GrammarCheck.fork(checkpoint.folder)
         engine, gauges = launch(checkpoint, arguments.settings, adapters, cpu=cpu)
     except (CheckpointError, SettingsError) as error:

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from model_executor.engine import MediaItem, Modality, Prompt, RequestFailedError
-from model_executor.processor.geometry import PATCH_PX, TEMPORAL_PATCH_FRAMES, Grid
+from model_executor.processor.geometry import TEMPORAL_PATCH_FRAMES, Grid
+from model_executor.processor.patches import row_bytes
 
 _NUM_FRAMES: dict[Modality, int] = {"image": 1, "video": TEMPORAL_PATCH_FRAMES}
-_CHANNELS = 3
 
 
 def check_placeholders(prompt: Prompt, placeholders: dict[Modality, int]) -> None:
@@ -83,8 +83,8 @@ class OpenMediaFiles:
         except OSError as error:
             raise RequestFailedError(f"a medium cannot be read: {error.strerror}") from error
         status = os.fstat(descriptor)
-        row_bytes = _NUM_FRAMES[item.modality] * _CHANNELS * PATCH_PX * PATCH_PX
-        if not stat.S_ISREG(status.st_mode) or status.st_size != Grid(*item.grid).num_patches * row_bytes:
+        num_bytes = Grid(*item.grid).num_patches * row_bytes(_NUM_FRAMES[item.modality])
+        if not stat.S_ISREG(status.st_mode) or status.st_size != num_bytes:
             os.close(descriptor)
             raise RequestFailedError(f"a medium of grid {item.grid} has {status.st_size} bytes")
         return descriptor

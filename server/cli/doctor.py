@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from model_executor.checkpoint.config import BUNDLED_MODEL, CheckpointError, read_checkpoint, resolve_checkpoint
+from model_executor.engine import SHARED_MEMORY
 from server.cli.probe import QuestionError, ask_running, ask_started, listens
 from server.core.settings import Settings, SettingsError, load_settings
 from server.core.settings_help import refuse_unknown_flags
@@ -127,23 +128,27 @@ def _memory(settings: Settings) -> Iterator[Finding]:
         enough = available >= needed
         fact = f"{_gib(available)} free" + ("" if enough else f"; KV cache and engine take about {_gib(needed)}")
         yield Finding("ok" if enough else "note", "memory", fact)
-    shared = Path("/dev/shm")
+    shared = SHARED_MEMORY
     if not shared.is_dir():
-        yield Finding("FAIL", "shared memory", "/dev/shm is not there; pictures and clips need it")
+        yield Finding("FAIL", "shared memory", f"{shared} does not exist; images and videos need it")
     else:
         free, wanted = shutil.disk_usage(shared).free, settings.media.max_shared_bytes
-        fact = f"{_gib(free)} free in /dev/shm" + (
+        fact = f"{_gib(free)} free in {shared}" + (
             ""
             if free >= wanted
             else f", below the {_gib(wanted)} of TESSERA_MEDIA__MAX_SHARED_BYTES (docker: --shm-size)"
         )
         yield Finding("ok" if free >= wanted else "note", "shared memory", fact)
+<<<<<<< HEAD
     yield _uploads(settings)
 
 
 def _uploads(settings: Settings) -> Finding:
     """Whether files can be kept: there is room, and no other server has the folder."""
     folder = settings.data_folder.expanduser()
+=======
+    folder = settings.data_dir.expanduser()
+>>>>>>> main
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     room = f"{_gib(shutil.disk_usage(existing).free)} free below {folder}"
     if not is_taken(folder):

@@ -47,12 +47,10 @@ def translated() -> Iterator[None]:
         yield
     except BlockingIOError as error:
         raise UnavailableError(
-            "The folder of uploaded files is in use by another server (data_folder).", code="files_unavailable"
+            "The folder of uploaded files is in use by another server (data_dir).", code="files_unavailable"
         ) from error
     except OSError as error:
         if error.errno in _FULL:
-            raise StorageError("The disk for uploaded files is full (data_folder).") from error
+            raise StorageError("The disk for uploaded files is full (data_dir).") from error
         reason = os.strerror(error.errno) if error.errno else "unknown"
-        raise StorageError(
-            f"The server cannot keep files: {reason} (data_folder).", code="storage_unavailable"
-        ) from error
+        raise StorageError(f"The server cannot keep files: {reason} (data_dir).", code="storage_unavailable") from error

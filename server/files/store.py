@@ -44,14 +44,14 @@ class FileStore:
 
     Args:
         settings: the bounds.
-        data_folder: below which they lie; made with the first upload.
+        data_dir: below which they lie; made with the first upload.
         now_s: the clock, in seconds since 1970.
     """
 
-    def __init__(self, settings: FilesSettings, data_folder: Path, *, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: FilesSettings, data_dir: Path, *, now_s: Callable[[], float] = time.time) -> None:
         """See the class."""
         self._settings = settings
-        self._folder = Path(os.path.expanduser(data_folder)).absolute() / "files"
+        self._folder = Path(os.path.expanduser(data_dir)).absolute() / "files"
         self._now_s = now_s
         self._ledger = Ledger(settings)
         self._lock: int | None = None
@@ -182,7 +182,7 @@ class FileStore:
         if modality is None:
             raise BadRequestError("The file is neither a picture nor a clip of a known kind.", param="file")
         now_s = self._now_s()
-        longest_s = self._settings.lifetime_s
+        longest_s = self._settings.expires_after_s
         record = Record(
             id=upload.path.parent.name,
             filename=filename,

@@ -1,4 +1,4 @@
-"""How long the stages of preparing media take, added up for the metrics."""
+"""Total time spent in each stage of preparing images and videos, for the metrics."""
 
 import time
 from collections.abc import Iterator
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Stage = Literal["fetch", "queue", "header", "decode"]
-"""Bringing the bytes; waiting for a worker; reading what the header announces; decoding, resizing and cutting patches.
-A worker is waited for twice, and what the cache has needs only the first stage."""
+"""Fetching the bytes; waiting for a worker; reading the headers; decoding, resizing and cutting patches. Each image or
+video waits for a worker twice; one that is in the cache has the first stage only."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageLoad:
-    """What one stage did since the start."""
+    """Passages through one stage since the server's start."""
 
     num: int = 0
-    """How often it was passed, with or without success."""
+    """How many, successful or not."""
     total_s: float = 0.0
 
 
 class StageTimes:
-    """Adds up; runs in one event loop's thread."""
+    """Sums by stage; used in one event loop's thread only."""
 
     def __init__(self) -> None:
         """All at zero."""
         self.load: dict[Stage, StageLoad] = {stage: StageLoad() for stage in get_args(Stage)}
-        """A reading."""
+        """The sums so far."""
 
     def add(self, stage: Stage, duration_s: float) -> None:
         """Count one passage."""

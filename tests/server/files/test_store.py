@@ -196,7 +196,7 @@ async def test_what_is_neither_picture_nor_clip_is_refused(tmp_path: Path, data:
 
 async def test_an_expired_file_is_gone_at_once_and_swept_later(tmp_path: Path) -> None:
     clock = Clock(1_700_000_000)
-    async with opened(tmp_path, clock, max_key_files=2, lifetime_s=7200) as store:
+    async with opened(tmp_path, clock, max_key_files=2, expires_after_s=7200) as store:
         short, long = await add(store, lifetime_s=3600), await add(store, lifetime_s=100_000)
         assert (short.expires_at, long.expires_at) == (1_700_003_600, 1_700_007_200)
         clock.now_s += 3599.5
@@ -304,7 +304,7 @@ async def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     store = FileStore(FilesSettings(), tmp_path / "taken")
     async with store.running():
-        assert "data_folder" in await refused_upload(store, StorageError, "storage_unavailable")
+        assert "data_dir" in await refused_upload(store, StorageError, "storage_unavailable")
 
 
 def test_a_home_folder_is_understood() -> None:
