@@ -139,16 +139,12 @@ def _memory(settings: Settings) -> Iterator[Finding]:
             else f", below the {_gib(wanted)} of TESSERA_MEDIA__MAX_SHARED_BYTES (docker: --shm-size)"
         )
         yield Finding("ok" if free >= wanted else "note", "shared memory", fact)
-<<<<<<< HEAD
     yield _uploads(settings)
 
 
 def _uploads(settings: Settings) -> Finding:
     """Whether files can be kept: there is room, and no other server has the folder."""
-    folder = settings.data_folder.expanduser()
-=======
     folder = settings.data_dir.expanduser()
->>>>>>> main
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     room = f"{_gib(shutil.disk_usage(existing).free)} free below {folder}"
     if not is_taken(folder):
@@ -156,7 +152,7 @@ def _uploads(settings: Settings) -> Finding:
     if listens(settings):
         return Finding("ok", "uploads", f"{room}, in use by a running server")
     return Finding(
-        "note", "uploads", f"off: another server uses {folder}; set TESSERA_DATA_FOLDER to another folder to have them"
+        "note", "uploads", f"off: another server uses {folder}; set TESSERA_DATA_DIR to another directory to have them"
     )
 
 

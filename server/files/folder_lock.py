@@ -29,9 +29,9 @@ def take(folder: Path) -> int:
     return lock
 
 
-def is_taken(data_folder: Path) -> bool:
-    """Whether a server has the folder of uploads below `data_folder` now. Leaves nothing behind."""
-    folder = data_folder / "files"
+def is_taken(data_dir: Path) -> bool:
+    """Whether a server has the folder of uploads below `data_dir` now. Leaves nothing behind."""
+    folder = data_dir / "files"
     if not (folder / LOCK_NAME).is_file():
         return False
     try:

@@ -299,7 +299,7 @@ class FileStore:
         self._last_warning = error.message
         if error.code == "files_unavailable":
             _log.warning(
-                "uploads are off: another server uses %s; to have them here, set TESSERA_DATA_FOLDER to another folder",
+                "uploads are off: another server uses %s; to have them here, set TESSERA_DATA_DIR to another directory",
                 self._folder,
             )
         else:

@@ -111,13 +111,8 @@ OpenPage = Callable[..., AbstractAsyncContextManager[ServerFixture]]
 
 
 @pytest.fixture
-<<<<<<< HEAD
-def serve(tokenizer: Tokenizer, media: MediaService, tmp_path: Path) -> OpenPage:
-    """Serves the page: real media, and an engine that follows a script; settings by name, a port where it matters."""
-=======
 def serve(tokenizer: Tokenizer, media: MediaPreprocessor, tmp_path: Path) -> OpenPage:
-    """Serves the page: real media, and an engine that follows a script; settings by name."""
->>>>>>> main
+    """Serves the page: real media, and an engine that follows a script; settings by name, a port where it matters."""
 
     @asynccontextmanager
     async def served(

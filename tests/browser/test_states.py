@@ -10,7 +10,7 @@ from playwright.async_api import Page, expect
 from model_executor.engine import EngineState
 from tests.browser.conftest import SCREENSHOTS, OpenPage, ask, open_ready, sent_by
 from tests.support.fakes import MODEL, FakeEngine, say
-from tests.support.images import encoded, photo, plain, real_clip
+from tests.support.images import encoded, photo, plain, real_video
 
 PHONE = {"width": 390, "height": 844}
 
@@ -172,7 +172,7 @@ async def test_what_can_never_be_used_is_said_in_peoples_words_and_not_tried_aga
 async def test_a_video_without_a_question_is_described(page: Page, serve: OpenPage) -> None:
     async with serve() as world:
         await open_ready(page, world)
-        await page.locator("#files").set_input_files(real_clip())
+        await page.locator("#files").set_input_files(real_video())
         await expect(page.get_by_role("button", name="Send")).to_be_enabled()
         body = await sent_by(page, lambda: page.get_by_role("button", name="Send").click())
         assert body["messages"][0]["content"][-1] == {"type": "text", "text": "Describe this."}

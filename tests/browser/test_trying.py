@@ -8,7 +8,7 @@ from playwright.async_api import BrowserContext, Page, expect
 
 from tests.browser.conftest import SCREENSHOTS, OpenPage, ask, open_ready, sent_by
 from tests.support.fakes import MODEL, FakeEngine, say
-from tests.support.images import encoded, photo, plain, real_clip
+from tests.support.images import encoded, photo, plain, real_video
 
 SCHEMA = {"type": "object", "properties": {"color": {"type": "string"}}, "required": ["color"]}
 TOOL = {
@@ -138,7 +138,7 @@ async def test_calls_are_cards_and_results_can_be_typed_in(page: Page, serve: Op
 async def test_a_part_of_a_video_is_asked_about(page: Page, serve: OpenPage) -> None:
     async with serve() as world:
         await open_ready(page, world)
-        await page.locator("#files").set_input_files(real_clip())
+        await page.locator("#files").set_input_files(real_video())
         await expect(page.locator(".strip")).to_have_attribute("aria-busy", "false")
         await page.get_by_label("From second").fill("3")
         await page.get_by_label("To second").fill("5")
@@ -206,7 +206,7 @@ async def test_media_of_the_conversation_open_large_and_fit_the_window(
     (tmp_path / "tall.png").write_bytes(encoded(plain(300, 1500)))
     async with serve() as world:
         await open_ready(page, world)
-        await page.locator("#files").set_input_files([tmp_path / "tall.png", real_clip()])
+        await page.locator("#files").set_input_files([tmp_path / "tall.png", real_video()])
         await expect(page.locator(".chip[data-state=ready]")).to_have_count(2)
         await ask(page, "What is it?")
         video = await page.locator(".question video").bounding_box()

@@ -59,11 +59,11 @@ def test_a_server_that_answers_nothing_sensible_is_a_failure(capsys: pytest.Capt
 def test_uploads_that_another_server_keeps_are_noted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     folder = tmp_path / "files"
     folder.mkdir()
-    arguments = ("--no-question", "--port", "1", "--data-folder", str(tmp_path))
+    arguments = ("--no-question", "--port", "1", "--data-dir", str(tmp_path))
     assert findings(capsys, *arguments)[1]["uploads"]["verdict"] == "ok"
     lock = take(folder)
     status, found = findings(capsys, *arguments)
     assert status == 0 and found["uploads"]["verdict"] == "note"
-    assert "another server" in found["uploads"]["fact"] and "TESSERA_DATA_FOLDER" in found["uploads"]["fact"]
+    assert "another server" in found["uploads"]["fact"] and "TESSERA_DATA_DIR" in found["uploads"]["fact"]
     os.close(lock)
     assert findings(capsys, *arguments)[1]["uploads"]["verdict"] == "ok"

@@ -108,7 +108,7 @@ async def test_that_another_server_has_the_folder_is_logged_once_with_the_cure(
         async with FileStore(FilesSettings(), tmp_path).running():
             await asyncio.sleep(0.2)
     (record,) = [each for each in caplog.records if "uploads are off" in each.getMessage()]
-    assert "TESSERA_DATA_FOLDER" in record.getMessage() and str(tmp_path) in record.getMessage()
+    assert "TESSERA_DATA_DIR" in record.getMessage() and str(tmp_path) in record.getMessage()
 
 
 async def test_nothing_is_made_before_the_first_upload(tmp_path: Path) -> None:
