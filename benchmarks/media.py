@@ -32,7 +32,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from model_executor.processor.geometry import MAX_VIDEO_TOKENS, TOKEN_PX, Size, image_grid
-from model_executor.processor.patches import row_bytes, write_picture
+from model_executor.processor.patches import row_bytes, write_image
 from server.core.errors import BadRequestError
 from server.core.settings import MediaSettings
 from server.media.decode.demuxer import DECODER_THREADS
@@ -107,7 +107,7 @@ def prepared_by_worker(clip: Path, budget: VideoBudget) -> tuple[Usage, Prepared
                     pass
             wall_s = time.monotonic() - started
             assert isinstance(outcome, Prepared), outcome
-            peak = _peak_bytes(worker.pid) - os.path.getsize(output.name)
+            peak = _peak_bytes(worker.pid) - Path(output.name).stat().st_size
             return Usage(_cpu_s(worker.pid) - before_s, wall_s, peak), outcome
         finally:
             worker.kill()
@@ -184,7 +184,7 @@ def measure_pictures() -> None:
 
         def ours(data: bytes = data, rows: Any = rows, size: Size = size) -> None:
             picture = ImageDecoder(io.BytesIO(data), max_source_pixels=budget.max_source_pixels)
-            write_picture(rows, image_grid(size), picture.render(size))
+            write_image(rows, image_grid(size), picture.render(size))
 
         def theirs(data: bytes = data) -> Any:
             return processor(images=[Image.open(io.BytesIO(data)).convert("RGB")], return_tensors="np")

@@ -15,22 +15,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from server.core.metrics import CacheLoad
 from server.media.messages import Prepared
 from server.media.progress import FrameCount
 from server.media.shared_memory import SharedFile
-
-
-@dataclass(frozen=True, slots=True)
-class CacheLoad:
-    """Counts and size of the cache."""
-
-    num_hits: int = 0
-    """Items that cost no decoding: they were ready, or being prepared for another request."""
-    num_misses: int = 0
-    num_evictions: int = 0
-    """Entries deleted to free memory."""
-    idle_bytes: int = 0
-    """Patches that no request uses at the moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +43,6 @@ class CacheLease:
     """One request's claim on an entry; made by `MediaCache.lease`."""
 
     def __init__(self, cache: "MediaCache", entry: _Entry) -> None:
-        """See the class."""
         self._cache = cache
         self._entry = entry
         self._released = False
@@ -98,7 +85,6 @@ class MediaCache:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        """See the class."""
         self._max_bytes = max_bytes
         self._entries: dict[str, _Entry] = {}
         self._idle: OrderedDict[str, SharedFile] = OrderedDict()

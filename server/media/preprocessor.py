@@ -13,16 +13,17 @@ Whatever fails in one part, everything that the request holds is released. Error
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from model_executor.engine import SHARED_MEMORY
 from model_executor.processor.geometry import VIDEO_FRAME_MAX_PIXELS, VIDEO_FRAME_MIN_PIXELS, Grid, Size
 from server.core.errors import ApiError, BadRequestError, DeadlineError, NotFoundError
+from server.core.metrics import MediaLoad
 from server.core.settings import MediaSettings
 from server.media.budget import CheckpointLimits, image_budget, video_budget
-from server.media.cache import CachedMedia, CacheLease, CacheLoad, MediaCache
+from server.media.cache import CachedMedia, CacheLease, MediaCache
 from server.media.errors import MediaError
 from server.media.fetch.fetcher import Fetcher
 from server.media.fetch.part_bytes import PartFetcher, gather_all
@@ -30,29 +31,13 @@ from server.media.messages import ImageBudget, Prepared, VideoBudget
 from server.media.progress import Progress
 from server.media.request_limits import RequestBudget
 from server.media.shared_memory import SharedDirectory
-from server.media.timings import Stage, StageLoad, StageTimes
+from server.media.timings import StageTimes
 from server.media.types import MediaPart, PreparedMedia
 from server.media.workers.decode_jobs import EncodedMedia, JobRunner
 from server.media.workers.pool import MediaPool
 
 _PARALLEL_PARTS = 4
 """Parts of one request that are worked on at the same time."""
-
-
-@dataclass(frozen=True, slots=True)
-class MediaLoad:
-    """How busy media preparation is."""
-
-    num_waiting: int
-    """Jobs that wait for a worker."""
-    num_running: int
-    """Jobs being worked on."""
-    num_restarts: int
-    """Workers replaced since the server's start because a job failed, was canceled or exceeded its time."""
-    shared_bytes: int
-    """Shared memory in use: encoded media, and patches of requests that have not ended."""
-    cache: CacheLoad = CacheLoad()
-    stages: Mapping[Stage, StageLoad] = field(default_factory=lambda: StageTimes().load)
 
 
 @dataclass(slots=True)

@@ -3,21 +3,9 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
-Stage = Literal["fetch", "queue", "header", "decode"]
-"""Fetching the bytes; waiting for a worker; reading the headers; decoding, resizing and cutting patches. Each image or
-video waits for a worker twice; one that is in the cache has the first stage only."""
-
-
-@dataclass(frozen=True, slots=True)
-class StageLoad:
-    """Passages through one stage since the server's start."""
-
-    num: int = 0
-    """How many, successful or not."""
-    total_s: float = 0.0
+from server.core.metrics import MediaStage, StageLoad
 
 
 class StageTimes:
@@ -25,16 +13,16 @@ class StageTimes:
 
     def __init__(self) -> None:
         """All at zero."""
-        self.load: dict[Stage, StageLoad] = {stage: StageLoad() for stage in get_args(Stage)}
-        """The sums so far."""
+        self.load: dict[MediaStage, StageLoad] = {stage: StageLoad() for stage in get_args(MediaStage)}
+        """A reading."""
 
-    def add(self, stage: Stage, duration_s: float) -> None:
+    def add(self, stage: MediaStage, duration_s: float) -> None:
         """Count one passage."""
         before = self.load[stage]
         self.load[stage] = StageLoad(before.num + 1, before.total_s + duration_s)
 
     @contextmanager
-    def timed(self, stage: Stage) -> Iterator[None]:
+    def timed(self, stage: MediaStage) -> Iterator[None]:
         """Count a passage from entry to exit."""
         started_s = time.perf_counter()
         try:

@@ -13,34 +13,34 @@ router = APIRouter()
 
 @router.get(
     "/v1/models",
-    summary="The served models",
+    summary="List the served models",
     operation_id="listModels",
     response_model_exclude_none=True,
     responses=errors(401, 500, 503),
 )
 async def list_models(request: Request) -> ModelList:
-    """The model and, as models of their own, its adapters; answered once they are ready."""
+    """The model and, as separate models, its adapters; available once they are ready."""
     service: Service = request.app.state.service
     model = service.model()
-    return ModelList(data=[_served(request, model, name) for name in (model.name, *model.adapters)])
+    return ModelList(data=[_model_object(request, model, name) for name in (model.name, *model.adapters)])
 
 
 @router.get(
     "/v1/models/{model:path}",
-    summary="One served model",
+    summary="Retrieve a served model",
     operation_id="retrieveModel",
     response_model_exclude_none=True,
     responses=errors(401, 404, 500, 503),
 )
 async def retrieve_model(request: Request, model: str) -> Model:
-    """The model of that name."""
+    """The model with that name."""
     service: Service = request.app.state.service
     served = service.model()
     service.require_model(model)
-    return _served(request, served, model)
+    return _model_object(request, served, model)
 
 
-def _served(request: Request, model: ServedModel, name: str) -> Model:
+def _model_object(request: Request, model: ServedModel, name: str) -> Model:
     media: MediaSettings = request.app.state.media_settings
     parent = None if model.adapter(name) is None else model.name
     return Model(

@@ -14,7 +14,7 @@ from model_executor.processor.chatml import Call, Message, Role
 from model_executor.processor.geometry import TOKEN_PX
 from model_executor.processor.tokenizer import MediaPlaceholder
 from server.core.errors import BadRequestError
-from server.core.mime import HEAD_BYTES, modality_of
+from server.core.mime import HEAD_BYTES, detect_modality
 from server.media.types import LocalFile, MediaLimits, MediaPart
 from server.prompt.messages import (
     AnyMessage,
@@ -120,7 +120,7 @@ def _file(part: FilePart, param: str, limits: MediaLimits, limit_params: Mapping
     start = url.find(",") + 1
     text = url[start : start + HEAD_BYTES // 3 * 4]
     try:
-        modality = modality_of(binascii.a2b_base64(text))
+        modality = detect_modality(binascii.a2b_base64(text))
     except (binascii.Error, ValueError):
         modality = None
     if modality is None:

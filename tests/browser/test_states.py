@@ -156,12 +156,14 @@ async def test_what_can_never_be_used_is_said_in_peoples_words_and_not_tried_aga
     (tmp_path / "large.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(3_000_000))
     async with serve() as world:
         await open_ready(page, world)
-        await page.locator("#files").set_input_files([tmp_path / f for f in ("notes.txt", "broken.png", "large.png")])
         chips = page.locator(".chip")
+        await page.locator("#files").set_input_files(tmp_path / "broken.png")
+        await expect(chips).to_have_attribute("data-state", "failed")
+        await page.locator("#files").set_input_files([tmp_path / "notes.txt", tmp_path / "large.png"])
         await expect(page.locator(".chip[data-state=failed]")).to_have_count(3)
         for chip, text in zip(
             await chips.all(),
-            ("This is neither a picture nor a video.", "The file is damaged", "3 MB; pictures up to 1 MB are taken."),
+            ("The file is damaged", "This is neither a picture nor a video.", "3 MB; pictures up to 1 MB are taken."),
             strict=True,
         ):
             await expect(chip.locator(".status")).to_contain_text(text)
@@ -176,7 +178,7 @@ async def test_a_video_without_a_question_is_described(page: Page, serve: OpenPa
         await expect(page.get_by_role("button", name="Send")).to_be_enabled()
         body = await sent_by(page, lambda: page.get_by_role("button", name="Send").click())
         assert body["messages"][0]["content"][-1] == {"type": "text", "text": "Describe this."}
-        await expect(page.locator(".question p")).to_have_text("Describe this.")
+        await expect(page.locator(".question > p")).to_have_text("Describe this.")
 
 
 async def test_the_panel_tells_of_the_conversation_after_an_answer(page: Page, serve: OpenPage) -> None:

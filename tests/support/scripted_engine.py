@@ -42,6 +42,6 @@ async def ask(client: EngineClient, prompt: Prompt = GOOD, num_tokens: int = 5, 
 
 async def serve_for_ever() -> None:
     """What a server does for its engine; run in a process of its own."""
-    standby.SPARE_DELAY_S = 0
+    standby.STANDBY_DELAY_S = 0
     async with running("fine", warm_standby=True):
         await asyncio.Event().wait()

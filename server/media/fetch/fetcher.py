@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import httpx
 
-from server.core.concurrency import in_thread
+from server.core.concurrency import run_to_completion
 from server.core.domains import is_within, split_domains
 from server.core.errors import DeadlineError
 from server.core.settings import MediaSettings
@@ -209,7 +209,7 @@ async def _read_file(file: BinaryIO, sink: Sink, max_bytes: int, too_large: Medi
     if os.fstat(file.fileno()).st_size > max_bytes:
         raise too_large
     num_bytes = 0
-    while chunk := await in_thread(lambda: file.read(_READ_BYTES)):
+    while chunk := await run_to_completion(lambda: file.read(_READ_BYTES)):
         num_bytes += len(chunk)
         if num_bytes > max_bytes:  # it has grown since
             raise too_large

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from model_executor.processor.geometry import TEMPORAL_PATCH_FRAMES, Grid, Size, image_grid
-from model_executor.processor.patches import Pixels, Rows, row_bytes, write_clip_frame, write_picture
+from model_executor.processor.patches import Pixels, Rows, row_bytes, write_image, write_video_frame
 from server.media.decode import image
 from server.media.decode.frame_list import FrameList
 from server.media.decode.video import open_video
@@ -142,7 +142,7 @@ def _prepare_image(file: BinaryIO, budget: ImageBudget, output: str | None) -> P
     grid = image_grid(size)
     if output is not None:
         pixels = decoder.render(size)
-        write_picture(_rows(output, grid, 1), grid, pixels)
+        write_image(_rows(output, grid, 1), grid, pixels)
     return Prepared(
         grid=(grid.t, grid.h, grid.w),
         source_size=_pair(decoder.size),
@@ -186,7 +186,7 @@ def _video_writer(output: str, report: Report) -> OpenWriter:
         rows = _rows(output, grid, TEMPORAL_PATCH_FRAMES)
 
         def write(index: int, pixels: Pixels) -> None:
-            write_clip_frame(rows, grid, index, pixels)
+            write_video_frame(rows, grid, index, pixels)
             report(index + 1, TEMPORAL_PATCH_FRAMES * grid.t)
 
         return write

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from server.cli.doctor import main
-from server.files.folder_lock import take
+from server.files.directory_lock import take
 
 
 def findings(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, dict[str, str]]]:

@@ -3,8 +3,6 @@
 import asyncio
 import dataclasses
 import io
-import os
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import skimage.data
 from PIL import Image
 
 from model_executor.processor.geometry import Grid, Size, image_grid, smart_resize
-from model_executor.processor.patches import row_bytes, write_clip_frame, write_picture
+from model_executor.processor.patches import row_bytes, write_image, write_video_frame
 from server.core.errors import ApiError, BadRequestError, DeadlineError, NotFoundError, RateLimitError
 from server.media.decode.image import ImageDecoder
 from server.media.preprocessor import MediaPreprocessor
@@ -50,7 +48,7 @@ async def test_photo_becomes_rows_in_shared_memory(service: MediaPreprocessor, r
         Size(512, 512),
     )
     expected = np.empty((media.grid.num_patches, row_bytes(1)), np.uint8)
-    write_picture(expected, media.grid, ImageDecoder(io.BytesIO(PHOTO), max_source_pixels=10**6).render(size))
+    write_image(expected, media.grid, ImageDecoder(io.BytesIO(PHOTO), max_source_pixels=10**6).render(size))
     assert np.array_equal(np.fromfile(media.path, np.uint8).reshape(expected.shape), expected)
     assert service.load.shared_bytes == expected.nbytes
     assert Path(media.path).is_relative_to(root)
@@ -69,7 +67,7 @@ async def test_video_becomes_rows_in_shared_memory(service: MediaPreprocessor) -
     assert media.effective_fps == 2.0
     expected = np.empty((media.grid.num_patches, row_bytes(2)), np.uint8)
     for index, frame in enumerate(frames):
-        write_clip_frame(expected, media.grid, index, frame)
+        write_video_frame(expected, media.grid, index, frame)
     assert np.array_equal(np.fromfile(media.path, np.uint8).reshape(expected.shape), expected)
     media.release()
 
@@ -148,10 +146,9 @@ REJECTED: dict[str, tuple[MediaPart, str]] = {
 
 async def check_rejected(service: MediaPreprocessor, root: Path, part: MediaPart) -> ApiError:
     """Prepare a good part and this one; returns the error, after which nothing is held."""
-    started_s = time.perf_counter()
     with pytest.raises(BadRequestError) as caught:
-        await service.prepare([image_part(PHOTO, "good"), part], "t")
-    assert time.perf_counter() - started_s < 5
+        async with asyncio.timeout(30):
+            await service.prepare([image_part(PHOTO, "good"), part], "t")
     assert str(root) not in caught.value.message
     assert "127.0.0.1" not in caught.value.message
     assert service.load.shared_bytes == 0
@@ -213,14 +210,13 @@ async def test_cancelled_request_gives_everything_back(service: MediaPreprocesso
 async def test_event_loop_stays_free_while_media_is_prepared(service: MediaPreprocessor) -> None:
     parts = [video_part(real_video("bikes")), image_part(encoded(Image.fromarray(skimage.data.retina()), "BMP"))]
     task = asyncio.create_task(service.prepare(parts, "t"))
-    longest_s = 0.0
+    num_turns = 0
     while not task.done():
-        started_s = time.perf_counter()
         await asyncio.sleep(0.001)
-        longest_s = max(longest_s, time.perf_counter() - started_s)
+        num_turns += 1
     for media in await task:
         media.release()
-    assert longest_s < 1  # milliseconds on an idle machine
+    assert num_turns > 20  # hundreds on an idle machine
 
 
 @pytest.mark.slow
@@ -333,5 +329,5 @@ async def test_damaged_video_holds_the_memory_of_what_it_became(tmp_path: Path) 
     async with running(root) as service:
         [media] = await service.prepare([video_part(bytes(data))], "t")
         assert "do not decode" in media.notes[0]
-        assert os.path.getsize(media.path) == service.load.shared_bytes == media.grid.num_patches * row_bytes(2)
+        assert Path(media.path).stat().st_size == service.load.shared_bytes == media.grid.num_patches * row_bytes(2)
         media.release()
