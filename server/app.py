@@ -89,6 +89,7 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
     )
     app.state.service = service
     app.state.files = store
+    app.state.media_settings = settings.media
     app.state.page = page
     app.state.needs_key = bool(keys)
     families = (

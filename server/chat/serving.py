@@ -72,6 +72,8 @@ class ServedModel:
     """Ids after which an answer is over."""
     adapters: tuple[str, ...] = ()
     """Names of the LoRA adapters that are served as further models."""
+    description: str | None = None
+    """What the model can do, for people; None where nobody has said."""
 
     def adapter(self, name: str) -> str | None:
         """The adapter a request for the model `name` computes with; None for the model itself."""

@@ -259,7 +259,7 @@ def declarations(model: type[BaseModel] = Settings, path: tuple[str, ...] = ()) 
 
 
 def load_settings(arguments: Sequence[str]) -> Settings:
-    """The settings from flags, then the environment, then defaults. Exits by itself on `--help` and unknown flags.
+    """The settings from flags, then the environment, then defaults.
 
     Args:
         arguments: the command line after `tessera serve`.

@@ -20,11 +20,11 @@ from tests.clients.conftest import tessera
 from tests.support.fakes import FakeEngine, Step, say
 from tests.support.world import OpenWorld, ServerFixture
 
-QUICK = ("--requests", "6", "--concurrency", "1", "3", "--clip-seconds", "0.5", "--image-size", "64x48")
+QUICK = ("--requests", "6", "--concurrency", "1", "3", "--video-seconds", "0.5", "--image-size", "64x48")
 
 
 async def test_its_counts_are_the_servers_counts(live: ServerFixture) -> None:
-    done = await tessera("bench", *QUICK, "--mix", "text=1,image=1,clip=1", "--json", "--url", live.url)
+    done = await tessera("bench", *QUICK, "--mix", "text=1,image=1,video=1", "--json", "--url", live.url)
     assert done.code == 0, done.err
     levels = json.loads(done.out)
     assert [level["concurrency"] for level in levels] == [1, 3]
