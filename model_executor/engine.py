@@ -260,7 +260,7 @@ class EngineSettings(BaseModel):
     process_layout: Literal["auto", "single", "multi"] = "auto"
     """How vLLM's processes are laid out. single: one engine process, forked (fast startup). multi: vLLM's own layout.
     auto: single on a CPU, multi on a GPU."""
-    lora_folder: Path | None = None
+    lora_dir: Path | None = None
     """Directory of LoRA adapters in PEFT's format; each subdirectory is served as a model of the same name. Unset: no
     adapters."""
     num_threads: int = Field(default=0, ge=0)
@@ -272,7 +272,7 @@ class EngineSettings(BaseModel):
     start_timeout_s: float = Field(default=1800, gt=0)
     """Maximum time in seconds for loading the model before the start counts as failed."""
 
-    warm_spare: bool = True
+    warm_standby: bool = True
     """Keep a second engine process on standby, with its libraries loaded but without a model, to take over when the
     engine is lost; restarts skip the imports. Uses about half a gigabyte of memory."""
 

@@ -52,7 +52,7 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
         split_list(settings.api_key.get_secret_value() if settings.api_key else None), settings.api_keys_file
     )
     service = Service(settings, open_model, measurements)
-    store = FileStore(settings.files, settings.data_folder)
+    store = FileStore(settings.files, settings.data_dir)
     page = read_page()
     measurements.add_files(store)
 

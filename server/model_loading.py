@@ -15,7 +15,7 @@ from model_executor.processor.tokenizer import Tokenizer
 from server.chat.serving import ServedModel
 from server.core.concurrency import run_abandonable
 from server.core.settings import Settings
-from server.media.preprocessor import MediaService
+from server.media.preprocessor import MediaPreprocessor
 
 
 @asynccontextmanager
@@ -31,7 +31,7 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
         engine = EngineClient(checkpoint.directory, settings.engine)
         await engine.start()
         stack.push_async_callback(engine.close)
-        media = MediaService(
+        media = MediaPreprocessor(
             settings.media,
             image_min_pixels=checkpoint.image_min_pixels,
             image_max_pixels=checkpoint.image_max_pixels,
@@ -57,7 +57,7 @@ def _load_checkpoint(model: str) -> Checkpoint:
 
 
 def _adapter_names(settings: Settings, checkpoint: Checkpoint) -> tuple[str, ...]:
-    names = tuple(adapter.name for adapter in read_adapters(settings.engine.lora_folder, checkpoint.directory))
+    names = tuple(adapter.name for adapter in read_adapters(settings.engine.lora_dir, checkpoint.directory))
     if settings.model_name in names:
         raise CheckpointError(f"an adapter has the same name as the model: {settings.model_name!r}")
     return names

@@ -54,10 +54,10 @@ def read_adapters(directory: Path | None, model: Path) -> list[Adapter]:
         return []
     directory = directory.expanduser()
     if not directory.is_dir():
-        raise CheckpointError("TESSERA_ENGINE__LORA_FOLDER is not a directory")
+        raise CheckpointError("TESSERA_ENGINE__LORA_DIR is not a directory")
     adapter_dirs = sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not adapter_dirs:
-        raise CheckpointError("TESSERA_ENGINE__LORA_FOLDER has no subdirectory; each adapter needs one of its own")
+        raise CheckpointError("TESSERA_ENGINE__LORA_DIR has no subdirectory; each adapter needs one of its own")
     shapes = _module_shapes(read_json(model / "config.json", "the model"))
     return [_read_adapter(path, shapes) for path in adapter_dirs]
 

@@ -57,7 +57,7 @@ class EngineClient:
             module,
             [*arguments, "--settings", settings.model_dump_json()],
             start_timeout_s=settings.start_timeout_s,
-            warm_standby=settings.warm_spare,
+            warm_standby=settings.warm_standby,
             on_message=self._deliver,
             on_loss=self._fail_all,
         )

@@ -70,7 +70,7 @@ def main() -> int:
         return 0
     try:
         checkpoint = read_checkpoint(arguments.model)
-        adapters = read_adapters(arguments.settings.lora_folder, checkpoint.directory)
+        adapters = read_adapters(arguments.settings.lora_dir, checkpoint.directory)
         grammars = GrammarCheck.fork(checkpoint.directory)
         vllm, stats = launch(checkpoint, arguments.settings, adapters, cpu=cpu)
     except (CheckpointError, SettingsError) as error:

@@ -136,7 +136,7 @@ def _check_memory(settings: Settings) -> Iterator[Finding]:
             else f", less than the {_gib(needed)} of TESSERA_MEDIA__MAX_SHARED_BYTES (docker: --shm-size)"
         )
         yield Finding("ok" if is_enough else "note", "shared memory", text)
-    directory = settings.data_folder.expanduser()
+    directory = settings.data_dir.expanduser()
     existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     yield Finding("ok", "uploads", f"{_gib(shutil.disk_usage(existing).free)} free for {directory}")
 

@@ -157,7 +157,7 @@ def _variables(settings: Settings) -> dict[str, str]:
         "TESSERA_HOST": "127.0.0.1",
         "TESSERA_PORT": "0",
         "TESSERA_API_KEY": secrets.token_hex(),
-        "TESSERA_ENGINE__WARM_SPARE": "false",
+        "TESSERA_ENGINE__WARM_STANDBY": "false",
     }
 
 

@@ -31,19 +31,23 @@ async def run_abandonable(work: Callable[[], T]) -> T:
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
 
+    def settle(action: Callable[[], None]) -> None:
+        if not result.done():  # the caller may have been canceled
+            action()
+
     def run() -> None:
         try:
             value = work()
         except BaseException as error:
             failure = error
-            _post_to_loop(loop, lambda: result.done() or result.set_exception(failure))
+            _post_to_loop(loop, lambda: settle(lambda: result.set_exception(failure)))
         else:
-            _post_to_loop(loop, lambda: result.done() or result.set_result(value))  # done: the caller was canceled
+            _post_to_loop(loop, lambda: settle(lambda: result.set_result(value)))
 
     threading.Thread(target=run, daemon=True, name="abandonable").start()
     return await result
 
 
-def _post_to_loop(loop: asyncio.AbstractEventLoop, action: Callable[[], object]) -> None:
+def _post_to_loop(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
     if not loop.is_closed():  # closed: the process is exiting
         loop.call_soon_threadsafe(action)

@@ -1,6 +1,6 @@
 """Parses and matches the domains that media may or may not be fetched from. Pure."""
 
-import httpx
+import idna
 
 _NOT_IN_NAMES = frozenset("/:@?#%*[] ")
 
@@ -16,14 +16,13 @@ def split_domains(text: str) -> frozenset[str]:
     """
     domains = set()
     for name in filter(None, (part.strip() for part in text.split(","))):
-        try:
-            url = httpx.URL(f"http://{name.lower().rstrip('.')}/")
-        except httpx.InvalidURL as error:
-            raise ValueError(f"{name!r} is not a domain") from error
-        host = url.raw_host.decode("ascii")
+        host = name.lower().rstrip(".")
         if set(name) & _NOT_IN_NAMES or not host:
             raise ValueError(f"{name!r} is not a domain; write it without wildcards, its subdomains are included")
-        domains.add(host)
+        try:
+            domains.add(host if host.isascii() else idna.encode(host).decode("ascii"))
+        except idna.IDNAError as error:
+            raise ValueError(f"{name!r} is not a domain") from error
     return frozenset(domains)
 
 

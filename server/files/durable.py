@@ -47,12 +47,12 @@ def storage_errors() -> Iterator[None]:
         yield
     except BlockingIOError as error:
         raise UnavailableError(
-            "The directory of uploaded files is in use by another server (data_folder).", code="files_unavailable"
+            "The directory of uploaded files is in use by another server (data_dir).", code="files_unavailable"
         ) from error
     except OSError as error:
         if error.errno in _FULL:
-            raise StorageError("The server's disk for uploaded files is full (data_folder).") from error
+            raise StorageError("The server's disk for uploaded files is full (data_dir).") from error
         reason = os.strerror(error.errno) if error.errno else "unknown"
         raise StorageError(
-            f"The server cannot store files: {reason} (data_folder).", code="storage_unavailable"
+            f"The server cannot store files: {reason} (data_dir).", code="storage_unavailable"
         ) from error

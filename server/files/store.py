@@ -184,7 +184,7 @@ class FileStore:
                 code="unsupported_file_type",
             )
         now_s = self._now_s()
-        max_lifetime_s = self._settings.lifetime_s
+        max_lifetime_s = self._settings.expires_after_s
         record = Record(
             id=upload.path.parent.name,
             filename=filename,

@@ -1,4 +1,4 @@
-"""How long the stages of preparing media take, added up for the metrics."""
+"""Total time spent in each stage of preparing images and videos, for the metrics."""
 
 import time
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from server.core.metrics import MediaStage, StageLoad
 
 
 class StageTimes:
-    """Adds up; runs in one event loop's thread."""
+    """Sums by stage; used in one event loop's thread only."""
 
     def __init__(self) -> None:
         """All at zero."""

@@ -90,7 +90,7 @@ def test_refuses_what_would_be_computed_wrongly(tiny_checkpoint: Path, tmp_path:
 
 
 def test_refuses_a_folder_that_is_none_or_has_no_adapters(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="TESSERA_ENGINE__LORA_FOLDER is not a directory"):
+    with pytest.raises(CheckpointError, match="TESSERA_ENGINE__LORA_DIR is not a directory"):
         read_adapters(tmp_path / "none", tiny_checkpoint)
-    with pytest.raises(CheckpointError, match="TESSERA_ENGINE__LORA_FOLDER has no subdirectory"):
+    with pytest.raises(CheckpointError, match="TESSERA_ENGINE__LORA_DIR has no subdirectory"):
         read_adapters(tmp_path, tiny_checkpoint)

@@ -58,7 +58,7 @@ async def lose(client: EngineClient) -> None:
 
 
 async def test_takes_over_from_a_lost_process_and_is_followed_by_another() -> None:
-    async with running("fine", warm_spare=True) as client:
+    async with running("fine", warm_standby=True) as client:
         for _ in range(2):
             expected = await waiting(client)
             await lose(client)
@@ -67,7 +67,7 @@ async def test_takes_over_from_a_lost_process_and_is_followed_by_another() -> No
 
 
 async def test_is_not_there_before_the_first_process_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with running("never-ready", ready=False, warm_spare=True) as client:
+    async with running("never-ready", ready=False, warm_standby=True) as client:
         await until(lambda: client.process_id is not None)
         await asyncio.sleep(0.3)
         assert processes(os.getpid()) == {client.process_id}
@@ -83,7 +83,7 @@ async def test_is_not_started_if_it_is_switched_off() -> None:
 
 
 async def test_its_loss_costs_nothing_but_the_advantage() -> None:
-    async with running("fine", warm_spare=True) as client:
+    async with running("fine", warm_standby=True) as client:
         lost = await waiting(client)
         os.kill(lost, signal.SIGKILL)
         await until(lambda: processes(os.getpid()) == {client.process_id})
@@ -95,7 +95,7 @@ async def test_its_loss_costs_nothing_but_the_advantage() -> None:
 
 async def test_close_takes_it_along_with_its_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    async with running("fine", warm_spare=True) as client:
+    async with running("fine", warm_standby=True) as client:
         await waiting(client)
         assert len(list(tmp_path.iterdir())) == 2
     assert processes(os.getpid()) == set()
@@ -103,7 +103,7 @@ async def test_close_takes_it_along_with_its_directory(monkeypatch: pytest.Monke
 
 
 async def test_close_while_it_is_being_started_leaves_nothing() -> None:
-    async with running("fine", warm_spare=True):
+    async with running("fine", warm_standby=True):
         pass
     assert processes(os.getpid()) == set()
 

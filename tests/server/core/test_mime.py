@@ -10,7 +10,7 @@ from PIL import Image, ImageSequence
 
 from server.core.mime import HEAD_BYTES, detect_modality
 from tests.support.images import encoded
-from tests.support.videos import encode, numbered, real_clip
+from tests.support.videos import encode, numbered, real_video
 
 PICTURE = Image.fromarray(np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3))
 OTHER = Image.new("RGB", (64, 64), "red")
@@ -44,7 +44,7 @@ def test_transport_stream_with_time_codes_is_a_clip() -> None:
 
 def test_real_clips() -> None:
     for name in ("bikes", "bigbuckbunny"):
-        assert detect_modality(real_clip(name)[:HEAD_BYTES]) == "video"
+        assert detect_modality(real_video(name)[:HEAD_BYTES]) == "video"
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])

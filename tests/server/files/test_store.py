@@ -188,7 +188,7 @@ async def test_files_that_are_neither_image_nor_video_are_rejected(tmp_path: Pat
 
 async def test_an_expired_file_is_gone_at_once_and_swept_later(tmp_path: Path) -> None:
     clock = Clock(1_700_000_000)
-    async with opened(tmp_path, clock, max_key_files=2, lifetime_s=7200) as store:
+    async with opened(tmp_path, clock, max_key_files=2, expires_after_s=7200) as store:
         short, long = await add(store, lifetime_s=3600), await add(store, lifetime_s=100_000)
         assert (short.expires_at, long.expires_at) == (1_700_003_600, 1_700_007_200)
         clock.now_s += 3599.5
@@ -272,7 +272,7 @@ async def test_a_file_the_disk_does_not_let_go_of_stays_visible_and_counted(
 
 async def test_a_sweep_goes_on_past_a_file_that_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(1_700_000_000)
-    async with opened(tmp_path, clock, lifetime_s=60) as store:
+    async with opened(tmp_path, clock, expires_after_s=60) as store:
         stubborn, other = await add(store), await add(store)
         rename = Path.rename
 
@@ -296,7 +296,7 @@ async def test_a_directory_that_cannot_be_created_is_reported(tmp_path: Path) ->
     (tmp_path / "taken").write_text("a file")
     store = FileStore(FilesSettings(), tmp_path / "taken")
     async with store.running():
-        assert "data_folder" in await refused_upload(store, StorageError, "storage_unavailable")
+        assert "data_dir" in await refused_upload(store, StorageError, "storage_unavailable")
 
 
 def test_a_home_directory_is_expanded() -> None:
