@@ -4,7 +4,8 @@ From the outside in: access (id, log, metrics), CORS where configured, boundary 
 limits of the key, body limit, disconnect, routes.
 """
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -37,19 +38,22 @@ OPEN_PATHS = ("/health",)
 """Paths that need no key, besides those of the page."""
 
 
-def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
+def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[], float] = time.monotonic) -> FastAPI:
     """The ASGI application; its lifespan opens and closes the model.
 
     Args:
         settings: of the server.
         open_model: brings up what answers requests.
+        clock: in seconds; keys and their limits go by it.
 
     Raises:
         KeyFileError: the key file cannot be used.
     """
     measurements = Metrics()
     keys = KeyRing(
-        split_list(settings.api_key.get_secret_value() if settings.api_key else None), settings.api_keys_file
+        split_list(settings.api_key.get_secret_value() if settings.api_key else None),
+        settings.api_keys_file,
+        clock=clock,
     )
     service = Service(settings, open_model, measurements)
     store = FileStore(settings.files, settings.data_dir)
@@ -75,7 +79,7 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
             *([Middleware(CorsMiddleware, origins=origins)] if (origins := split_list(settings.cors_origins)) else []),
             Middleware(ErrorMiddleware),
             Middleware(AuthenticationMiddleware, keys=keys, open_paths=(*OPEN_PATHS, *page)),
-            Middleware(RateLimitMiddleware, metrics=measurements),
+            Middleware(RateLimitMiddleware, metrics=measurements, clock=clock),
             Middleware(
                 BodyLimitMiddleware, max_bytes=settings.max_body_bytes, max_upload_bytes=settings.files.max_file_bytes
             ),

@@ -57,7 +57,6 @@ class Connections:
     """
 
     def __init__(self, most: int, count_refusal: Callable[[str], None]) -> None:
-        """See the class."""
         self.most = most
         self.count_refusal = count_refusal
         self.waiting: OrderedDict[Connection, None] = OrderedDict()
@@ -73,7 +72,6 @@ class Connection(HttpToolsProtocol):
     """
 
     def __init__(self, shared: Connections, **arguments: Any) -> None:
-        """See the class."""
         super().__init__(**arguments)
         self._shared = shared
         self._in_head = False

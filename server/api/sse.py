@@ -38,7 +38,6 @@ class ErrorBody:
     """
 
     def __init__(self, error: ApiError) -> None:
-        """See the class."""
         self._body = error.body()
 
     def encode(self) -> bytes:
@@ -72,7 +71,6 @@ class EventStream(Response):
         failure: Callable[[ApiError], Event] = ErrorBody,
         named: bool = False,
     ) -> None:
-        """See the class."""
         self.status_code = 200
         self.background = None
         self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})

@@ -88,7 +88,6 @@ class Chat:
     """
 
     def __init__(self, model: ServedModel, *, default_max_tokens: int | None, metrics: Metrics) -> None:
-        """See the class."""
         self._model = model
         self._default_max_tokens = default_max_tokens
         self._metrics = metrics

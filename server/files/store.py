@@ -50,7 +50,7 @@ class FileStore:
 
     def __init__(self, settings: FilesSettings, data_dir: Path, *, now_s: Callable[[], float] = time.time) -> None:
         self._settings = settings
-        self._root = Path(os.path.expanduser(data_dir)).absolute() / "files"
+        self._root = Path(os.path.expanduser(data_dir)).absolute() / "files"  # noqa: PTH111 - a home is not needed
         self._now_s = now_s
         self._quota = Quota(settings)
         self._lock: int | None = None

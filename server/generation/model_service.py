@@ -39,7 +39,6 @@ class Service:
     """
 
     def __init__(self, settings: Settings, open_model: OpenModel, metrics: Metrics) -> None:
-        """See the class."""
         self.model_name = settings.model_name
         self.metrics = metrics
         self.keep_alive_s = settings.keep_alive_s

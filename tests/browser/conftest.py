@@ -4,7 +4,6 @@ Chromium is looked for on the path. Where there is none, the tests are skipped; 
 failure.
 """
 
-import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +22,7 @@ from server.chat.serving import ServedModel
 from server.core.settings import MediaSettings, Settings
 from server.media.preprocessor import MediaPreprocessor
 from tests.support.fakes import MODEL, FakeEngine
+from tests.support.waiting import until
 from tests.support.world import ServerFixture, serve_live
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -126,8 +126,7 @@ def serve(tokenizer: Tokenizer, media: MediaPreprocessor, tmp_path: Path) -> Ope
 
         app = create_app(settings, open_model)
         async with serve_live(app, settings) as (client, stop), client:
-            while app.state.service.state is not EngineState.READY:
-                await asyncio.sleep(0.01)
+            await until(lambda: app.state.service.state is EngineState.READY)
             yield ServerFixture(client, app, engine, stop=stop)
 
     return served

@@ -46,9 +46,9 @@ async def test_measures_what_the_engine_takes(open_world: OpenWorld) -> None:
         done = await tessera("bench", *options, "--url", world.url)
         assert all(limits.ignore_eos for limits in world.engine.limits)
     (level,) = json.loads(done.out)
-    assert 0.2 <= level["first_token_s"]["p50"] < 2
-    assert 0.08 <= level["inter_token_s"]["p50"] < 1
-    assert 0.5 <= level["answer_s"]["p50"] < 5
+    assert 0.2 <= level["first_token_s"]["p50"] < 20
+    assert 0.08 <= level["inter_token_s"]["p50"] < 10
+    assert 0.5 <= level["answer_s"]["p50"] < 50
     assert level["requests_per_s"] == pytest.approx(4 / level["duration_s"])
     assert level["duration_s"] >= 2 * 0.5  # two at a time
 

@@ -6,6 +6,7 @@ Twin that must agree: `server/media/workers/main.py`.
 import asyncio
 import os
 import sys
+from pathlib import Path
 
 import msgspec
 
@@ -80,8 +81,7 @@ class WorkerProcess:
     def kept_bytes(self) -> int:
         """Memory of its own that it uses at the moment; 0 where it has ended."""
         try:
-            with open(f"/proc/{self.pid}/statm", "rb") as file:
-                _, resident, shared = map(int, file.read().split()[:3])
+            _, resident, shared = map(int, Path(f"/proc/{self.pid}/statm").read_bytes().split()[:3])
         except (FileNotFoundError, ProcessLookupError):
             return 0
         return (resident - shared) * _PAGE_BYTES

@@ -18,6 +18,7 @@ from server.files.store import FileStore
 from tests.support.clock import Clock
 from tests.support.images import png
 from tests.support.stored import left
+from tests.support.waiting import until
 
 
 @asynccontextmanager
@@ -210,9 +211,7 @@ async def test_what_expired_while_no_server_ran_is_swept_at_the_start(tmp_path: 
         await add(store)
     clock.now_s += 31 * 86_400
     async with opened(tmp_path, clock):
-        async with asyncio.timeout(10):
-            while left(tmp_path):
-                await asyncio.sleep(0.01)
+        await until(lambda: not left(tmp_path))
 
 
 async def test_two_who_delete_the_same_file_do_not_collide(tmp_path: Path) -> None:
