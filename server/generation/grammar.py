@@ -1,6 +1,6 @@
 """What a request asks of its answer's form, as the engine's grammar; unsupported forms are refused here. Pure.
 
-How long a grammar takes to compile is checked by the engine host (`model_executor/engine_process/grammar_check.py`).
+How long a grammar takes to compile is checked by the engine process (`model_executor/engine_process/grammar_check.py`).
 """
 
 import json
