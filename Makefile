@@ -17,7 +17,8 @@ setup:  ## environment in .venv (DEVICE=cuda for NVIDIA GPUs)
 model: setup  ## a small random model of the true architecture, in models/random
 	@[ -f models/random/config.json ] || $(BIN)/python -m training.random_checkpoint --out models/random
 
-serve: setup  ## serve (settings: TESSERA_* variables, or ARGS="--port 9000")
+serve:  ## serve (settings: TESSERA_* variables, or ARGS="--port 9000"); installs only what serving needs
+	@VENV=$(VENV) requirements/setup.sh $(DEVICE) run
 	@exec $(BIN)/tessera serve $(ARGS)
 
 quick: setup  ## the quick tests, in parallel: no engine, no browser, nothing slow

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from model_executor.checkpoint.config import Checkpoint, read_checkpoint, resolve_checkpoint
+from model_executor.checkpoint.config import BUNDLED_MODEL, Checkpoint, read_checkpoint, resolve_checkpoint
 from model_executor.checkpoint.errors import CheckpointError
 from model_executor.checkpoint.lora import read_adapters
 from model_executor.client.engine_client import EngineClient
@@ -17,6 +17,12 @@ from server.core.concurrency import run_abandonable
 from server.core.settings import Settings
 from server.generation.model_service import ServedModel
 from server.media.preprocessor import MediaPreprocessor
+
+BUNDLED_DESCRIPTION = (
+    "This is the bundled toy model: drawn shapes in ten colors, printed capitals and numbers, handwritten digits and "
+    "short videos of shapes, asked about in English. For photographs, serve Qwen2-VL-2B-Instruct (see the README)."
+)
+"""What the page says of the model that ships with the server, so that nobody takes it for a general one."""
 
 
 @asynccontextmanager
@@ -50,6 +56,7 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
             chat_template=checkpoint.chat_template,
             end_token_ids=checkpoint.end_token_ids,
             adapters=adapters,
+            description=BUNDLED_DESCRIPTION if settings.model == BUNDLED_MODEL else None,
         )
 
 

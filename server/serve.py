@@ -112,6 +112,11 @@ class Server(uvicorn.Server):
         self._print_state()
         return await super().on_tick(counter)
 
+    @property
+    def _page_url(self) -> str:
+        """What a browser on this machine opens; an address that stands for all of them is none."""
+        return f"{self._url.replace('//0.0.0.0:', '//127.0.0.1:').replace('//[::]:', '//[::1]:')}/"
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """On the first signal, finish running requests; on the second, cancel them. Both shut down in order."""
         if self.should_exit:
@@ -130,7 +135,10 @@ class Server(uvicorn.Server):
         if state is EngineState.READY and self._state is EngineState.RESTARTING:
             _print(f"Ready again after {now_s - self._since_s:.1f} s.")
         elif state is EngineState.READY:
-            _print(f"Ready after {now_s - self._since_s:.1f} s: {self._service.model_name} answers at {self._url}/v1.")
+            _print(
+                f"Ready after {now_s - self._since_s:.1f} s: {self._service.model_name}. "
+                f"Open {self._page_url} in a browser; the API is at {self._url}/v1."
+            )
         elif state is EngineState.RESTARTING:
             _print("The engine was lost and is being restarted.")
         elif state is EngineState.FAILED:

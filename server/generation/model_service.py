@@ -60,6 +60,8 @@ class ServedModel:
     """Ids after which an answer is over."""
     adapters: tuple[str, ...] = ()
     """Names of the LoRA adapters that are served as further models."""
+    description: str | None = None
+    """What the model can do, in a sentence for people, if known."""
 
     @property
     def prompt_builder(self) -> PromptBuilder:

@@ -8,14 +8,9 @@ import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
 from model_executor.engine import EngineState, Prompt, SamplingParams
-from tests.browser.conftest import OpenPage, open_ready
+from tests.browser.conftest import OpenPage, ask, open_ready
 from tests.support.fakes import MODEL, FakeEngine, Step, say
 from tests.support.waiting import until
-
-
-async def ask(page: Page, text: str) -> None:
-    await page.get_by_label("Question", exact=True).fill(text)
-    await page.get_by_label("Question", exact=True).press("Enter")
 
 
 async def test_an_answer_appears_while_it_is_written(page: Page, serve: OpenPage) -> None:

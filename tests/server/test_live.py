@@ -276,7 +276,7 @@ async def test_tells_where_the_model_is_in_its_life(open_world: OpenWorld, capsy
 
     async with open_world(engine=engine, live=True) as world:
         await tells(f"listens on {world.url}")
-        await tells(f"{MODEL} answers at {world.url}/v1")
+        await tells(f"Open {world.url}/ in a browser; the API is at {world.url}/v1")
         engine.state = EngineState.RESTARTING
         await tells("being restarted")
         engine.state = EngineState.READY

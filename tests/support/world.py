@@ -62,8 +62,10 @@ OpenWorld = Callable[..., AbstractAsyncContextManager[ServerFixture]]
 
 
 @asynccontextmanager
-async def serve_live(app: FastAPI, settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Callable[[], None]]]:
-    listener = socket.create_server(("127.0.0.1", 0))
+async def serve_live(
+    app: FastAPI, settings: Settings, *, port: int = 0
+) -> AsyncIterator[tuple[httpx.AsyncClient, Callable[[], None]]]:
+    listener = socket.create_server(("127.0.0.1", port))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     server = Server(server_config(app, settings), app.state.service, url)
     running = asyncio.create_task(server.serve(sockets=[listener]))

@@ -236,11 +236,11 @@ def test_transparent_video_is_composited_on_white() -> None:
         ({"fps": 5.0}, [round(index) for index in np.linspace(0, 99, 20)]),
         ({"max_frames": 2}, [0, 99]),
         ({"min_frames": 10}, [round(index) for index in np.linspace(0, 99, 10)]),
-        ({"start_s": 1.0, "end_s": 3.0}, [25, 42, 58, 75]),
-        ({"start_s": 3.9}, [98, 99]),
+        ({"video_start": 1.0, "video_end": 3.0}, [25, 42, 58, 75]),
+        ({"video_start": 3.9}, [98, 99]),
     ],
 )
-def test_wishes_of_a_part_are_followed(change: dict[str, float], indices: list[int]) -> None:
+def test_limits_of_clients_are_followed(change: dict[str, float], indices: list[int]) -> None:
     _, frames = sampled(encode(numbered(100)), msgspec.structs.replace(TINY, **change))
     assert [number_of(frame) for frame in frames] == indices
 
