@@ -1,4 +1,4 @@
-"""The Triton body on the CPU, through Triton's interpreter, against the plain-torch one.
+"""The Triton bodies on the CPU, through Triton's interpreter, against the plain-torch one.
 
 Run by `test_triton.py` in a process of its own with `TRITON_INTERPRET=1`, which Triton reads when a kernel is defined.
 """
@@ -6,7 +6,7 @@ Run by `test_triton.py` in a process of its own with `TRITON_INTERPRET=1`, which
 import torch
 from hypothesis import given, settings
 
-from model_executor.kernels.triton_mrope import rotate_
+from model_executor.kernels.triton_mrope import rotate_, rotated
 from tests.model_executor.kernels.agreement import (
     REAL_CASES,
     Case,
@@ -20,6 +20,17 @@ from tests.model_executor.kernels.agreement import (
 @given(cases())
 def agrees_for_any_shape_layout_and_position(case: Case) -> None:
     assert_agrees(rotate_, case)
+
+
+@settings(max_examples=20, deadline=None)
+@given(cases())
+def returns_what_the_one_in_place_would_leave(case: Case) -> None:
+    memory, q, k, *rest = case.arguments()
+    before = memory.clone()
+    new = rotated(q, k, *rest)
+    assert torch.equal(memory, before) and all(x.is_contiguous() for x in new)
+    rotate_(q, k, *rest)
+    assert torch.equal(new[0], q) and torch.equal(new[1], k)
 
 
 def makes_pairs_outside_the_table_nan() -> None:
@@ -45,6 +56,7 @@ def main() -> None:
                 continue
             raise AssertionError("swapped height and width passed for equal")
     agrees_for_any_shape_layout_and_position()
+    returns_what_the_one_in_place_would_leave()
     makes_pairs_outside_the_table_nan()
 
 
