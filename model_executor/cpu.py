@@ -1,4 +1,4 @@
-"""What the engine host must know of the machine before it imports torch."""
+"""What must be known of the machine before torch is imported, or without it."""
 
 import importlib.metadata
 import os

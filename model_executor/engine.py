@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 Modality = Literal["image", "video"]
 FinishReason = Literal["stop", "length"]
@@ -232,14 +233,26 @@ class EngineSettings(BaseModel):
     a model made in float32 stays in it. float16 is not offered: it overflows in this model."""
     max_model_len: int | None = Field(default=None, ge=16)
     """Context length in tokens, prompt and answer together. Unset: the checkpoint's."""
-    max_num_batched_tokens: int = Field(default=2048, ge=16)
-    """Tokens computed in one engine step; longer prompts are computed in chunks of this size."""
-    max_num_seqs: int = Field(default=16, ge=1)
-    """Sequences generated at the same time; further ones wait."""
+    max_num_batched_tokens: int | None = Field(default=None, ge=16)
+    """Tokens computed in one engine step; longer prompts are computed in chunks of this size. Unset: 2048 on CPU,
+    vLLM's choice for the card on GPU."""
+    max_num_seqs: int | None = Field(default=None, ge=1)
+    """Sequences generated at the same time; further ones wait. Unset: 16 on CPU, vLLM's choice for the card on GPU."""
     max_num_waiting: int = Field(default=64, ge=0)
     """Requests that may wait for a place; further ones are answered 429."""
     kv_cache_bytes: int | None = Field(default=None, ge=1)
     """Memory of the paged KV cache. Unset: 2 GiB on CPU, vLLM's own measure of the free memory on GPU."""
+    kv_cache_dtype: Literal["auto", "fp8"] = "auto"
+    """Number format of the KV cache. auto: that of the computation. fp8: half the memory, on GPUs that have it; answers
+    change a little."""
+    gpu_memory_share: float | None = Field(default=None, gt=0, le=1)
+    """Share of each GPU's memory that weights, buffers and KV cache may take together. Unset: vLLM's, 0.92."""
+    eager: bool | None = None
+    """Compute as written instead of compiling the model and recording CUDA graphs: starts sooner, generates slower.
+    Unset: yes on CPU, no on GPU."""
+    cuda_graph_sizes: str | None = None
+    """Numbers of tokens, separated by commas, for whose steps CUDA graphs are recorded; steps of fewer are padded,
+    those of more run without. Unset: vLLM's choice."""
     process_layout: Literal["auto", "single", "multi"] = "auto"
     """How vLLM's processes are laid out. single: one engine process, forked (fast start). multi: vLLM's own layout.
     auto: single on CPU, multi on GPU."""
@@ -247,7 +260,7 @@ class EngineSettings(BaseModel):
     """Folder of LoRA adapters in PEFT's format; each sub-folder is served as a further model under its own name.
     Unset: none."""
     num_threads: int = Field(default=0, ge=0)
-    """Threads of the CPU computation. 0: one per physical core available."""
+    """Threads of the CPU computation. 0: one per physical core available; on GPU vLLM's choice."""
     tensor_parallel_size: int = Field(default=1, ge=1)
     """GPUs one layer is split over."""
     pipeline_parallel_size: int = Field(default=1, ge=1)
@@ -258,6 +271,13 @@ class EngineSettings(BaseModel):
     warm_spare: bool = True
     """Keep a second engine process waiting, without a model but with its libraries loaded, to take over when the engine
     is lost: the restart is shorter by the imports. It takes about half a gigabyte."""
+
+    @field_validator("cuda_graph_sizes")
+    @classmethod
+    def _sizes_are_numbers(cls, value: str | None) -> str | None:
+        if value is not None and not all(size.strip().isdecimal() and int(size) for size in value.split(",")):
+            raise PydanticCustomError("invalid_value", "must be numbers above 0, separated by commas")
+        return value
 
     def runs_single(self, *, cpu: bool) -> bool:
         """What `process_layout` comes to; `cpu` is whether the installed engine is a CPU build."""

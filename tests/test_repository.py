@@ -21,7 +21,13 @@ DOCUMENTS = [
 ]
 MAX_LINES = 500
 
-SEAM = ("model_executor.engine", "model_executor.processor", "model_executor.checkpoint", "model_executor.client")
+SEAM = (
+    "model_executor.engine",
+    "model_executor.processor",
+    "model_executor.checkpoint",
+    "model_executor.client",
+    "model_executor.cpu",
+)
 PURE = ("model_executor.engine", "model_executor.processor", "model_executor.checkpoint", "model_executor.cpu")
 HEAVY = {"torch", "vllm", "triton", "transformers"}
 MAY_IMPORT_VLLM = re.compile(r"model_executor/plugin\.py|model_executor/(engine_process|models|kernels)/.*")

@@ -96,7 +96,7 @@ async def _serve(end: socket.socket, runner: "VllmEngine", settings: EngineSetti
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     channel = await Channel.open(end)
-    session = Session(channel, runner, settings.max_num_seqs + settings.max_num_waiting)
+    session = Session(channel, runner, runner.max_num_seqs + settings.max_num_waiting)
     serving = asyncio.create_task(session.run())
     loss = asyncio.create_task(runner.wait_for_loss())
     stop = asyncio.create_task(stopped.wait())
@@ -130,9 +130,7 @@ def _allow_many_files() -> None:
 
 def _prepare_environment(settings: EngineSettings, *, cpu: bool) -> None:
     """Set what torch, OpenMP and vLLM read when they are imported."""
-    num_workers = settings.tensor_parallel_size * settings.pipeline_parallel_size
     wanted = {
-        "OMP_NUM_THREADS": str(settings.num_threads or max(1, num_cores() // num_workers)),
         # Threads that spin while they wait make every step several times slower once something else wants the core.
         "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
@@ -145,6 +143,14 @@ def _prepare_environment(settings: EngineSettings, *, cpu: bool) -> None:
         # Otherwise the first request with log-probabilities compiles for a quarter of a minute.
         wanted["TORCH_COMPILE_DISABLE"] = "1"
         wanted["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # the cores are shared with the media workers
+    else:
+        # xgrammar asks for CUDA devices when it is imported. Answered by CUDA itself, no process forked later could use
+        # one; NVML answers without.
+        wanted["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    if cpu or settings.num_threads:  # on a GPU the processor's share is small, and vLLM keeps it to one thread
+        num_workers = settings.tensor_parallel_size * settings.pipeline_parallel_size
+        wanted["OMP_NUM_THREADS"] = str(settings.num_threads or max(1, num_cores() // num_workers))
     if settings.runs_single(cpu=cpu):
         wanted["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # else the CPU platform moves the worker to a third process
     os.environ.update(wanted)

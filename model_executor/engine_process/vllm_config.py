@@ -10,6 +10,7 @@ from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.lora.peft_helper import PEFTHelper
 from vllm.lora.request import LoRARequest
+from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.executor.abstract import Executor
 
@@ -22,6 +23,8 @@ from model_executor.engine_process.stats import StatsCollector
 
 CPU_KV_CACHE_BYTES = 2 << 30
 """Default on CPU, where vLLM cannot measure what is free for it."""
+CPU_SEQS = 16
+CPU_BATCHED_TOKENS = 2048
 _RANKS = (8, 16, 32, 64, 128, 256, 320, MAX_RANK)
 """What vLLM may be told to make room for."""
 _ADAPTED = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
@@ -59,12 +62,12 @@ def launch(
         raise SettingsError(f"the model is quantised as {checkpoint.quantisation}; a CPU runs {CPU_FORMATS}")
     try:
         arguments = _arguments(checkpoint, settings, _lora_arguments(adapters, cpu=cpu), cpu=cpu, single=single)
-        config = arguments.create_engine_config()
+        config = arguments.create_engine_config(UsageContext.OPENAI_API_SERVER)
     except ValueError as error:
         raise SettingsError(f"vLLM refuses these settings: {error}") from error
     _check_kv_cache(config)
     _check_adapters(adapters, config)
-    if single:
+    if single and cpu:
         # The CPU platform has just forced "spawn"; forking saves the child all imports.
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
     gauges = StatsCollector()
@@ -131,19 +134,25 @@ def _arguments(
     dtype = settings.dtype
     if dtype == "auto":
         dtype = checkpoint.number_format(cpu=cpu, native_bfloat16=has_native_bfloat16())
+    max_num_seqs, max_num_batched_tokens = settings.max_num_seqs, settings.max_num_batched_tokens
+    if cpu:
+        max_num_seqs, max_num_batched_tokens = max_num_seqs or CPU_SEQS, max_num_batched_tokens or CPU_BATCHED_TOKENS
+    if max_num_seqs is not None and max_num_batched_tokens is not None:
+        max_num_batched_tokens = max(max_num_batched_tokens, max_num_seqs)
     return AsyncEngineArgs(
         model=str(checkpoint.folder),
         dtype=dtype,
         max_model_len=max_model_len,
-        max_num_batched_tokens=max(settings.max_num_batched_tokens, settings.max_num_seqs),
-        max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        max_num_seqs=max_num_seqs,
         enable_prefix_caching=True,
         enable_chunked_prefill=True,
         kv_cache_memory_bytes=settings.kv_cache_bytes or (CPU_KV_CACHE_BYTES if cpu else None),
         tensor_parallel_size=settings.tensor_parallel_size,
         pipeline_parallel_size=settings.pipeline_parallel_size,
         distributed_executor_backend="uni" if single else None,
-        enforce_eager=cpu,  # compiling takes minutes on a CPU and gains little there
+        # Compiling takes minutes on a CPU and gains little there.
+        enforce_eager=cpu if settings.eager is None else settings.eager,
         generation_config="vllm",  # no sampling defaults from the checkpoint; end tokens come with each request
         # No other engine, which would mean something else by a schema, and no white space without end.
         structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
@@ -151,7 +160,19 @@ def _arguments(
         skip_mm_profiling=cpu,
         worker_extension_cls="model_executor.models.qwen2_vl.worker.EncodedMedia",
         **lora,
+        **_gpu_arguments(settings),
     )
+
+
+def _gpu_arguments(settings: EngineSettings) -> dict[str, Any]:
+    """What is vLLM's choice where the settings leave it open."""
+    arguments: dict[str, Any] = {"kv_cache_dtype": settings.kv_cache_dtype}
+    if settings.gpu_memory_share is not None:
+        arguments["gpu_memory_utilization"] = settings.gpu_memory_share
+    if settings.cuda_graph_sizes is not None:
+        sizes = [int(size) for size in settings.cuda_graph_sizes.split(",")]
+        arguments["compilation_config"] = {"cudagraph_capture_sizes": sizes}
+    return arguments
 
 
 def _check_kv_cache(config: VllmConfig) -> None:
@@ -160,7 +181,8 @@ def _check_kv_cache(config: VllmConfig) -> None:
         return  # vLLM measures, and checks, by itself
     model, parallel = config.model_config, config.parallel_config
     per_token = 2 * model.get_num_layers(parallel) * model.get_num_kv_heads(parallel) * model.get_head_size()
-    item_bytes = torch.tensor([], dtype=model.dtype).element_size()
+    fp8 = config.cache_config.cache_dtype.startswith("fp8")
+    item_bytes = 1 if fp8 else torch.tensor([], dtype=model.dtype).element_size()
     block = config.cache_config.block_size
     num_blocks = math.ceil(model.max_model_len / block) + 1  # vLLM keeps one block for itself
     needed = num_blocks * block * per_token * item_bytes

@@ -79,6 +79,11 @@ class VllmEngine:
         self._loaded: dict[str, LoRARequest] = {}
         self._retiring: set[asyncio.Task[None]] = set()
 
+    @property
+    def max_num_seqs(self) -> int:
+        """Sequences vLLM generates at the same time."""
+        return int(self._engine.vllm_config.scheduler_config.max_num_seqs)
+
     async def load_adapters(self) -> None:
         """Load the adapters; call once, before the first request.
 

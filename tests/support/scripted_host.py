@@ -58,6 +58,7 @@ class Scripted:
 
 async def serve(end: socket.socket, settings: EngineSettings) -> None:
     """Serve like the real host."""
+    assert settings.max_num_seqs is not None
     session = Session(await Channel.open(end), Scripted(), settings.max_num_seqs + settings.max_num_waiting)
     await session.run()
 

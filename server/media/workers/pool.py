@@ -11,6 +11,7 @@ The processes themselves: `server/media/workers/process.py` on this side, `serve
 import asyncio
 import logging
 
+from model_executor.cpu import num_cores
 from server.core.errors import ApiError, BadRequestError, DeadlineError, InternalError, UnavailableError
 from server.core.settings import MediaSettings
 from server.media.messages import Failed, Job, NoSpace, Outcome, Prepared, Refused
@@ -42,8 +43,9 @@ class MediaPool:
         """See the class."""
         self._settings = settings
         self._times = times
+        self._num_workers = settings.num_workers or max(2, min(16, num_cores() // 2))
         self._queue = JobQueue(
-            num_workers=settings.num_workers, max_waiting=settings.max_queue, timeout_s=settings.timeout_s
+            num_workers=self._num_workers, max_waiting=settings.max_queue, timeout_s=settings.timeout_s
         )
         self._slots: list[asyncio.Task[None]] = []
         self._workers: set[WorkerProcess] = set()
@@ -63,7 +65,7 @@ class MediaPool:
         Raises:
             RuntimeError: a worker does not start; its output tells why.
         """
-        starts = [self._start_worker() for _ in range(self._settings.num_workers)]
+        starts = [self._start_worker() for _ in range(self._num_workers)]
         started = await asyncio.gather(*starts, return_exceptions=True)
         for each in started:
             if isinstance(each, BaseException):
@@ -76,7 +78,7 @@ class MediaPool:
                 "; ".join(reasons),
             )
         for number, worker in enumerate(list(self._workers)):
-            takes_large = number > 0 or self._settings.num_workers == 1
+            takes_large = number > 0 or self._num_workers == 1
             self._slots.append(asyncio.create_task(self._serve(worker, takes_large=takes_large)))
 
     async def close(self) -> None:
