@@ -78,7 +78,7 @@ def main() -> int:
     held = OpenMediaFiles(arguments.shared_memory)
     runner = VllmEngine(engine, gauges, held, grammars, checkpoint.end_token_ids, adapters)
     try:
-        return asyncio.run(_serve(end, runner, arguments.settings))
+        return asyncio.run(_serve(end, runner, arguments.settings, None if cpu else arguments.shared_memory))
     except SettingsError as error:
         end.sendall(frame(Impossible(str(error))))
         return EXIT_IMPOSSIBLE
@@ -86,13 +86,25 @@ def main() -> int:
         runner.close()
 
 
-async def _serve(end: socket.socket, runner: "VllmEngine", settings: EngineSettings) -> int:
+async def _serve(
+    end: socket.socket, runner: "VllmEngine", settings: EngineSettings, warm_in: Path | None
+) -> int:
     """Serve until the other side hangs up, SIGTERM comes, or the engine is lost.
+
+    Args:
+        end: the host's end of the socket.
+        runner: what generates.
+        settings: of the engine.
+        warm_in: the shared memory, where requests are to be tried first; None: nothing compiles at first use.
 
     Raises:
         SettingsError: an adapter cannot be loaded; nothing was sent.
     """
     await runner.load_adapters()
+    if warm_in is not None:
+        from model_executor.engine_process.warm_up import warm_up
+
+        await warm_up(runner, warm_in)
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     channel = await Channel.open(end)

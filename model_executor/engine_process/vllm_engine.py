@@ -73,7 +73,8 @@ class VllmEngine:
         self._held = held
         self._grammars = grammars
         config = engine.model_config.hf_config
-        self._placeholders: dict[Modality, int] = {"image": config.image_token_id, "video": config.video_token_id}
+        self.placeholders: dict[Modality, int] = {"image": config.image_token_id, "video": config.video_token_id}
+        """Token ids that stand for media."""
         self._end_token_ids = end_token_ids
         self._adapters = adapters
         self._loaded: dict[str, LoRARequest] = {}
@@ -94,7 +95,7 @@ class VllmEngine:
 
     async def generate(self, request_id: str, prompt: Prompt, limits: SamplingParams) -> AsyncGenerator[Delta, None]:
         """As `engine.Engine.generate`."""
-        check_placeholders(prompt, self._placeholders)
+        check_placeholders(prompt, self.placeholders)
         if prompt.adapter is not None and prompt.adapter not in self._loaded:
             raise RequestRefusedError("the adapter is not loaded", param="model")
         if limits.grammar is not None:

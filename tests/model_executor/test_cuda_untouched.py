@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("vllm")
 
-_IMPORTS = """
+_IMPORTS = r"""
 import os, pathlib, re, traceback
 from model_executor.engine import EngineSettings
 from model_executor.engine_process.main import _prepare_environment
@@ -20,7 +20,7 @@ touched = []
 
 def reporting(name):
     def report(*_):
-        touched.append(name + "\\n" + "".join(traceback.format_stack(limit=12)))
+        touched.append(name + "\n" + "".join(traceback.format_stack(limit=12)))
         return 0
     return report
 

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 
 from model_executor.kernels.triton_mrope import rotate_, rotated
+from model_executor.kernels.triton_tower import quick_gelu_
 from tests.model_executor.kernels.agreement import (
     REAL_CASES,
     Case,
@@ -45,6 +46,15 @@ def makes_pairs_outside_the_table_nan() -> None:
         assert torch.equal(k.isnan(), pairs)
 
 
+def quick_gelu_is_exact() -> None:
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 4e-3)):
+        for size in (0, 1, 5000):
+            x = torch.linspace(-60, 60, size).to(dtype)
+            expected = x.double() * torch.sigmoid(1.702 * x.double())
+            quick_gelu_(x)
+            assert torch.allclose(x.double(), expected, rtol=tolerance, atol=1e-30), (dtype, size)
+
+
 def main() -> None:
     """Raise `AssertionError` where the kernel is wrong."""
     for case in REAL_CASES:
@@ -58,6 +68,7 @@ def main() -> None:
     agrees_for_any_shape_layout_and_position()
     returns_what_the_one_in_place_would_leave()
     makes_pairs_outside_the_table_nan()
+    quick_gelu_is_exact()
 
 
 if __name__ == "__main__":
