@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup serve test check check-docker fmt bench soak examples train train-quick lock model clean
+.PHONY: help setup serve test test-gpu check check-docker fmt bench soak examples train train-quick lock model clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -22,6 +22,10 @@ serve: setup  ## serve (settings: TESSERA_* variables, or ARGS="--port 9000")
 
 test: setup  ## all tests (ARGS="-m 'not engine'" for the quick ones)
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-gpu: setup  ## what needs a GPU: kernels, the engine against transformers, the bundled model (DEVICE=cuda)
+	@REQUIRE_GPU=1 $(BIN)/python -m pytest tests/model_executor/kernels/test_triton.py tests/model_executor/kernels/test_vision_ops.py \
+	  tests/engine/test_gpu.py tests/engine/test_exactness.py tests/e2e/test_bundled_model.py $(ARGS)
 
 check: setup  ## lint, format, types, generated documentation
 	$(BIN)/ruff check .

@@ -160,6 +160,7 @@ def _prepare_environment(settings: EngineSettings, *, cpu: bool) -> None:
         # one; NVML answers without.
         wanted["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+        wanted["TRITON_F32_DEFAULT"] = "ieee"  # whoever asks for float32 means it, not its shortened form
     if cpu or settings.num_threads:  # on a GPU the processor's share is small, and vLLM keeps it to one thread
         num_workers = settings.tensor_parallel_size * settings.pipeline_parallel_size
         wanted["OMP_NUM_THREADS"] = str(settings.num_threads or max(1, num_cores() // num_workers))
