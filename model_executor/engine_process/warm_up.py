@@ -1,9 +1,10 @@
 """Requests that are answered before the first one comes, so that what compiles at first use has compiled by then."""
 
+import contextlib
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from model_executor.engine import MediaItem, Modality, Prompt, SamplingParams
+from model_executor.engine import MediaItem, Modality, Prompt, RequestRefusedError, SamplingParams
 from model_executor.engine_process.vllm_engine import VllmEngine
 from model_executor.processor.geometry import MERGE, PATCH_PX, Grid
 
@@ -41,5 +42,6 @@ async def warm_up(runner: VllmEngine, folder: Path) -> None:
 
 
 async def _answered(runner: VllmEngine, request_id: str, prompt: Prompt, limits: SamplingParams) -> None:
-    async for _ in runner.generate(request_id, prompt, limits):
-        pass
+    with contextlib.suppress(RequestRefusedError):  # a context too short for it
+        async for _ in runner.generate(request_id, prompt, limits):
+            pass
