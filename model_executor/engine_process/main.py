@@ -86,9 +86,7 @@ def main() -> int:
         runner.close()
 
 
-async def _serve(
-    end: socket.socket, runner: "VllmEngine", settings: EngineSettings, warm_in: Path | None
-) -> int:
+async def _serve(end: socket.socket, runner: "VllmEngine", settings: EngineSettings, warm_in: Path | None) -> int:
     """Serve until the other side hangs up, SIGTERM comes, or the engine is lost.
 
     Args:
