@@ -1,7 +1,7 @@
 """The operators of the vision tower: `tessera::attend`, attention inside temporal slices, and `tessera::quick_gelu_`.
 
 What it does: declares the schemas and the plain-torch bodies, which run on processors without the instructions that
-`csrc/tower.cpp` needs, on GPUs where `triton_tower.py` has none, and as what the others must equal. The rotation is
+`csrc/tower.cpp` needs, on GPUs where `triton_vision_ops.py` has none, and as what the others must equal. The rotation is
 `mrope.py`'s.
 """
 
@@ -59,9 +59,9 @@ _LIBRARY.impl("attend", attend_plainly, "CompositeExplicitAutograd")  # type: ig
 _LIBRARY.impl("quick_gelu_", quick_gelu_plainly_, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 native.load()
 if torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
-    from model_executor.kernels import triton_tower
+    from model_executor.kernels import triton_vision_ops
 
-    _LIBRARY.impl("quick_gelu_", triton_tower.quick_gelu_, "CUDA")  # type: ignore[no-untyped-call]
+    _LIBRARY.impl("quick_gelu_", triton_vision_ops.quick_gelu_, "CUDA")  # type: ignore[no-untyped-call]
 
 
 @torch.library.register_fake("tessera::attend", lib=_LIBRARY)  # type: ignore[untyped-decorator]

@@ -32,7 +32,8 @@ for name in set(re.findall(r"\b_cuda_\w+", "".join(source.read_text() for source
 torch.cuda._lazy_init = reporting("_lazy_init")
 torch.cuda._device_count_nvml = lambda: 1  # as NVML does, without CUDA
 
-import model_executor.engine_process.grammar_check, model_executor.launch, model_executor.runner
+import model_executor.engine_process.grammar_check, model_executor.engine_process.vllm_config
+import model_executor.engine_process.vllm_engine
 assert torch.cuda.is_available(), "the machine does not pass for one with a GPU"
 print("".join(touched))
 """

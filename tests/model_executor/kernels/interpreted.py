@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 
 from model_executor.kernels.triton_mrope import rotate_, rotated
-from model_executor.kernels.triton_tower import quick_gelu_
+from model_executor.kernels.triton_vision_ops import quick_gelu_
 from tests.model_executor.kernels.agreement import (
     REAL_CASES,
     Case,

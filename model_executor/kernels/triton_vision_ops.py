@@ -8,7 +8,7 @@ BLOCK = 2048
 
 
 def quick_gelu_(x: torch.Tensor) -> None:
-    """As `kernels.tower.quick_gelu_`.
+    """As `kernels.vision_ops.quick_gelu_`.
 
     Raises:
         ValueError: `x` is not contiguous.

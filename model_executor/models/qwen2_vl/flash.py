@@ -24,7 +24,7 @@ class Spans:
     """Of FlashAttention."""
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """As `kernels.tower.attend`, bfloat16 only."""
+        """As `kernels.vision_ops.attend`, bfloat16 only."""
         from vllm.v1.attention.backends.fa_utils import flash_attn_varlen_func
 
         return flash_attn_varlen_func(
