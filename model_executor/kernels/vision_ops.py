@@ -1,8 +1,8 @@
 """The operators of the vision tower: `tessera::attend`, attention inside temporal slices, and `tessera::quick_gelu_`.
 
 What it does: declares the schemas and the plain-torch bodies, which run on processors without the instructions that
-`csrc/tower.cpp` needs, on GPUs where `triton_vision_ops.py` has none, and as what the others must equal. The rotation is
-`mrope.py`'s.
+`csrc/tower.cpp` needs, on GPUs where `triton_vision_ops.py` has none, and as what the others must equal. The rotation
+is `mrope.py`'s.
 """
 
 from collections.abc import Sequence
