@@ -1,16 +1,20 @@
 """Requests that are answered before the first one comes, so that what compiles at first use has compiled by then."""
 
-import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING
 
-from model_executor.engine import MediaItem, Modality, Prompt, RequestRefusedError, SamplingParams
-from model_executor.engine_process.vllm_engine import VllmEngine
+from model_executor.engine import EngineError, MediaItem, Modality, Prompt, RequestRefusedError, SamplingParams
 from model_executor.processor.geometry import MERGE, PATCH_PX, Grid
+
+if TYPE_CHECKING:
+    from model_executor.engine_process.vllm_engine import VllmEngine
 
 NUM_TOKENS = 4
 _TEXT = [0] * 24
-_LIMITS = (
+_SAMPLING = (
     SamplingParams(max_tokens=NUM_TOKENS, ignore_eos=True, temperature=0, logprobs=2),
     SamplingParams(max_tokens=NUM_TOKENS, ignore_eos=True, top_p=0.9, top_k=20, seed=1),
 )
@@ -20,28 +24,34 @@ _ITEMS: tuple[tuple[Modality, Grid, int], ...] = (
 )
 """Modality, grid and frames in a row of patches."""
 
+_log = logging.getLogger(__name__)
 
-async def warm_up(runner: VllmEngine, folder: Path) -> None:
-    """Have a text, an image and a video answered, greedily and sampled.
+
+async def warm_up(engine: "VllmEngine", folder: Path) -> None:
+    """Have a text, an image and a video answered, greedily and sampled. What cannot be answered is logged.
 
     Args:
-        runner: with its adapters loaded.
+        engine: with its adapters loaded.
         folder: the server's shared memory, where the patches lie meanwhile.
     """
-    for number, limits in enumerate(_LIMITS):
-        await _answered(runner, f"warm-up-{number}", Prompt(_TEXT), limits)
-        for modality, grid, num_frames in _ITEMS:
-            with NamedTemporaryFile(dir=folder) as file:
-                file.truncate(grid.num_patches * num_frames * 3 * PATCH_PX * PATCH_PX)
-                placeholders = [runner.placeholders[modality]] * grid.num_tokens
-                item = MediaItem(
-                    modality, (grid.t, grid.h, grid.w), len(_TEXT), grid.num_tokens, f"warm-up-{number}", file.name
-                )
-                prompt = Prompt([*_TEXT, *placeholders, *_TEXT], [item], cache_salt=f"warm-up-{number}")
-                await _answered(runner, f"warm-up-{modality}-{number}", prompt, limits)
+    for number, sampling in enumerate(_SAMPLING):
+        for prompt in _prompts(engine.placeholders, folder, f"warm-up-{number}"):
+            try:
+                async for _ in engine.generate(f"warm-up-{number}-{len(prompt.token_ids)}", prompt, sampling):
+                    pass
+            except RequestRefusedError:  # the context is too short for it
+                continue
+            except EngineError:
+                _log.warning("a request to warm up failed", exc_info=True)
 
 
-async def _answered(runner: VllmEngine, request_id: str, prompt: Prompt, limits: SamplingParams) -> None:
-    with contextlib.suppress(RequestRefusedError):  # a context too short for it
-        async for _ in runner.generate(request_id, prompt, limits):
-            pass
+def _prompts(placeholders: dict[Modality, int], folder: Path, salt: str) -> Iterator[Prompt]:
+    """A text, then each item between texts; its patches are black, and there until the next is taken."""
+    yield Prompt(_TEXT, cache_salt=salt)
+    for modality, grid, num_frames in _ITEMS:
+        with NamedTemporaryFile(dir=folder) as file:
+            file.truncate(grid.num_patches * num_frames * 3 * PATCH_PX * PATCH_PX)
+            size = (grid.t, grid.h, grid.w)
+            item = MediaItem(modality, size, len(_TEXT), grid.num_tokens, f"{salt}-{modality}", file.name)
+            token_ids = [*_TEXT, *[placeholders[modality]] * grid.num_tokens, *_TEXT]
+            yield Prompt(token_ids, [item], cache_salt=salt)
