@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup serve test test-gpu check check-docker fmt bench soak examples train train-quick lock model clean
+.PHONY: help setup serve test test-gpu quick check check-docker fmt bench soak examples train train-quick lock model clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -17,21 +17,29 @@ setup:  ## environment in .venv (DEVICE=cuda for NVIDIA GPUs)
 model: setup  ## a small random model of the true architecture, in models/random
 	@[ -f models/random/config.json ] || $(BIN)/python -m training.random_checkpoint --out models/random
 
-serve: setup  ## serve (settings: TESSERA_* variables, or ARGS="--port 9000")
+serve:  ## serve (settings: TESSERA_* variables, or ARGS="--port 9000"); installs only what serving needs
+	@VENV=$(VENV) requirements/setup.sh $(DEVICE) run
 	@exec $(BIN)/tessera serve $(ARGS)
 
-test: setup  ## all tests (ARGS="-m 'not engine'" for the quick ones)
+quick: setup  ## the quick tests, in parallel: no engine, no browser, nothing slow
 	@$(BIN)/python -m pytest $(ARGS)
 
+test: setup  ## all tests; those that share a server or an engine run in one process
+	@$(BIN)/python -m pytest -m "" $(ARGS)
+
 test-gpu: setup  ## what needs a GPU: kernels, the engine against transformers, the bundled model (DEVICE=cuda)
-	@REQUIRE_GPU=1 $(BIN)/python -m pytest tests/model_executor/kernels/test_triton.py tests/model_executor/kernels/test_vision_ops.py \
+	@REQUIRE_GPU=1 $(BIN)/python -m pytest -m "" tests/model_executor/kernels/test_triton.py \
+	  tests/model_executor/kernels/test_vision_ops.py \
 	  tests/engine/test_gpu.py tests/engine/test_exactness.py tests/e2e/test_bundled_model.py $(ARGS)
 
-check: setup  ## lint, format, types, generated documentation
+check: setup  ## lint, format, spelling, types (of the page's modules, too, where Node.js is), generated documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
+	requirements/web/check.sh
 	$(BIN)/python -m tools.settings_docs --check
+	$(BIN)/python -m tools.error_docs --check
 
 check-docker:  ## build the CPU image and try it with compose; needs Docker (ARGS="--port 9000")
 	@python3 docker/check.py $(ARGS)
@@ -40,6 +48,7 @@ fmt: setup  ## format and mend what can be mended; write generated documentation
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python -m tools.settings_docs --write
+	$(BIN)/python -m tools.error_docs --write
 
 bench: model  ## side-by-side measurements
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks $(ARGS)

@@ -4,7 +4,8 @@ From the outside in: access (id, log, metrics), CORS where configured, boundary 
 limits of the key, body limit, disconnect, routes.
 """
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -14,7 +15,6 @@ from starlette.middleware import Middleware
 
 from server.api.request_body import BodyLimitMiddleware
 from server.auth.api_keys import KeyRing
-from server.auth.rate_limits import Limits
 from server.chat import preview_router
 from server.chat import router as chat
 from server.completions import router as completions
@@ -28,6 +28,7 @@ from server.middleware.authentication import AuthenticationMiddleware
 from server.middleware.cors import CorsMiddleware
 from server.middleware.disconnect import DisconnectMiddleware
 from server.middleware.errors import ErrorMiddleware, translate_http_exception
+from server.middleware.rate_limit import RateLimitMiddleware
 from server.ops import health, metrics, models, openapi, playground
 from server.ops.playground_files import read_page
 from server.responses import router as responses
@@ -37,24 +38,27 @@ OPEN_PATHS = ("/health",)
 """Paths that need no key, besides those of the page."""
 
 
-def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
+def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[], float] = time.monotonic) -> FastAPI:
     """The ASGI application; its lifespan opens and closes the model.
 
     Args:
         settings: of the server.
         open_model: brings up what answers requests.
+        clock: in seconds; keys and their limits go by it.
 
     Raises:
         KeyFileError: the key file cannot be used.
     """
     measurements = Metrics()
     keys = KeyRing(
-        split_list(settings.api_key.get_secret_value() if settings.api_key else None), settings.api_keys_file
+        split_list(settings.api_key.get_secret_value() if settings.api_key else None),
+        settings.api_keys_file,
+        clock=clock,
     )
     service = Service(settings, open_model, measurements)
-    store = FileStore(settings.files, settings.data_folder)
+    store = FileStore(settings.files, settings.data_dir)
     page = read_page()
-    measurements.follow_files(store)
+    measurements.add_files(store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -75,7 +79,7 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
             *([Middleware(CorsMiddleware, origins=origins)] if (origins := split_list(settings.cors_origins)) else []),
             Middleware(ErrorMiddleware),
             Middleware(AuthenticationMiddleware, keys=keys, open_paths=(*OPEN_PATHS, *page)),
-            Middleware(Limits, metrics=measurements),
+            Middleware(RateLimitMiddleware, metrics=measurements, clock=clock),
             Middleware(
                 BodyLimitMiddleware, max_bytes=settings.max_body_bytes, max_upload_bytes=settings.files.max_file_bytes
             ),
@@ -85,6 +89,7 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
     )
     app.state.service = service
     app.state.files = store
+    app.state.media_settings = settings.media
     app.state.page = page
     app.state.needs_key = bool(keys)
     families = (

@@ -1,17 +1,19 @@
 """One client's connection: what it may cost before a key has been seen.
 
-Uvicorn's httptools side bounds neither the size of a request's head, nor the number of its fields, nor the time it
-takes to come. Here all three are bounded, the trailers of a chunked body included; a client that exceeds a bound gets
-an answer that says so, and the connection is closed.
+Uvicorn's httptools side bounds neither the size of a request's head, nor the number of its fields, nor the time that
+head or body take to come, nor the number of connections. Here all are bounded, the trailers of a chunked body
+included; a client that exceeds a bound gets an answer that says so, and the connection is closed.
 """
 
 import asyncio
 import json
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from server.core.errors import BadRequestError, ClientError
+from server.core.errors import ApiError, BadRequestError, ClientError, UnavailableError
 
 MAX_HEAD_BYTES = 64 << 10
 """Request line, header fields and trailer fields of one request together."""
@@ -21,6 +23,10 @@ MAX_PIPELINED = 16
 """Requests of one connection that may wait for the answers to earlier ones."""
 HEAD_TIMEOUT_S = 30.0
 """Longest time from the start of a connection, or the first byte of a later request, to the end of the head."""
+BODY_WINDOW_S = 30.0
+"""How often the rate of a body is looked at."""
+MIN_WINDOW_BYTES = 16 << 10
+"""Least of a body that must come in such a time, unless the body ends; 550 bytes a second."""
 LINGER_S = 5.0
 """How long a refused client is still read from, so that it gets to see the answer instead of a reset connection."""
 _LINGER_PAUSE_S = 0.02
@@ -34,34 +40,71 @@ class HeadTooLargeError(ClientError):
     default_code = "head_too_large"
 
 
-class HeadTimeoutError(ClientError):
-    """The head of a request did not come in time."""
+class RequestTimeoutError(ClientError):
+    """Head or body of a request did not come in time."""
 
     status = 408
-    default_code = "head_timeout"
+    default_code = "request_timeout"
+
+
+class Connections:
+    """What the connections of one server share.
+
+    Args:
+        most: how many there may be. One more takes the place of the one that has waited for longest: a client that
+            is silent, or between two requests, never one that sends a body or is being answered.
+        count_refusal: called with the code of each refusal.
+    """
+
+    def __init__(self, most: int, count_refusal: Callable[[str], None]) -> None:
+        self.most = most
+        self.count_refusal = count_refusal
+        self.waiting: OrderedDict[Connection, None] = OrderedDict()
+        """Those that may be closed without loss, the one that has waited for longest first."""
 
 
 class Connection(HttpToolsProtocol):
-    """Uvicorn's connection with bounds; uvicorn makes one for each client."""
+    """Uvicorn's connection with bounds; uvicorn makes one for each client.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """As uvicorn's."""
-        super().__init__(*args, **kwargs)
+    Args:
+        shared: what it shares with the others.
+        arguments: uvicorn's own.
+    """
+
+    def __init__(self, shared: Connections, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._shared = shared
         self._in_head = False
         self._in_body = False
         self._refused = False
         self._num_pending_bytes = 0
+        self._num_window_bytes = 0
         self._num_fields = 0
         self._num_field_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """The time for the first head begins."""
+        """The time for the first head begins, if there is room for one more."""
         super().connection_made(transport)
-        self._deadline = self.loop.call_later(HEAD_TIMEOUT_S, self._time_out)
+        if len(self.connections) > self._shared.most:
+            if not self._shared.waiting:
+                self._refuse(
+                    UnavailableError("The server has as many connections as it may.", code="too_many_connections")
+                )
+                return
+            oldest, _ = self._shared.waiting.popitem(last=False)
+            oldest.give_way()
+        self._shared.waiting[self] = None
+        self._deadline = self.loop.call_later(HEAD_TIMEOUT_S, self._time_out_head)
+
+    def give_way(self) -> None:
+        """Close without a word: the place is wanted."""
+        self._shared.count_refusal("gave_way")
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
+        self._shared.waiting.pop(self, None)
         self._clear_deadline()
         super().connection_lost(exc)
 
@@ -75,8 +118,11 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if self._num_pending_bytes > MAX_HEAD_BYTES:  # of a field that has not ended, which the parser keeps to itself
             self._refuse(_too_large())
-        elif self._deadline is None and not self._in_body and (self._in_head or self._num_pending_bytes):
-            self._deadline = self.loop.call_later(HEAD_TIMEOUT_S, self._time_out)
+        elif self._deadline is None and not self.transport.is_closing():
+            if self._in_body:
+                self._watch_body()
+            elif self._in_head or self._num_pending_bytes:
+                self._deadline = self.loop.call_later(HEAD_TIMEOUT_S, self._time_out_head)
 
     def send_400_response(self, msg: str) -> None:
         """What the parser does not understand, or one of the callbacks below has refused, ends the connection."""
@@ -109,19 +155,32 @@ class Connection(HttpToolsProtocol):
         """The head has ended."""
         self._in_head, self._in_body = False, True
         self._num_pending_bytes = 0
+        self._shared.waiting.pop(self, None)
         self._clear_deadline()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
         self._num_pending_bytes = 0
+        self._num_window_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Body and trailers have ended."""
         self._in_body = False
         self._num_pending_bytes = 0
+        self._clear_deadline()
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer has gone out. If it came before the end of the request, the rest of that is not wanted."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        if self._in_body:
+            self._hang_up()
+        elif self.cycle.response_complete:
+            self._shared.waiting[self] = None
 
     def _count(self, *pieces: bytes) -> None:
         self._num_field_bytes += sum(map(len, pieces))
@@ -132,12 +191,23 @@ class Connection(HttpToolsProtocol):
         self._refuse(error)
         raise error
 
-    def _time_out(self) -> None:
-        self._deadline = None
-        self._refuse(HeadTimeoutError(f"The request's head did not come within {HEAD_TIMEOUT_S:.0f} s."))
+    def _time_out_head(self) -> None:
+        self._refuse(RequestTimeoutError(f"The request's head did not come within {HEAD_TIMEOUT_S:.0f} s."))
 
-    def _refuse(self, error: ClientError) -> None:
+    def _watch_body(self) -> None:
+        self._num_window_bytes = 0
+        self._deadline = self.loop.call_later(BODY_WINDOW_S, self._look_at_body)
+
+    def _look_at_body(self) -> None:
+        if self.flow.read_paused or self._num_window_bytes >= MIN_WINDOW_BYTES:  # paused: the server is the slow one
+            self._watch_body()
+        else:
+            self._refuse(RequestTimeoutError(f"The request's body came to a standstill for {BODY_WINDOW_S:.0f} s."))
+
+    def _refuse(self, error: ApiError) -> None:
         """Answer with an error, unless another answer is owed or under way, and close."""
+        assert error.code is not None
+        self._shared.count_refusal(error.code)
         cycle = self.cycle
         if not self.pipeline and (cycle is None or cycle.response_complete or self._is_unanswered()):
             self.transport.write(_response(error))
@@ -185,7 +255,7 @@ def _too_many_pipelined() -> BadRequestError:
     return BadRequestError(f"More than {MAX_PIPELINED} pipelined requests are not supported.", code="invalid_http")
 
 
-def _response(error: ClientError) -> bytes:
+def _response(error: ApiError) -> bytes:
     """A whole response with the API's error body."""
     body = json.dumps(error.body()).encode()
     fields = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"

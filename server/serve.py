@@ -1,4 +1,4 @@
-"""The HTTP process's life: bind, listen, tell how loading goes, drain on SIGTERM, exit with a meaningful status."""
+"""Runs the HTTP server: sockets, TLS, progress messages, graceful shutdown on SIGTERM, exit status."""
 
 import asyncio
 import ipaddress
@@ -8,6 +8,7 @@ import socket
 import ssl
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -16,7 +17,7 @@ from fastapi import FastAPI
 
 from model_executor.engine import EngineState
 from server.app import create_app
-from server.connection import Connection
+from server.connection import Connection, Connections
 from server.core.json_log import configure_logging
 from server.core.settings import Settings
 from server.generation.model_service import Service
@@ -25,25 +26,27 @@ from server.model_loading import open_model
 _log = logging.getLogger("tessera.serve")
 
 PROGRESS_INTERVAL_S = 5.0
-"""How often loading is reported."""
+"""Interval of progress messages while the model loads."""
+OTHER_FILES = 512
+"""Open files in addition to those of connections: sockets of fetches, media, uploads, processes."""
 IDLE_CONNECTION_S = 75
-"""How long an idle connection is kept; above the minute most clients and proxies keep theirs."""
+"""How long an idle connection is kept; longer than the minute that most clients and proxies keep theirs."""
 
 
 class ListenError(Exception):
-    """The address cannot be listened on, or the certificate not be used; the text says why."""
+    """The server cannot listen on the address or use the certificate; the text says why."""
 
 
 def serve(settings: Settings) -> int:
-    """Serve until told to stop; returns the process's exit status.
+    """Serve until stopped; returns the process's exit status.
 
     Raises:
-        ListenError: see the class.
+        ListenError: the address or the certificate cannot be used.
         KeyFileError: the key file cannot be used.
     """
     _check_certificate(settings)
     configure_logging()
-    _allow_many_files()
+    _allow_many_files(settings)
     app = create_app(settings, lambda: open_model(settings))
     listener = _bind(settings.host, settings.port)
     if not app.state.needs_key and not _is_loopback(listener):
@@ -60,10 +63,12 @@ def serve(settings: Settings) -> int:
 
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    """How uvicorn serves the application."""
+    """The configuration of uvicorn."""
+    service: Service = app.state.service
+    connections = Connections(settings.max_connections, service.metrics.count_refused_connection)
     return uvicorn.Config(
         app,
-        http=Connection,
+        http=partial(Connection, connections),  # type: ignore[arg-type]  # called like the class
         ws="none",
         loop="uvloop",
         lifespan="on",
@@ -79,56 +84,63 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's server, which also says where the model is in its life and stops when that life has ended.
+    """Uvicorn's server, which also prints the model's state and stops when the model cannot be served.
 
     Args:
-        config: as `server_config` makes it.
-        service: whose state is told.
-        url: where the server listens.
+        config: from `server_config`.
+        service: has the model's state.
+        url: the address that the server listens on.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service, url: str) -> None:
-        """See the class."""
         super().__init__(config)
         self.exit_status = 0
-        """Of the process, once the server has ended."""
+        """Exit status of the process, once the server has ended."""
         self._service = service
         self._url = url
         self._state = EngineState.LOADING
         self._since_s = time.monotonic()
-        self._reported_s = self._since_s
+        self._printed_at_s = self._since_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
+        """Start listening, and print the address."""
         await super().startup(sockets)
-        _say(f"Tessera listens on {self._url} and loads {self._service.model_name}.")
+        _print(f"Tessera listens on {self._url} and loads {self._service.model_name}.")
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: tell what is new; returns whether to stop."""
-        self._announce()
+        """Called ten times a second: prints changes of the model's state; returns whether to stop."""
+        self._print_state()
         return await super().on_tick(counter)
 
+    @property
+    def _page_url(self) -> str:
+        """What a browser on this machine opens; an address that stands for all of them is none."""
+        return f"{self._url.replace('//0.0.0.0:', '//127.0.0.1:').replace('//[::]:', '//[::1]:')}/"
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal drains; a second one cuts the answers still running. Both leave by the front door."""
+        """On the first signal, finish running requests; on the second, cancel them. Both shut down in order."""
         if self.should_exit:
             for task in self.server_state.tasks:
                 task.cancel()
         self.should_exit = True
 
-    def _announce(self) -> None:
+    def _print_state(self) -> None:
         state = self._service.state
         now_s = time.monotonic()
         if state is self._state:
-            if state is EngineState.LOADING and now_s - self._reported_s >= PROGRESS_INTERVAL_S:
-                self._reported_s = now_s
-                _say(f"Still loading, {now_s - self._since_s:.0f} s so far.")
+            if state is EngineState.LOADING and now_s - self._printed_at_s >= PROGRESS_INTERVAL_S:
+                self._printed_at_s = now_s
+                _print(f"Still loading, {now_s - self._since_s:.0f} s so far.")
             return
         if state is EngineState.READY and self._state is EngineState.RESTARTING:
-            _say(f"Ready again after {now_s - self._since_s:.1f} s.")
+            _print(f"Ready again after {now_s - self._since_s:.1f} s.")
         elif state is EngineState.READY:
-            _say(f"Ready after {now_s - self._since_s:.1f} s: {self._service.model_name} answers at {self._url}/v1.")
+            _print(
+                f"Ready after {now_s - self._since_s:.1f} s: {self._service.model_name}. "
+                f"Open {self._page_url} in a browser; the API is at {self._url}/v1."
+            )
         elif state is EngineState.RESTARTING:
-            _say("The engine was lost and is being restarted.")
+            _print("The engine was lost and is being restarted.")
         elif state is EngineState.FAILED:
             print(f"tessera: The model cannot be served: {self._service.failure}.", file=sys.stderr, flush=True)
             self.exit_status = 1
@@ -149,10 +161,16 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _allow_many_files() -> None:
-    """Each connection is an open file; the usual limit of 1024 is for old programs only."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+def _allow_many_files(settings: Settings) -> None:
+    """Raise the limit on open files: each connection is one, and the usual 1024 are for old programs only."""
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
+    if hard_limit < settings.max_connections + OTHER_FILES:
+        _log.warning(
+            "the limit of %d open files (ulimit -n) is too low for max_connections (%d)",
+            hard_limit,
+            settings.max_connections,
+        )
 
 
 def _is_loopback(listener: socket.socket) -> bool:
@@ -160,15 +178,15 @@ def _is_loopback(listener: socket.socket) -> bool:
 
 
 def _check_certificate(settings: Settings) -> None:
-    """Try certificate and key before anything is started."""
+    """Load certificate and key before anything is started."""
     certificate = _expanded(settings.tls_certificate)
     if certificate is None:
         return
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # A key with a password is an error; without the empty one, OpenSSL would ask for it on the terminal.
+        # A key with a password is an error; without the empty one, OpenSSL would prompt for it on the terminal.
         context.load_cert_chain(certificate, _expanded(settings.tls_key), password="")
-    except OSError as error:  # of files and, as ssl.SSLError, of what is in them
+    except OSError as error:  # of the files or, as ssl.SSLError, of their content
         raise ListenError(f"The TLS certificate or its key cannot be used: {error.strerror or error}.") from error
 
 
@@ -181,5 +199,5 @@ def _url(settings: Settings, port: int) -> str:
     return f"{scheme}://[{settings.host}]:{port}" if ":" in settings.host else f"{scheme}://{settings.host}:{port}"
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from server.app import create_app
 from server.core.settings import Settings
 from tests.support.fakes import MODEL, FakeEngine, FakeMedia, opener
 from tests.support.world import OpenWorld, ServerFixture, serve_directly, serve_live
-from training.random_checkpoint import CheckpointShape, TextShape, VisionShape, write_random_checkpoint
+
+pytest_plugins = ["tests.support.scheduling"]
 
 # What this project, its libraries and programs like to be told; what only tests read (`REQUIRE_*`, `SOAK_S`) stays.
 _READ_BY_PROGRAMS = re.compile(
@@ -50,6 +52,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete checkpoint folder, far too small to be worth running."""
+    from training.random_checkpoint import (  # torch takes seconds, and not every test needs it
+        CheckpointShape,
+        TextShape,
+        VisionShape,
+        write_random_checkpoint,
+    )
+
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     text = TextShape(num_layers=1, hidden=32, intermediate=32, num_heads=1, num_kv_heads=1, mrope_section=(4, 6, 6))
     write_random_checkpoint(folder, CheckpointShape(text=text, vision=VisionShape(depth=1, width=16)))
@@ -65,7 +74,7 @@ def tokenizer(tiny_checkpoint: Path) -> Tokenizer:
 @pytest.fixture
 def open_world(tokenizer: Tokenizer, tmp_path: Path) -> OpenWorld:
     """Opens a world: settings by name, other fakes than the plain ones, names of adapters, `live` for real sockets."""
-    data_folder = tmp_path / "data"
+    data_dir = tmp_path / "data"
 
     @asynccontextmanager
     async def opened(
@@ -74,16 +83,18 @@ def open_world(tokenizer: Tokenizer, tmp_path: Path) -> OpenWorld:
         media: FakeMedia | None = None,
         live: bool = False,
         adapters: tuple[str, ...] = (),
+        clock: Callable[[], float] = time.monotonic,
         **settings: Any,
     ) -> AsyncIterator[ServerFixture]:
         engine, media = engine or FakeEngine(), media or FakeMedia()
-        configured = Settings(**{"served_model_name": MODEL, "data_folder": data_folder, **settings})
-        app = create_app(configured, opener(engine, media, tokenizer, adapters))
+        configured = Settings(**{"served_model_name": MODEL, "data_dir": data_dir, **settings})
+        app = create_app(configured, opener(engine, media, tokenizer, adapters), clock=clock)
         running = serve_live(app, configured) if live else serve_directly(app)
         async with running as (client, stop), client:
             if engine.state is EngineState.READY:
-                while app.state.service.state is not EngineState.READY:
-                    await asyncio.sleep(0)
+                async with asyncio.timeout(60):
+                    while app.state.service.state is not EngineState.READY:
+                        await asyncio.sleep(0)
             yield ServerFixture(client, app, engine, media, stop)
 
     return opened

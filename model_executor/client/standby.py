@@ -1,7 +1,7 @@
-"""The warm spare: a host that has already imported torch and vLLM, and waits for the one in service to be lost.
+"""The warm standby: an engine process that has imported torch and vLLM and waits to replace a lost one.
 
-It holds no weights; it holds some hundred megabytes of code. One that dies while it waits is not replaced before the
-next start, which then pays the imports itself.
+It holds no weights, only some hundred megabytes of code. One that dies while it waits is not replaced before the next
+start, which then has to do the imports itself.
 """
 
 import asyncio
@@ -12,43 +12,42 @@ from model_executor.client.process import EngineProcess
 
 _log = logging.getLogger(__name__)
 
-SPARE_DELAY_S = 5.0
-"""From a host's getting ready to the spare's start, so that it does not compete with the first requests."""
+STANDBY_DELAY_S = 5.0
+"""From the engine's `Ready` to the standby's start, so that it does not compete with the first requests."""
 
 
 class Standby:
-    """At most one waiting host.
+    """At most one waiting engine process.
 
     Args:
-        command: as of `EngineProcess.spawn`.
+        command: as for `EngineProcess.spawn`.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
-        """See the class."""
         self._command = command
-        self._planned: asyncio.TimerHandle | None = None
-        self._made: asyncio.Task[EngineProcess] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._spawning: asyncio.Task[EngineProcess] | None = None
 
-    def plan(self) -> None:
-        """Have one before long."""
-        self._planned = asyncio.get_running_loop().call_later(SPARE_DELAY_S, self._make)
+    def schedule(self) -> None:
+        """Start one after `STANDBY_DELAY_S`."""
+        self._timer = asyncio.get_running_loop().call_later(STANDBY_DELAY_S, self._spawn)
 
     async def take(self) -> EngineProcess | None:
-        """The waiting host, which is the caller's from now on; None if there is none."""
-        if self._planned is not None:
-            self._planned.cancel()
-        if self._made is None:
+        """The waiting process, which the caller owns from now on; None if there is none."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._spawning is None:
             return None
-        await asyncio.wait({self._made})  # a bare await would cancel the making with its waiter
-        made, self._made = self._made, None
-        if (error := made.exception()) is not None:
-            _log.warning("there is no warm spare: %s", error)
+        await asyncio.wait({self._spawning})  # a bare await would cancel the spawning together with this task
+        spawned, self._spawning = self._spawning, None
+        if (error := spawned.exception()) is not None:
+            _log.warning("the warm standby cannot be started: %s", error)
             return None
-        host = made.result()
-        if not host.ended.done():
-            return host
-        _log.warning("the warm spare has ended with status %s", await host.stop())
+        process = spawned.result()
+        if not process.ended.done():
+            return process
+        _log.warning("the warm standby has ended with status %s", await process.stop())
         return None
 
-    def _make(self) -> None:
-        self._made = asyncio.create_task(EngineProcess.spawn(self._command))
+    def _spawn(self) -> None:
+        self._spawning = asyncio.create_task(EngineProcess.spawn(self._command))

@@ -1,6 +1,6 @@
 """A request's body: limited while it arrives, decoded strictly, validated.
 
-What it does not: authorise (that comes first, `server/middleware/authentication.py`, so that no stranger's body is
+What it does not: authorize (that comes first, `server/middleware/authentication.py`, so that no stranger's body is
 read).
 """
 
@@ -44,7 +44,6 @@ class BodyLimitMiddleware:
     """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, max_upload_bytes: int) -> None:
-        """See the class."""
         self._app = app
         self._json = _Limit(max_bytes, f"The request body is over the limit of {max_bytes} bytes (max_body_bytes).")
         self._upload = _Limit(

@@ -13,8 +13,7 @@ from typing import Protocol
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from server.core.errors import ApiError
-from server.middleware.errors import reported
+from server.core.errors import ApiError, report_error
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -39,7 +38,6 @@ class ErrorBody:
     """
 
     def __init__(self, error: ApiError) -> None:
-        """See the class."""
         self._body = error.body()
 
     def encode(self) -> bytes:
@@ -73,7 +71,6 @@ class EventStream(Response):
         failure: Callable[[ApiError], Event] = ErrorBody,
         named: bool = False,
     ) -> None:
-        """See the class."""
         self.status_code = 200
         self.background = None
         self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
@@ -127,6 +124,6 @@ class EventStream(Response):
     def _frame(self, item: Event | Exception | bytes, scope: Scope) -> bytes:
         if isinstance(item, bytes):
             return item
-        event = self._failure(reported(item, scope)) if isinstance(item, Exception) else item
+        event = self._failure(report_error(item, scope)) if isinstance(item, Exception) else item
         name = f"event: {event.type}\n".encode() if self._named else b""  # type: ignore[attr-defined]
         return name + b"data: " + event.encode() + b"\n\n"

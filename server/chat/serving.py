@@ -20,12 +20,11 @@ from model_executor.engine import Delta, Engine, Prompt
 from model_executor.processor.tokenizer import Tokenizer
 from server.chat.request import ChatCompletionRequest
 from server.chat.response import ChatCompletion, ChatCompletionChunk, Report
-from server.core.metrics import Metrics
+from server.core.metrics import MediaLoad, Metrics
 from server.generation.grammar import grammar_of
 from server.generation.latency import timed
 from server.generation.output import Answer
 from server.generation.sampling_params import sampling_params
-from server.media.preprocessor import MediaLoad
 from server.media.progress import Progress
 from server.media.types import MediaPart, PreparedMedia
 from server.prompt.builder import build_prompt
@@ -73,6 +72,8 @@ class ServedModel:
     """Ids after which an answer is over."""
     adapters: tuple[str, ...] = ()
     """Names of the LoRA adapters that are served as further models."""
+    description: str | None = None
+    """What the model can do, for people; None where nobody has said."""
 
     def adapter(self, name: str) -> str | None:
         """The adapter a request for the model `name` computes with; None for the model itself."""
@@ -89,7 +90,6 @@ class Chat:
     """
 
     def __init__(self, model: ServedModel, *, default_max_tokens: int | None, metrics: Metrics) -> None:
-        """See the class."""
         self._model = model
         self._default_max_tokens = default_max_tokens
         self._metrics = metrics

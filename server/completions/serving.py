@@ -42,7 +42,6 @@ class Completions:
     """
 
     def __init__(self, model: ServedModel, *, metrics: Metrics) -> None:
-        """See the class."""
         self._model = model
         self._metrics = metrics
 

@@ -1,17 +1,16 @@
-"""Uploaded files on disk: a folder per tenant, a folder per file.
+"""Storage of uploaded files on disk: receive, keep, look up, delete, expire. One directory per tenant and per file.
 
-    DATA/files/lock                       held by the server that uses the folder
-    DATA/files/incoming/ID/content        while it arrives
-    DATA/files/TENANT/ID/content          once complete: the folder is renamed
+    DATA/files/lock                       held by the server that uses the directory
+    DATA/files/incoming/ID/content        while the file arrives
+    DATA/files/TENANT/ID/content          once it is complete: the directory is renamed
     DATA/files/TENANT/ID/record.json
 
-A rename makes a file appear and vanish whole. What a crash leaves lies in `incoming/`, which is emptied at the start.
-Records are held in memory; everything that touches the disk runs in a thread.
+Files appear and disappear by renaming, never in part. What a crash leaves is in `incoming/`, which is emptied at
+startup. Records are kept in memory; every disk operation runs in a thread.
 """
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -23,19 +22,20 @@ from pathlib import Path
 
 import msgspec
 
-from server.core.concurrency import in_thread
+from server.core.concurrency import run_to_completion
 from server.core.errors import ApiError, BadRequestError, NotFoundError, StorageError
-from server.core.mime import modality_of
+from server.core.mime import detect_modality
 from server.core.settings import FilesSettings
-from server.files.durable import sync_folder, translated, write_new
-from server.files.quota import Ledger
+from server.files.directory_lock import take
+from server.files.durable import storage_errors, sync_directory, write_new
+from server.files.quota import Quota
 from server.files.record import Purpose, Record
 from server.files.upload import Upload
 
 SWEEP_INTERVAL_S = 60.0
-"""How often expired files are deleted; they cannot be seen from the second they expire."""
+"""How often expired files are deleted; they are invisible from the second they expire."""
 
-_CONTENT, _RECORD, _INCOMING, _LOCK = "content", "record.json", "incoming", "lock"
+_CONTENT, _RECORD, _INCOMING = "content", "record.json", "incoming"
 _log = logging.getLogger(__name__)
 
 
@@ -43,36 +43,36 @@ class FileStore:
     """The uploaded files of all tenants.
 
     Args:
-        settings: the bounds.
-        data_folder: below which they lie; made with the first upload.
+        settings: the limits.
+        data_dir: contains the files; created with the first upload.
         now_s: the clock, in seconds since 1970.
     """
 
-    def __init__(self, settings: FilesSettings, data_folder: Path, *, now_s: Callable[[], float] = time.time) -> None:
-        """See the class."""
+    def __init__(self, settings: FilesSettings, data_dir: Path, *, now_s: Callable[[], float] = time.time) -> None:
         self._settings = settings
-        self._folder = Path(os.path.expanduser(data_folder)).absolute() / "files"
+        self._root = Path(os.path.expanduser(data_dir)).absolute() / "files"  # noqa: PTH111 - a home is not needed
         self._now_s = now_s
-        self._ledger = Ledger(settings)
+        self._quota = Quota(settings)
         self._lock: int | None = None
         self._opening = asyncio.Lock()
         self._discarding = asyncio.Lock()
         self._records: dict[str, dict[str, Record]] = {}
+        self._last_warning = ""
 
     @property
     def num_files(self) -> int:
-        """Files of all tenants, for metrics."""
-        return self._ledger.num_files
+        """Number of all tenants' files, for metrics."""
+        return self._quota.num_files
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all tenants' files, for metrics."""
-        return self._ledger.num_bytes
+        """Total size of all tenants' files, for metrics."""
+        return self._quota.num_bytes
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Read what is there, delete what expires; on leaving, let go of the folder."""
-        await self._look_after()
+        """Read the stored files and delete expired ones; on exit, release the lock."""
+        await self._clean_up()
         sweeping = asyncio.create_task(self._sweep_forever())
         try:
             yield
@@ -84,44 +84,44 @@ class FileStore:
                 self._lock = None
 
     async def open(self, *, make: bool) -> None:
-        """Take the folder and read it; nothing where that was done already.
+        """Lock the directory and read its records, unless this server has already done so.
 
         Args:
-            make: whether to make it where it is missing.
+            make: whether to create the directory if it is missing.
 
         Raises:
-            UnavailableError: another server has it.
+            UnavailableError: another server has locked it.
             StorageError: it cannot be used.
         """
         async with self._opening:
             if self._lock is None:
-                with translated():
-                    await in_thread(lambda: self._take_folder(make=make))
+                with storage_errors():
+                    await run_to_completion(lambda: self._lock_root(make=make))
 
     def get(self, file_id: str, tenant: str) -> Record | None:
-        """The tenant's file of that id; None where it has no such file, or no more."""
+        """The tenant's file with that id; None if there is none, or it has expired."""
         record = self._records.get(_owner(tenant), {}).get(file_id)
         return None if record is None or record.expires_at <= self._now_s() else record
 
     def find(self, file_id: str, tenant: str, *, param: str) -> Record:
-        """The file of that id.
+        """The tenant's file with that id.
 
         Args:
             file_id: its id.
-            tenant: whose it must be.
+            tenant: its owner.
             param: the request field, for the error.
 
         Raises:
-            NotFoundError: the tenant has no such file, or no more.
+            NotFoundError: there is none, or it has expired.
         """
         record = self.get(file_id, tenant)
         if record is None:
-            raise NotFoundError(f"No such File object: {file_id[:100]}", param=param)
+            raise NotFoundError(f"No such File object: {file_id[:100]}", param=param, code="file_not_found")
         return record
 
     def path(self, record: Record, tenant: str) -> Path:
-        """Where the content lies; gone when the file is deleted meanwhile."""
-        return self._folder / _owner(tenant) / record.id / _CONTENT
+        """Path of the content; it does not exist any more once the file is deleted."""
+        return self._root / _owner(tenant) / record.id / _CONTENT
 
     def all_of(self, tenant: str) -> list[Record]:
         """All files of a tenant, oldest first."""
@@ -131,84 +131,88 @@ class FileStore:
 
     @contextlib.asynccontextmanager
     async def receive(self, tenant: str) -> AsyncIterator[Upload]:
-        """Room for a file that arrives; unless `keep` is called before this is left, nothing of it stays.
+        """Receive a file; it is deleted on exit unless `keep` was called.
 
         Raises:
-            TooLargeError: the tenant has as many files as it may.
+            TooLargeError: the tenant has as many files as allowed.
             UnavailableError: as `open`.
             StorageError: as `open`.
         """
         await self.open(make=True)
         owner = _owner(tenant)
-        self._ledger.add_file(owner)
-        folder = self._folder / _INCOMING / f"file-{secrets.token_urlsafe(24)}"
+        self._quota.add_file(owner)
+        directory = self._root / _INCOMING / f"file-{secrets.token_urlsafe(24)}"
         upload: Upload | None = None
         try:
-            with translated():
-                await in_thread(lambda: folder.mkdir(mode=0o700))
+            with storage_errors():
+                await run_to_completion(lambda: directory.mkdir(mode=0o700))
                 upload = Upload(
-                    folder / _CONTENT,
+                    directory / _CONTENT,
                     max_bytes=self._settings.max_file_bytes,
-                    count=lambda num_bytes: self._ledger.add_bytes(owner, num_bytes),
+                    count=lambda num_bytes: self._quota.add_bytes(owner, num_bytes),
                 )
             yield upload
         finally:
             if upload is not None:
                 upload.close()
-            if folder.name not in self._records.get(owner, {}):
-                self._ledger.remove(owner, upload.num_bytes if upload else 0)
-                await in_thread(lambda: shutil.rmtree(folder, ignore_errors=True))
+            if directory.name not in self._records.get(owner, {}):
+                self._quota.remove(owner, upload.num_bytes if upload else 0)
+                await run_to_completion(lambda: shutil.rmtree(directory, ignore_errors=True))
 
     async def keep(
         self, upload: Upload, tenant: str, *, filename: str, purpose: Purpose, lifetime_s: int | None
     ) -> Record:
-        """Make a file of an upload that has come whole.
+        """Store a complete upload as a file.
 
         Args:
-            upload: what has come.
-            tenant: whose it is.
-            filename: as the client has it.
-            purpose: as the client has it.
-            lifetime_s: how long the client wants it kept; None for as long as the server does.
+            upload: the upload.
+            tenant: the owner.
+            filename: the name on the client.
+            purpose: from the request.
+            lifetime_s: requested lifetime; None, or more than the server's maximum, means that maximum.
 
         Raises:
-            BadRequestError: it is empty, or neither a picture nor a clip.
+            BadRequestError: the file is empty, or neither an image nor a video.
             StorageError: the disk is full.
         """
         if not upload.num_bytes:
-            raise BadRequestError("The file is empty (0 bytes).", param="file")
-        modality = modality_of(upload.head)
+            raise BadRequestError("The file is empty (0 bytes).", param="file", code="empty_file")
+        modality = detect_modality(upload.head)
         if modality is None:
-            raise BadRequestError("The file is neither a picture nor a clip of a known kind.", param="file")
+            raise BadRequestError(
+                "The file is neither an image nor a video in a supported format.",
+                param="file",
+                code="unsupported_file_type",
+            )
         now_s = self._now_s()
-        longest_s = self._settings.lifetime_s
+        max_lifetime_s = self._settings.expires_after_s
         record = Record(
             id=upload.path.parent.name,
             filename=filename,
             purpose=purpose,
             num_bytes=upload.num_bytes,
             created_ns=int(now_s * 1e9),
-            expires_at=int(now_s) + min(longest_s, longest_s if lifetime_s is None else lifetime_s),
+            expires_at=int(now_s) + min(max_lifetime_s, max_lifetime_s if lifetime_s is None else lifetime_s),
             modality=modality,
         )
         await upload.flush()
-        with translated():
-            await in_thread(lambda: self._settle(upload, record, _owner(tenant)))
+        with storage_errors():
+            await run_to_completion(lambda: self._commit(upload, record, _owner(tenant)))
         return record
 
     async def delete(self, record: Record, tenant: str) -> None:
-        """Delete a file; who has it open reads on.
+        """Delete a file; downloads in progress continue.
 
         Raises:
-            StorageError: the disk refuses.
+            StorageError: it cannot be deleted.
         """
         await self._discard(_owner(tenant), record)
 
     async def sweep(self) -> None:
-        """Delete what has expired.
+        """Delete expired files.
 
         Raises:
-            StorageError: the disk refuses to delete some of it, which stays as it is; the rest is deleted.
+            StorageError: a file cannot be deleted and is unchanged; the others are deleted.
         """
         now_s = self._now_s()
         refusal: StorageError | None = None
@@ -222,30 +226,30 @@ class FileStore:
             raise refusal
 
     async def _discard(self, owner: str, record: Record) -> None:
-        gone = self._folder / _INCOMING / secrets.token_urlsafe(24)
+        trash = self._root / _INCOMING / secrets.token_urlsafe(24)
         async with self._discarding:
             if record.id not in self._records.get(owner, {}):
                 return  # two requests delete the same file
-            with translated():
-                await in_thread(lambda: self._forget(owner, record, gone))
-        await in_thread(lambda: shutil.rmtree(gone, ignore_errors=True))  # else it goes at the next start
+            with storage_errors():
+                await run_to_completion(lambda: self._move_to_trash(owner, record, trash))
+        # If that fails, the next start deletes it.
+        await run_to_completion(lambda: shutil.rmtree(trash, ignore_errors=True))
 
-    def _forget(self, owner: str, record: Record, gone: Path) -> None:
-        """On disk first, then in memory: what the disk does not let go of stays visible, and can be deleted again."""
-        gone.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # somebody else has removed it
-            (self._folder / owner / record.id).rename(gone)
+    def _move_to_trash(self, owner: str, record: Record, trash: Path) -> None:
+        """Change the disk first, then memory: a file that cannot be moved stays visible, and can be deleted again."""
+        trash.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another program has removed it
+            (self._root / owner / record.id).rename(trash)
         del self._records[owner][record.id]
-        self._ledger.remove(owner, record.num_bytes)
+        self._quota.remove(owner, record.num_bytes)
 
-    def _take_folder(self, *, make: bool) -> None:
-        if not make and not self._folder.is_dir():
+    def _lock_root(self, *, make: bool) -> None:
+        if not make and not self._root.is_dir():
             return
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(self._folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = take(self._root)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            incoming = self._folder / _INCOMING
+            incoming = self._root / _INCOMING
             if incoming.is_dir():
                 shutil.rmtree(incoming)
             incoming.mkdir(mode=0o700)
@@ -256,41 +260,56 @@ class FileStore:
         self._lock = lock
 
     def _read_records(self) -> None:
-        self._records, self._ledger = {}, Ledger(self._settings)
-        for path in self._folder.glob(f"*/*/{_RECORD}"):
+        self._records, self._quota = {}, Quota(self._settings)
+        for path in self._root.glob(f"*/*/{_RECORD}"):
             try:
                 record = msgspec.json.decode(path.read_bytes(), type=Record)
             except msgspec.DecodeError as error:
-                _log.warning("an uploaded file is left out, its record cannot be read: %s", error)
+                _log.warning("skipping an uploaded file: unreadable record: %s", error)
                 continue
             owner = path.parent.parent.name
             self._records.setdefault(owner, {})[record.id] = record
-            self._ledger.load(owner, record.num_bytes)
+            self._quota.load(owner, record.num_bytes)
 
-    def _settle(self, upload: Upload, record: Record, owner: str) -> None:
-        """On disk and in memory in one go, so that a request cancelled meanwhile leaves both or neither."""
-        upload.settle()
+    def _commit(self, upload: Upload, record: Record, owner: str) -> None:
+        """Change disk and memory in one step, so that a canceled request has changed both or neither."""
+        upload.sync()
         write_new(upload.path.parent / _RECORD, msgspec.json.encode(record))
-        home = self._folder / owner
-        home.mkdir(mode=0o700, exist_ok=True)
-        upload.path.parent.rename(home / record.id)
-        sync_folder(home)
+        directory = self._root / owner
+        directory.mkdir(mode=0o700, exist_ok=True)
+        upload.path.parent.rename(directory / record.id)
+        sync_directory(directory)
         self._records.setdefault(owner, {})[record.id] = record
 
     async def _sweep_forever(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
-            await self._look_after()
+            await self._clean_up()
 
-    async def _look_after(self) -> None:
-        """Chat goes on without files; who asks for them hears why they are not there."""
+    async def _clean_up(self) -> None:
+        """Open the store and delete expired files. Errors are only logged: chat works without files."""
         try:
             await self.open(make=False)
             await self.sweep()
         except ApiError as error:
-            _log.warning("uploaded files cannot be looked after: %s", error.message)
+            self._warn_once(error)
+        else:
+            self._last_warning = ""
+
+    def _warn_once(self, error: ApiError) -> None:
+        """Log why files cannot be kept, unless that was the last thing logged: it may stay so for days."""
+        if error.message == self._last_warning:
+            return
+        self._last_warning = error.message
+        if error.code == "files_unavailable":
+            _log.warning(
+                "uploads are off: another server uses %s; to have them here, set TESSERA_DATA_DIR to another directory",
+                self._root,
+            )
+        else:
+            _log.warning("cannot clean up expired files: %s", error.message)
 
 
 def _owner(tenant: str) -> str:
-    """Name of the tenant's folder, which tells nothing about the key."""
+    """Name of the tenant's directory, from which the key cannot be derived."""
     return hashlib.sha256(b"tessera-files\0" + tenant.encode()).hexdigest()[:32]

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 
-from model_executor.checkpoint.config import CheckpointError
+from model_executor.checkpoint.errors import CheckpointError
 from model_executor.engine import EngineState, EngineStats, EngineUnavailableError
 from server.auth.rate_limits import KeyUsage
 from server.auth.usage import MeteredEngine
@@ -39,7 +39,6 @@ class Service:
     """
 
     def __init__(self, settings: Settings, open_model: OpenModel, metrics: Metrics) -> None:
-        """See the class."""
         self.model_name = settings.model_name
         self.metrics = metrics
         self.keep_alive_s = settings.keep_alive_s

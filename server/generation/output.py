@@ -58,7 +58,6 @@ class Answer:
         tokenizer: Tokenizer,
         end_token_ids: Collection[int],
     ) -> None:
-        """See the class."""
         self.num_answer_tokens = 0
         self._head: dict[str, Any] = {"id": id_, "created": created, "model": model}
         self._choices = [Choice(CallReader() if may_call else None) for _ in range(num_choices)]
@@ -207,5 +206,5 @@ class Answer:
     def _token(self, token: TokenLogprob) -> wire.TopLogprob:
         data = self._tokenizer.token_bytes(token.token_id)
         # Written so that not-a-number, too, becomes the lowest.
-        logprob = token.logprob if token.logprob > LOWEST_LOGPROB else LOWEST_LOGPROB
+        logprob = max(LOWEST_LOGPROB, token.logprob)
         return wire.TopLogprob(token=data.decode("utf-8", "replace"), logprob=logprob, bytes=list(data))

@@ -1,28 +1,29 @@
-"""Who may ask: a bearer key before anything of the request is looked at, and the tenant it stands for."""
+"""Authentication middleware: checks the bearer key before the body is read, and sets the tenant."""
 
 from collections.abc import Collection
+from ipaddress import ip_interface
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from model_executor.fair_queue import CLIENT
 from server.auth.api_keys import Key, KeyRing
 from server.core.errors import AuthenticationError
 
 
 class AuthenticationMiddleware:
-    """Middleware that lets a request through when it has one of the keys, and names its tenant.
+    """Middleware that accepts requests with a valid key only.
 
-    `scope["state"]["tenant"]` becomes the key's tenant, or the empty string where no key is needed; in the latter case
-    there is no `scope["state"]["key"]`.
+    Sets `scope["state"]["key"]` and `scope["state"]["tenant"]`. Where no key is required, the tenant is the empty
+    string and there is no key. Also sets `fair_queue.CLIENT` to the tenant, or to the address if no key is required.
 
     Args:
         app: the application inside.
-        keys: all there are; where there are none, everybody may ask.
-        open_paths: paths that need no key.
+        keys: the valid keys; if there are none, no key is required.
+        open_paths: paths that require no key.
     """
 
     def __init__(self, app: ASGIApp, *, keys: KeyRing, open_paths: Collection[str]) -> None:
-        """See the class."""
         self._app = app
         self._keys = keys
         self._open_paths = frozenset(open_paths)
@@ -31,7 +32,7 @@ class AuthenticationMiddleware:
         """Serve one request.
 
         Raises:
-            AuthenticationError: no key, or none of ours.
+            AuthenticationError: no key, or an invalid one.
         """
         if scope["type"] == "http":
             state = scope.setdefault("state", {})
@@ -39,13 +40,20 @@ class AuthenticationMiddleware:
             if self._keys and scope["path"] not in self._open_paths:
                 state["key"] = key = self._key(Headers(scope=scope))
                 state["tenant"] = key.tenant
+            CLIENT.set(state["tenant"] or _network(scope))
         await self._app(scope, receive, send)
 
     def _key(self, headers: Headers) -> Key:
         scheme, _, sent = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not sent.strip():
-            raise AuthenticationError("An API key is needed: send the header 'Authorization: Bearer KEY'.")
+            raise AuthenticationError("An API key is required: send the header 'Authorization: Bearer KEY'.")
         key = self._keys.find(sent.strip())
         if key is None:
             raise AuthenticationError("The API key is not valid.")
         return key
+
+
+def _network(scope: Scope) -> str:
+    """The client's address; of IPv6 the half that names its network, as the other half is its own to choose."""
+    host, _ = scope.get("client") or ("", 0)
+    return str(ip_interface(f"{host}/64").network) if ":" in host and "%" not in host else host

@@ -4,41 +4,50 @@ from fastapi import APIRouter, Request
 
 from server.api.openapi import errors
 from server.chat.serving import ServedModel
+from server.core.settings import MediaSettings
 from server.generation.model_service import Service
-from server.ops.model_list import Model, ModelList
+from server.ops.model_list import MediaSizeLimits, Model, ModelList
 
 router = APIRouter()
 
 
 @router.get(
     "/v1/models",
-    summary="The served models",
+    summary="List the served models",
     operation_id="listModels",
     response_model_exclude_none=True,
     responses=errors(401, 500, 503),
 )
 async def list_models(request: Request) -> ModelList:
-    """The model and, as models of their own, its adapters; answered once they are ready."""
+    """The model and, as separate models, its adapters; available once they are ready."""
     service: Service = request.app.state.service
     model = service.model()
-    return ModelList(data=[_served(model, name) for name in (model.name, *model.adapters)])
+    return ModelList(data=[_model_object(request, model, name) for name in (model.name, *model.adapters)])
 
 
 @router.get(
     "/v1/models/{model:path}",
-    summary="One served model",
+    summary="Retrieve a served model",
     operation_id="retrieveModel",
     response_model_exclude_none=True,
     responses=errors(401, 404, 500, 503),
 )
 async def retrieve_model(request: Request, model: str) -> Model:
-    """The model of that name."""
+    """The model with that name."""
     service: Service = request.app.state.service
     served = service.model()
     service.require_model(model)
-    return _served(served, model)
+    return _model_object(request, served, model)
 
 
-def _served(model: ServedModel, name: str) -> Model:
+def _model_object(request: Request, model: ServedModel, name: str) -> Model:
+    media: MediaSettings = request.app.state.media_settings
     parent = None if model.adapter(name) is None else model.name
-    return Model(id=name, created=model.created, max_model_len=model.engine.max_model_len, parent=parent)
+    return Model(
+        id=name,
+        created=model.created,
+        max_model_len=model.engine.max_model_len,
+        parent=parent,
+        description=model.description,
+        limits=MediaSizeLimits(max_image_bytes=media.max_image_bytes, max_video_bytes=media.max_video_bytes),
+    )

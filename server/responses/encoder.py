@@ -25,7 +25,6 @@ class ResponseAnswer:
     """
 
     def __init__(self, request: ResponseRequest, clock: Callable[[], float] = time.time) -> None:
-        """See the class."""
         self._request = request
         self._clock = clock
         self._id = f"resp_{uuid.uuid4().hex}"

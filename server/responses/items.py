@@ -18,7 +18,6 @@ class GrowingMessage:
     """
 
     def __init__(self, index: int) -> None:
-        """See the class."""
         self._index = index
         self._id = f"msg_{uuid.uuid4().hex}"
         self._place = {"item_id": self._id, "output_index": index, "content_index": 0}
@@ -72,7 +71,6 @@ class GrowingCall:
     """
 
     def __init__(self, index: int, call_id: str, name: str) -> None:
-        """See the class."""
         self._index = index
         self._id = f"fc_{uuid.uuid4().hex}"
         self._call_id = call_id

@@ -102,7 +102,7 @@ def read_request(request: ResponseRequest) -> tuple[ChatCompletionRequest, Place
 
 
 def _messages(request: ResponseRequest, places: dict[str, str]) -> list[chat.AnyMessage]:
-    """Args: request: whose instructions and input. places: gets what is named otherwise."""
+    """The instructions and the input as messages of a chat; `places` gets what is named otherwise there."""
     messages: list[chat.AnyMessage] = []
     if request.instructions is not None:
         messages.append(chat.SystemMessage(role="system", content=request.instructions))
@@ -179,7 +179,7 @@ def _named(chosen: ChosenFunction) -> protocol.NamedTool:
 
 
 def _message(item: InputMessage, there: str, here: str, places: dict[str, str]) -> chat.AnyMessage:
-    """Args: item: a message. there, here: names of its content. places: gets what is named otherwise inside."""
+    """One message; its content is called `there` in the chat and `here` by the client, which `places` gets."""
     match item:
         case SystemInput(role=role):
             return chat.SystemMessage(role=role, content=_content(item.content, there, here, places))

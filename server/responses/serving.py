@@ -23,7 +23,6 @@ class ResponseStream:
     """
 
     def __init__(self, chat: Chat, request: ResponseRequest, tenant: str, progress: Progress | None = None) -> None:
-        """See the class."""
         self._chat = chat
         self._request = request
         self._tenant = tenant

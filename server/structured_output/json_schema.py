@@ -216,8 +216,7 @@ class _Rebuilding:
                 schema = waiting.pop()
                 if not isinstance(schema, dict):
                     continue
-                for branch in [*_entries(schema.get("anyOf")), *_entries(schema.get("allOf"))]:
-                    waiting.append(branch)
+                waiting += [*_entries(schema.get("anyOf")), *_entries(schema.get("allOf"))]
                 if "$ref" in schema:
                     target = self._target(schema["$ref"], self._param)
                     if target is start:

@@ -62,7 +62,6 @@ class CallReader:
     """Reads one answer."""
 
     def __init__(self) -> None:
-        """See the class."""
         self.is_cut = False
         """Whether the answer ended within a call's arguments; known after `end`."""
         self._read = self._read_text
@@ -165,7 +164,7 @@ def _certain(text: str) -> int:
 
 
 def _joined(found: list[OutputEvent]) -> list[OutputEvent]:
-    """Neighbours of a kind as one, nothing empty."""
+    """Neighbors of a kind as one, nothing empty."""
     joined: list[OutputEvent] = []
     for one in found:
         match (joined[-1] if joined else None), one:

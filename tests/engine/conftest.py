@@ -57,12 +57,7 @@ def other_oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
 async def engine(other_oracle: Oracle, shared_memory: Path) -> AsyncIterator[EngineClient]:
     """An engine with room for everything but a crowd."""
     settings = EngineSettings(
-        dtype="float32",
-        max_num_seqs=8,
-        max_num_waiting=4,
-        kv_cache_bytes=1 << 30,
-        gpu_memory_share=GPU_SHARE,
-        warm_spare=False,
+        dtype="float32", max_num_seqs=8, max_num_waiting=4, gpu_memory_share=GPU_SHARE, warm_standby=False
     )
     client = EngineClient(other_oracle.folder, settings, shared_memory=shared_memory)
     await client.start()
@@ -81,7 +76,7 @@ async def cramped_engine(oracle: Oracle, shared_memory: Path) -> AsyncIterator[E
         kv_cache_bytes=7 << 20,
         gpu_memory_share=GPU_SHARE,
         max_num_seqs=8,
-        warm_spare=False,
+        warm_standby=False,
     )
     client = EngineClient(oracle.folder, settings, shared_memory=shared_memory)
     await client.start()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from model_executor.processor.geometry import Grid
-from tests.engine.test_vision import GRIDS, loaded, normalised, rows, world  # noqa: F401  # fixtures among them
+from tests.engine.test_vision import GRIDS, loaded, normalized, rows, world  # noqa: F401  # fixtures among them
 from tests.support.oracle import Oracle
 
 pytestmark = [pytest.mark.engine, pytest.mark.gpu]
@@ -21,8 +21,8 @@ ERROR = 0.03
 def tower(world: None, oracle: Oracle) -> Iterator[nn.Module]:  # noqa: F811
     """Our tower as vLLM loads it: bfloat16, the folded patch embedding in float32."""
     ours = loaded(oracle.network.model.visual.state_dict(), oracle, None)
-    ours.blocks.to(torch.bfloat16)  # type: ignore[operator, union-attr]
-    ours.merger.to(torch.bfloat16)  # type: ignore[operator, union-attr]
+    ours.blocks.to(torch.bfloat16)
+    ours.merger.to(torch.bfloat16)
     yield ours.cuda()
     ours.cpu()
 
@@ -34,7 +34,7 @@ def test_equals_transformers_for_slices_of_all_sizes_in_one_pack(
     rows: list[torch.Tensor],  # noqa: F811
 ) -> None:
     grids = torch.tensor([(grid.t, grid.h, grid.w) for grid in GRIDS])
-    expected = oracle.network.model.visual(torch.cat([normalised(r) for r in rows]), grids).pooler_output
+    expected = oracle.network.model.visual(torch.cat([normalized(r) for r in rows]), grids).pooler_output
     got = torch.cat(tower([r.cuda() for r in rows], GRIDS)).cpu().float()
     assert (got - expected).norm() < ERROR * expected.norm()
     alone = torch.cat([tower([r.cuda()], [grid])[0] for r, grid in zip(rows, GRIDS, strict=True)]).cpu().float()
@@ -44,10 +44,9 @@ def test_equals_transformers_for_slices_of_all_sizes_in_one_pack(
 @torch.no_grad()
 def test_a_slice_of_many_patches_equals_transformers(tower: nn.Module, oracle: Oracle) -> None:
     grid = Grid(1, 36, 48)
-    pixels = np.random.default_rng(1).integers(0, 256, (grid.num_patches, 588), dtype=np.uint8)
-    medium = torch.from_numpy(pixels)
-    expected = oracle.network.model.visual(normalised(medium), torch.tensor([(1, 36, 48)])).pooler_output
-    got = tower([medium.cuda()], [grid])[0].cpu().float()
+    patches = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (grid.num_patches, 588), dtype=np.uint8))
+    expected = oracle.network.model.visual(normalized(patches), torch.tensor([(1, 36, 48)])).pooler_output
+    got = tower([patches.cuda()], [grid])[0].cpu().float()
     assert (got - expected).norm() < ERROR * expected.norm()
 
 

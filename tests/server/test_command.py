@@ -86,7 +86,7 @@ def test_an_adapter_that_cannot_be_served_ends_the_process_with_a_sentence(
     folder = str(tmp_path / "adapters")
     done = tessera(
         *("serve", "--port", "0", "--model", str(tiny_checkpoint), "--served-model-name", "base"),
-        TESSERA_ENGINE__LORA_FOLDER=folder,
+        TESSERA_ENGINE__LORA_DIR=folder,
     )
     assert done.returncode == 1
     assert f"The model cannot be served: {fact}" in done.stderr and "Traceback" not in done.stderr
@@ -103,7 +103,7 @@ def test_listens_before_the_model_is_there_and_stops_on_sigterm(tiny_checkpoint:
         os.kill(server.pid, signal.SIGTERM)
         assert server.wait_end(30) == 0
     entries = [json.loads(line) for line in server.log if line.startswith("{")]
-    assert [entry["path"] for entry in entries if entry["logger"] == "tessera.access"][0] == "/health"
+    assert next(entry["path"] for entry in entries if entry["logger"] == "tessera.access") == "/health"
     assert not any("secret" in line for line in server.log)
 
 

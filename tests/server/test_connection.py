@@ -1,13 +1,15 @@
 """What a connection may cost before a key has been seen: real sockets, raw bytes."""
 
 import asyncio
+import contextlib
 import json
 
 import pytest
 
 from server import connection as limits
-from tests.server.test_live import connection, raw_request
 from tests.support.error_body import check_error_body
+from tests.support.fakes import FakeEngine, say
+from tests.support.raw_http import connection, raw_request
 from tests.support.world import OpenWorld, ServerFixture
 
 HEAD = b"GET /health HTTP/1.1\r\nhost: x\r\n"
@@ -81,7 +83,7 @@ async def test_trailers_are_no_headers(open_world: OpenWorld) -> None:
 async def test_a_head_must_come_in_time(open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
     monkeypatch.setattr(limits, "HEAD_TIMEOUT_S", 0.2)
     async with open_world(live=True) as world:
-        check_refusal(await exchange(world, sent, timeout_s=5), 408, "head_timeout")
+        check_refusal(await exchange(world, sent, timeout_s=5), 408, "request_timeout")
 
 
 async def test_a_later_head_must_come_in_time_and_idle_connections_stay(
@@ -95,7 +97,7 @@ async def test_a_later_head_must_come_in_time_and_idle_connections_stay(
             await asyncio.sleep(0.4)
         writer.write(HEAD)
         async with asyncio.timeout(5):
-            check_refusal(await reader.read(), 408, "head_timeout")
+            check_refusal(await reader.read(), 408, "request_timeout")
 
 
 async def test_more_pipelined_requests_than_anybody_sends_are_refused(open_world: OpenWorld) -> None:
@@ -113,3 +115,70 @@ async def test_a_refused_client_that_goes_on_sending_gets_its_answer(open_world:
         writer.write(HEAD + b"X: a\r\n" * 2_000_000)  # more than the socket takes at once
         async with asyncio.timeout(20):
             check_refusal(await reader.readuntil(b"}}"), 431, "head_too_large")
+
+
+async def test_a_body_must_go_on_coming(open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BODY_WINDOW_S", 0.2)
+    async with open_world(live=True) as world:
+        check_refusal(await exchange(world, raw_request(b"{", length=100_000), timeout_s=5), 408, "request_timeout")
+        refused = await world.client.get("/metrics")
+        assert 'tessera_connections_refused_total{reason="request_timeout"} 1.0' in refused.text
+
+
+async def test_a_slow_body_that_goes_on_coming_is_read(open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BODY_WINDOW_S", 0.2)
+    monkeypatch.setattr(limits, "MIN_WINDOW_BYTES", 10)
+    async with open_world(live=True) as world, connection(world) as (reader, writer):
+        request = raw_request(json.dumps(world.body()).encode(), "connection: close")
+        head, _, body = request.partition(b"\r\n\r\n")
+        writer.write(head + b"\r\n\r\n")
+        for start in range(0, len(body), 10):
+            writer.write(body[start : start + 10])
+            await asyncio.sleep(0.1)
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_stranger_is_not_read_on(open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LINGER_S", 0.3)
+    async with open_world(live=True, api_key="secret") as world, connection(world) as (reader, writer):
+        writer.write(raw_request(b"{", length=50_000_000))
+        assert (await reader.readuntil(b"}}")).startswith(b"HTTP/1.1 401")
+        num_bytes = 0
+        with pytest.raises(ConnectionError):
+            async with asyncio.timeout(10):
+                while True:
+                    writer.write(b" " * 100_000)
+                    await writer.drain()
+                    num_bytes += 100_000
+                    await asyncio.sleep(0)
+        assert num_bytes < 50_000_000
+
+
+async def test_a_refusal_whose_body_has_come_keeps_the_connection(open_world: OpenWorld) -> None:
+    async with open_world(live=True, api_key="secret") as world, connection(world) as (reader, writer):
+        for _ in range(3):
+            writer.write(raw_request(b"{}"))
+            assert (await reader.readuntil(b"}}")).startswith(b"HTTP/1.1 401")
+
+
+async def test_the_silent_give_way_when_connections_are_many(open_world: OpenWorld) -> None:
+    async with open_world(live=True, max_connections=8) as world, contextlib.AsyncExitStack() as stack:
+        silent = [await stack.enter_async_context(connection(world)) for _ in range(20)]
+        async with asyncio.timeout(5):
+            for reader, _ in silent[:12]:
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b""
+        for _ in range(3):
+            assert (await world.ask()).status_code == 200
+
+
+async def test_who_is_answered_does_not_give_way(open_world: OpenWorld) -> None:
+    go_on = asyncio.Event()
+    engine = FakeEngine(script=lambda *_: [go_on, *say("late")])
+    async with open_world(live=True, engine=engine, max_connections=3) as world:
+        asked = [asyncio.create_task(world.ask()) for _ in range(3)]
+        while len(engine.running) < 3:
+            await asyncio.sleep(0.01)
+        check_refusal(await exchange(world, HEAD + b"\r\n"), 503, "too_many_connections")
+        go_on.set()
+        assert [(await one).status_code for one in asked] == [200] * 3

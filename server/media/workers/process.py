@@ -6,6 +6,7 @@ Twin that must agree: `server/media/workers/main.py`.
 import asyncio
 import os
 import sys
+from pathlib import Path
 
 import msgspec
 
@@ -29,18 +30,18 @@ class WorkerProcess:
     """One worker process; made by `start`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
-        """See the class."""
+        """Wrap a process that was just started."""
         self._process = process
         self.pid = process.pid
         """The operating system's number for it."""
         self.num_jobs = 0
-        """Jobs it was given."""
-        self.open_network: str | None = None
-        """As `Ready.open_network`."""
+        """Jobs it has run."""
+        self.sandbox_error: str | None = None
+        """As `Ready.sandbox_error`."""
 
     @classmethod
     async def start(cls, settings: MediaSettings) -> "WorkerProcess":
-        """Start a process and wait until it listens.
+        """Start a process and wait until it is ready.
 
         Raises:
             RuntimeError: it ended, or did not get ready in time.
@@ -62,10 +63,10 @@ class WorkerProcess:
         worker = cls(process)
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
-                worker.open_network = _READY.decode(await worker._read_line()).open_network
+                worker.sandbox_error = _READY.decode(await worker._read_line()).sandbox_error
         except (TimeoutError, WorkerLostError, msgspec.DecodeError) as error:
             await worker.kill()
-            raise RuntimeError("a media worker did not start") from error
+            raise RuntimeError("a media worker failed to start") from error
         except BaseException:
             await worker.kill()
             raise
@@ -78,20 +79,19 @@ class WorkerProcess:
 
     @property
     def kept_bytes(self) -> int:
-        """Memory of its own that it has at the moment; 0 where it has ended."""
+        """Memory of its own that it uses at the moment; 0 where it has ended."""
         try:
-            with open(f"/proc/{self.pid}/statm", "rb") as file:
-                _, resident, shared = map(int, file.read().split()[:3])
+            _, resident, shared = map(int, Path(f"/proc/{self.pid}/statm").read_bytes().split()[:3])
         except (FileNotFoundError, ProcessLookupError):
             return 0
         return (resident - shared) * _PAGE_BYTES
 
     async def run(self, job: Job, frames: FrameCount) -> Outcome:
-        """Do one job.
+        """Run one job.
 
         Args:
             job: what to do.
-            frames: kept up to date meanwhile.
+            frames: updated during the job.
 
         Raises:
             WorkerLostError: the process ended.
@@ -108,7 +108,7 @@ class WorkerProcess:
         return answer
 
     async def kill(self) -> None:
-        """End the process, wait for that, and give its pipes back."""
+        """Kill the process, wait for its end, and close its pipes."""
         assert self._process.stdin is not None
         if self._process.returncode is None:
             self._process.kill()

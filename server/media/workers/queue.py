@@ -1,7 +1,7 @@
-"""Jobs that wait for a worker, in the order in which they should be taken, and bounded in number and in work.
+"""Jobs that wait for a worker, in the order in which they run, bounded in number and in work.
 
-A job is due at its arrival plus its estimated cost, so that cheap ones overtake dear ones, though never for longer than
-`MAX_LEAD_S`. One worker of several takes only small jobs.
+A job is due at its arrival plus its estimated time, so that short ones overtake long ones, but by no more than
+`MAX_LEAD_S`. One worker of several runs small jobs only.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from server.media.messages import Job, Outcome
 from server.media.progress import FrameCount
 
 LARGE_JOB_S = 1.0
-"""Estimated cost from which on a job is kept off the worker for small ones."""
+"""Estimated time from which on a job is kept off the worker for small ones."""
 MAX_LEAD_S = 30.0
-"""How much later a cheaper job may come and still go first."""
+"""How much later a shorter job may arrive and still run first."""
 
 
 @dataclass(order=True, slots=True)
 class QueuedJob:
-    """A job that waits or runs; sorted by when it should be taken."""
+    """A job that waits or runs; sorted by when it is due."""
 
     due_s: float
     number: int
@@ -29,26 +29,25 @@ class QueuedJob:
     job: Job = field(compare=False)
     estimate_s: float = field(compare=False)
     frames: FrameCount = field(compare=False)
-    param: str = field(compare=False)
     outcome: "asyncio.Future[Outcome]" = field(compare=False)
 
     @property
     def is_large(self) -> bool:
-        """Whether the worker for small jobs leaves it alone."""
+        """Whether the worker for small jobs does not run it."""
         return self.estimate_s >= LARGE_JOB_S
 
 
 class JobQueue:
-    """Tickets that wait.
+    """The waiting jobs.
 
     Args:
-        num_workers: who takes jobs.
-        max_waiting: jobs that may wait besides those an idle worker is about to take.
-        timeout_s: how long a job may run, and may have to wait by estimate when it comes.
+        num_workers: how many workers run jobs.
+        max_waiting: jobs that may wait, in addition to those that an idle worker is about to start.
+        timeout_s: how long a job may run, and may have to wait by estimate when it arrives.
     """
 
     def __init__(self, *, num_workers: int, max_waiting: int, timeout_s: float) -> None:
-        """See the class."""
+        """No job waits yet."""
         self._num_takers = {False: num_workers, True: max(1, num_workers - 1)}
         self._max_waiting = max_waiting
         self._timeout_s = timeout_s
@@ -61,65 +60,65 @@ class JobQueue:
         """Jobs that wait."""
         return len(self._waiting)
 
-    def put(self, job: Job, *, estimate_s: float, param: str, frames: FrameCount) -> QueuedJob:
+    def put(self, job: Job, *, estimate_s: float, frames: FrameCount) -> QueuedJob:
         """Add a job.
 
         Args:
             job: what to do.
-            estimate_s: what it may cost one core, in seconds.
-            param: the request field, for errors.
+            estimate_s: the time it may take one core, in seconds.
             frames: as `MediaPool.run`.
 
         Raises:
-            RateLimitError: too many jobs, or jobs of too much work, would go first.
+            RateLimitError: too many jobs, or too much work, would run first.
         """
         loop = asyncio.get_running_loop()
         estimate_s = min(estimate_s, self._timeout_s)
         now_s = loop.time()
         due_s = now_s + min(estimate_s, MAX_LEAD_S)
-        ticket = QueuedJob(due_s, next(self._numbers), now_s, job, estimate_s, frames, param, loop.create_future())
-        if len(self._waiting) >= self._max_waiting + self._num_idle[ticket.is_large]:
+        queued = QueuedJob(due_s, next(self._numbers), now_s, job, estimate_s, frames, loop.create_future())
+        if len(self._waiting) >= self._max_waiting + self._num_idle[queued.is_large]:
             raise busy_error()
-        ahead_s = sum(other.estimate_s for other in self._waiting if other < ticket)
-        excess_s = ahead_s / self._num_takers[ticket.is_large] - self._timeout_s
+        ahead_s = sum(other.estimate_s for other in self._waiting if other < queued)
+        excess_s = ahead_s / self._num_takers[queued.is_large] - self._timeout_s
         if excess_s > 0:
             raise RateLimitError(
-                f"About {ahead_s:.0f} s of work on pictures and clips go first (media.timeout_s, media.num_workers).",
+                f"The media queue is about {ahead_s:.0f} s long (media.decode_timeout_s, media.num_workers); "
+                "retry later.",
                 retry_after_s=math.ceil(excess_s),
             )
-        self._waiting.append(ticket)
+        self._waiting.append(queued)
         self._arrival.set()
-        return ticket
+        return queued
 
-    def remove(self, ticket: QueuedJob) -> bool:
-        """Take a ticket out; False where it does not wait any more."""
-        if ticket not in self._waiting:
+    def remove(self, queued: QueuedJob) -> bool:
+        """Remove a job; False where it does not wait any more."""
+        if queued not in self._waiting:
             return False
-        self._waiting.remove(ticket)
+        self._waiting.remove(queued)
         return True
 
     def clear(self) -> list[QueuedJob]:
-        """Take all tickets out."""
+        """Remove all jobs and return them."""
         waiting, self._waiting = self._waiting, []
         return waiting
 
     async def next(self, *, takes_large: bool) -> QueuedJob:
-        """The next job for a worker, waiting for one."""
-        kinds = (False, True) if takes_large else (False,)
-        for is_large in kinds:
+        """Wait for the next job for a worker, and remove it."""
+        sizes = (False, True) if takes_large else (False,)
+        for is_large in sizes:
             self._num_idle[is_large] += 1
         try:
-            while not (fitting := [ticket for ticket in self._waiting if takes_large or not ticket.is_large]):
+            while not (fitting := [queued for queued in self._waiting if takes_large or not queued.is_large]):
                 self._arrival.clear()
                 await self._arrival.wait()
-            ticket = min(fitting)
-            self._waiting.remove(ticket)
-            return ticket
+            queued = min(fitting)
+            self._waiting.remove(queued)
+            return queued
         finally:
-            for is_large in kinds:
+            for is_large in sizes:
                 self._num_idle[is_large] -= 1
 
 
 def busy_error() -> RateLimitError:
-    """What a client hears whose job cannot wait, or has waited too long."""
-    return RateLimitError("Too many pictures and clips wait to be prepared (media.max_queue).", retry_after_s=2)
+    """The error of a job that cannot wait, or has waited too long."""
+    return RateLimitError("The media queue is full (media.max_queued_jobs); retry later.", retry_after_s=2)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from model_executor.checkpoint.config import BUNDLED_MODEL, CheckpointError, read_checkpoint, resolve_checkpoint
+from model_executor.checkpoint.config import BUNDLED_MODEL, read_checkpoint, resolve_checkpoint
+from model_executor.checkpoint.errors import CheckpointError
 
 Edit = Callable[[str, dict[str, Any]], None]
 
@@ -90,7 +91,8 @@ def test_the_bundled_model_is_computed_in_float32_on_every_cpu() -> None:
 @pytest.mark.parametrize(
     ("name", "values", "says"),
     [
-        ("config.json", {"architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM"),
+        ("config.json", {"architectures": ["LlamaForCausalLM"]}, "this is a Llama; Tessera serves Qwen2-VL"),
+        ("config.json", {"architectures": ["Qwen2_5_VLForConditionalGeneration"]}, "this is a Qwen2.5-VL"),
         ("config.json", {"max_position_embeddings": 0}, "max_position_embeddings"),
         ("preprocessor_config.json", {"max_pixels": "many"}, "max_pixels"),
     ],
@@ -123,8 +125,8 @@ def test_resolves_a_folder_to_itself(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["missing", "./missing/folder", "/missing/folder", "a/b/c"])
-def test_refuses_a_folder_that_is_not_there(model: str) -> None:
-    with pytest.raises(CheckpointError, match="no model folder"):
+def test_refuses_a_directory_that_does_not_exist(model: str) -> None:
+    with pytest.raises(CheckpointError, match="no model directory"):
         resolve_checkpoint(model)
 
 

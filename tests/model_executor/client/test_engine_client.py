@@ -22,13 +22,14 @@ from model_executor.engine import (
     RequestRefusedError,
     SamplingParams,
 )
+from model_executor.fair_queue import CLIENT
 from model_executor.ipc import WINDOW
 from tests.support.scripted_engine import GOOD, ask, running
 from tests.support.waiting import until
 
 
 async def until_stats(client: EngineClient, condition: Callable[[EngineStats], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition(await client.stats()):
             await asyncio.sleep(0.01)
 
@@ -65,7 +66,7 @@ async def test_errors_arrive_as_what_they_are() -> None:
         assert await ask(client) == "0 1 2 3 4 "
 
 
-async def test_closing_or_cancelling_aborts_in_the_host() -> None:
+async def test_closing_or_canceling_aborts_in_the_engine_process() -> None:
     async with running("fine") as client:
         closed = client.generate("closed", GOOD, SamplingParams(max_tokens=10_000))
         await anext(closed)
@@ -80,22 +81,43 @@ async def test_a_reader_that_stands_still_is_sent_no_more_than_the_window() -> N
     async with running("fine") as client:
         still = client.generate("still", GOOD, SamplingParams(max_tokens=10_000))
         await anext(still)
-        await asyncio.sleep(0.2)
+        await until_stats(client, lambda stats: stats.generation_tokens >= WINDOW)
+        await asyncio.sleep(0.1)  # more would come now
         assert (await client.stats()).generation_tokens <= WINDOW + 2
         await still.aclose()
         assert await ask(client, num_tokens=10 * WINDOW) == "".join(f"{number} " for number in range(10 * WINDOW))
 
 
 async def test_crowd_is_refused_and_room_is_free_at_once_after_an_abort() -> None:
-    async with running("fine", max_num_seqs=2) as client:
+    async with running("fine", max_num_seqs=2) as client:  # and two may wait
         crowd = [client.generate(str(number), GOOD, SamplingParams(max_tokens=10_000)) for number in range(4)]
-        for answer in crowd:
+        for answer in crowd[:2]:
             await anext(answer)
+        waiting = [asyncio.create_task(anext(answer)) for answer in crowd[2:]]
+        await until_stats(client, lambda stats: stats.num_waiting == 2)
         with pytest.raises(EngineBusyError):
             await ask(client)
-        for answer in crowd:
+        for answer in crowd[:2]:
+            await answer.aclose()
+        assert [delta.text for delta in await asyncio.gather(*waiting)] == ["0 ", "0 "]
+        for answer in crowd[2:]:
             await answer.aclose()
         assert await ask(client)
+
+
+async def test_another_client_passes_the_crowd_of_one() -> None:
+    async with running("fine", max_num_seqs=2) as client:
+        CLIENT.set("greedy")
+        crowd = [client.generate(str(number), GOOD, SamplingParams(max_tokens=10_000)) for number in range(4)]
+        begun = [asyncio.create_task(anext(answer)) for answer in crowd]
+        await until_stats(client, lambda stats: stats.num_waiting == 2)
+        CLIENT.set("other")
+        assert await ask(client)
+        for task in begun:
+            task.cancel()
+        await asyncio.wait(begun)
+        for answer in crowd:
+            await answer.aclose()
 
 
 async def test_one_request_with_more_choices_than_room_is_taken_when_alone() -> None:
@@ -105,15 +127,15 @@ async def test_one_request_with_more_choices_than_room_is_taken_when_alone() -> 
 
 
 @pytest.mark.parametrize("how", ["killed", "dies of the request"])
-async def test_lost_host_fails_requests_at_once_and_is_replaced(how: str) -> None:
+async def test_lost_engine_process_fails_requests_at_once_and_is_replaced(how: str) -> None:
     async with running("fine") as client:
-        host = client.process_id
-        assert host is not None
+        process_id = client.process_id
+        assert process_id is not None
         waiting = client.generate("waiting", GOOD, SamplingParams(max_tokens=10_000))
         await anext(waiting)
         since_s = time.monotonic()
         if how == "killed":
-            os.kill(host, signal.SIGKILL)
+            os.kill(process_id, signal.SIGKILL)
         else:
             with pytest.raises(EngineUnavailableError):
                 await ask(client, Prompt([4]), name="poison")
@@ -124,7 +146,7 @@ async def test_lost_host_fails_requests_at_once_and_is_replaced(how: str) -> Non
             await client.stats()
         assert restarting.value.state is EngineState.RESTARTING
         await until(lambda: client.state is EngineState.READY)
-        assert client.process_id != host
+        assert client.process_id != process_id
         assert await ask(client)
 
 
@@ -153,6 +175,7 @@ async def test_hopeless_starts_end_as_failed_with_the_reason(model: str, reason:
         assert unavailable.value.state is EngineState.FAILED
 
 
+@pytest.mark.slow
 async def test_start_that_takes_too_long_is_stopped_even_if_deaf_to_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "STOP_TIMEOUT_S", 0.2)
     async with running("never-ready", ready=False, start_timeout_s=1) as client:
@@ -162,21 +185,21 @@ async def test_start_that_takes_too_long_is_stopped_even_if_deaf_to_sigterm(monk
 async def test_close_leaves_no_process_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "STOP_TIMEOUT_S", 0.5)
     async with running("leaves-children") as client:
-        host = client.process_id
-        assert host is not None
-        assert len(group(host)) > 1
-    assert group(host) == []
+        process_id = client.process_id
+        assert process_id is not None
+        assert len(group(process_id)) > 1
+    assert group(process_id) == []
 
 
-async def test_close_while_a_lost_host_is_cleared_away_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_close_while_a_lost_engine_process_is_stopped_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "STOP_TIMEOUT_S", 0.5)
     async with running("leaves-children") as client:
-        host = client.process_id
-        assert host is not None
-        os.kill(host, signal.SIGKILL)
+        process_id = client.process_id
+        assert process_id is not None
+        os.kill(process_id, signal.SIGKILL)
         await until(lambda: client.state is EngineState.RESTARTING)
-        assert group(host) != []
-    assert group(host) == []
+        assert group(process_id) != []
+    assert group(process_id) == []
 
 
 async def test_a_start_the_machine_has_no_room_for_is_tried_again(

@@ -4,24 +4,25 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from model_executor.engine import Modality, Prompt, RequestFailedError, SamplingParams
-from model_executor.engine_process.media_files import OpenMediaFiles, check_placeholders
+from model_executor.engine_process.media_files import OpenMediaFiles
 from model_executor.engine_process.warm_up import warm_up
+from model_executor.processor.placeholders import find_placeholder_fault
 
 
 class Checking:
     """Checks requests as the engine does, and answers none."""
 
-    placeholders: dict[Modality, int] = {"image": 7, "video": 8}
+    placeholder_ids: dict[Modality, int] = {"image": 7, "video": 8}
 
-    def __init__(self, folder: Path, *, fails: bool = False) -> None:
-        self._files = OpenMediaFiles(folder)
+    def __init__(self, directory: Path, *, fails: bool = False) -> None:
+        self._files = OpenMediaFiles(directory)
         self._fails = fails
         self.seen: list[tuple[str, list[str], float]] = []
 
-    async def generate(self, request_id: str, prompt: Prompt, sampling: SamplingParams) -> AsyncIterator[None]:
-        check_placeholders(prompt, self.placeholders)
-        self._files.release(self._files.hold(prompt.media))
-        self.seen.append((request_id, [item.modality for item in prompt.media], sampling.temperature))
+    async def generate(self, request_id: str, prompt: Prompt, params: SamplingParams) -> AsyncIterator[None]:
+        assert find_placeholder_fault(prompt, self.placeholder_ids) is None
+        self._files.close(self._files.open(prompt.media))
+        self.seen.append((request_id, [item.modality for item in prompt.media], params.temperature))
         if self._fails:
             raise RequestFailedError("the engine failed on this request")
         yield None

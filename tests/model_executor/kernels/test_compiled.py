@@ -22,7 +22,7 @@ def between_attentions(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The piece of a layer that vLLM compiles as one: up to attention. The sum stands for the product before it."""
     q, k, v = torch.split(x + 1, SIZES, dim=-1)
-    q, k = rotation(q.unflatten(-1, (HEADS, DIM)), k.unflatten(-1, (KV_HEADS, DIM)), positions, TABLE, SECTION)
+    q, k = rotation(q.view(-1, HEADS, DIM), k.view(-1, KV_HEADS, DIM), positions, TABLE, SECTION)
     return q.flatten(1), k.flatten(1), v
 
 

@@ -19,6 +19,7 @@ from model_executor.kernels.mrope import mrope_
 from model_executor.kernels.triton_mrope import NUM_WARPS, VARYING, rotate_block
 
 
+@pytest.mark.slow
 def test_interpreted_kernel_equals_plain_torch() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.model_executor.kernels.interpreted"],

@@ -1,5 +1,7 @@
 """Multipart forms as real clients write them, cut anywhere."""
 
+import contextlib
+
 import httpx
 import pytest
 from hypothesis import given, settings
@@ -73,8 +75,8 @@ FILE = 'name="file"; filename="a"|x'
         (('name="file"|x',), "file", "invalid_type"),
         (('name="file"; filename=""|x',), "file", "invalid_type"),
         ((FILE, 'name="mask"; filename="b"|x'), "mask", "unknown_parameter"),
-        ((FILE, f'name="a"|{"y" * (MAX_FIELD_BYTES + 1)}'), "a", None),
-        ((f'name="file"; filename="{"y" * 256}"|x',), "file", None),
+        ((FILE, f'name="a"|{"y" * (MAX_FIELD_BYTES + 1)}'), "a", "string_above_max_length"),
+        ((f'name="file"; filename="{"y" * 256}"|x',), "file", "string_above_max_length"),
         ((FILE, *(f'name="f{n}"|' for n in range(MAX_PARTS))), None, "invalid_form"),
         ((FILE, 'filename="b"|x'), None, "invalid_form"),
     ],
@@ -113,10 +115,8 @@ def test_other_content_types_are_refused(headers: dict[str, str], code: str) -> 
 @settings(deadline=None)
 def test_no_body_makes_it_fail_otherwise(body: bytes) -> None:
     for data in (body, b"--x\r\n" + body, b"--x\r\nContent-Disposition: form-data; name=" + body):
-        try:
+        with contextlib.suppress(BadRequestError):
             read(Headers({"content-type": KIND}), data)
-        except BadRequestError:
-            pass
 
 
 @pytest.mark.parametrize("end", ["--x--", "--x--\r", "--x--\r\n", "--x--\r\n\r\n"])

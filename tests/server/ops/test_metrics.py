@@ -1,12 +1,12 @@
 """What Prometheus reads, checked with Prometheus' own parser."""
 
+import asyncio
+
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from model_executor.engine import Delta, EngineState, EngineStats, Prompt, RequestFailedError, SamplingParams
-from server.media.cache import CacheLoad
-from server.media.preprocessor import MediaLoad
-from server.media.timings import Stage, StageLoad
+from server.core.metrics import CacheLoad, MediaLoad, MediaStage, StageLoad
 from tests.support.fakes import FakeEngine, FakeMedia, Step
 from tests.support.images import encoded
 from tests.support.world import OpenWorld, ServerFixture
@@ -38,7 +38,7 @@ async def test_shows_the_engines_reading_of_this_moment(open_world: OpenWorld) -
 
 async def test_shows_how_busy_the_media_side_is(open_world: OpenWorld) -> None:
     cache = CacheLoad(num_hits=5, num_misses=6, num_evictions=7, idle_bytes=8192)
-    stages: dict[Stage, StageLoad] = {
+    stages: dict[MediaStage, StageLoad] = {
         "fetch": StageLoad(9, 1.5),
         "queue": StageLoad(4, 0.25),
         "decode": StageLoad(4, 8.0),
@@ -78,9 +78,9 @@ async def test_shows_how_much_is_uploaded(open_world: OpenWorld) -> None:
 
 async def test_works_while_the_engine_is_away(open_world: OpenWorld) -> None:
     async with open_world(engine=FakeEngine(state=EngineState.RESTARTING)) as world:
-        read = await samples(world)
-        while not read["tessera_engine_state", (("state", "restarting"),)]:
-            read = await samples(world)
+        async with asyncio.timeout(60):
+            while not (read := await samples(world))["tessera_engine_state", (("state", "restarting"),)]:
+                await asyncio.sleep(0)
         assert ("tessera_requests_running", ()) not in read
 
 

@@ -1,5 +1,6 @@
 """Calls found in a growing text: the same however it is cut, and nothing lost."""
 
+import itertools
 import json
 from dataclasses import dataclass, field
 
@@ -152,7 +153,7 @@ PIECES = st.sampled_from(
 def test_any_cut_gives_the_same(text: str, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=len(text))))
     edges = [0, *cuts, len(text)]
-    deltas = [text[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    deltas = [text[start:end] for start, end in itertools.pairwise(edges)]
     whole = read(text)
     assert read(*deltas) == whole
     if not whole.calls:

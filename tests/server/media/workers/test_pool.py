@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,14 +16,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server.core.errors import ApiError, BadRequestError, DeadlineError, RateLimitError, UnavailableError
+from server.core.errors import DeadlineError, RateLimitError, UnavailableError
 from server.core.settings import MediaSettings
+from server.media.errors import MediaError
 from server.media.messages import ImageBudget, Job, Prepared
 from server.media.timings import StageTimes
 from server.media.workers import pool
 from server.media.workers.main import NICENESS
 from server.media.workers.pool import MediaPool
 from server.media.workers.queue import LARGE_JOB_S
+from tests.support.waiting import until, wait_until
 
 SMALL, LARGE = 0.0, LARGE_JOB_S
 BUDGET = ImageBudget(min_pixels=784, max_pixels=10**6, resized=None, max_source_pixels=200_000_000)
@@ -54,12 +55,10 @@ class Bench:
         )
 
     def begin(self, content: str, estimate_s: float = SMALL) -> "asyncio.Task[Prepared]":
-        return asyncio.create_task(self.pool.run(self.job(content), estimate_s=estimate_s, param="p"))
+        return asyncio.create_task(self.pool.run(self.job(content), estimate_s=estimate_s))
 
-    async def until(self, *, running: int, waiting: int = 0) -> None:
-        async with asyncio.timeout(10):
-            while (self.pool.num_running, self.pool.num_waiting) != (running, waiting):
-                await asyncio.sleep(0.001)
+    async def settles(self, *, running: int, waiting: int = 0) -> None:
+        await until(lambda: (self.pool.num_running, self.pool.num_waiting) == (running, waiting))
 
     async def still_works(self) -> None:
         prepared = await self.begin("good.png")
@@ -91,35 +90,32 @@ async def bench(folder: Path, **settings: float) -> AsyncIterator[Bench]:
         assert not any(map(is_alive, last))
 
 
-async def fails(task: "asyncio.Task[Prepared]", kind: type[ApiError], message: str) -> None:
-    with pytest.raises(kind, match=message) as caught:
+async def fails(task: "asyncio.Task[Prepared]", kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
         async with asyncio.timeout(10):
             await task
-    assert caught.value.param in ("p", None)
 
 
-async def test_pictures_do_not_wait_behind_clips(tmp_path: Path) -> None:
+async def test_images_do_not_wait_behind_clips(tmp_path: Path) -> None:
     async with bench(tmp_path, num_workers=2) as work:
-        clips = [work.begin("hang", LARGE) for _ in range(3)]
-        await work.until(running=1, waiting=2)
-        started_s = time.perf_counter()
+        videos = [work.begin("hang", LARGE) for _ in range(3)]
+        await work.settles(running=1, waiting=2)
         await asyncio.gather(*(work.begin("good.png") for _ in range(4)))
-        assert time.perf_counter() - started_s < 5
         assert (work.pool.num_running, work.pool.num_waiting) == (1, 2)
-        for clip in clips:
-            clip.cancel()
+        for video in videos:
+            video.cancel()
 
 
 async def test_single_worker_takes_the_cheaper_job_first(tmp_path: Path) -> None:
     async with bench(tmp_path) as work:
         blocking = work.begin("hang")
-        await work.until(running=1)
+        await work.settles(running=1)
         done: list[str] = []
         dear = work.begin("good.png", 60.0)
         cheap = work.begin("good.png", SMALL)
         dear.add_done_callback(lambda _: done.append("dear"))
         cheap.add_done_callback(lambda _: done.append("cheap"))
-        await work.until(running=1, waiting=2)
+        await work.settles(running=1, waiting=2)
         blocking.cancel()
         await asyncio.gather(dear, cheap)
         assert done == ["cheap", "dear"]
@@ -128,46 +124,46 @@ async def test_single_worker_takes_the_cheaper_job_first(tmp_path: Path) -> None
 async def test_time_in_the_queue_and_with_a_worker_is_told_apart(tmp_path: Path) -> None:
     async with bench(tmp_path) as work:
         blocking = work.begin("hang")
-        await work.until(running=1)
+        await work.settles(running=1)
         waiting = work.begin("good.png")
-        await work.until(running=1, waiting=1)
+        await work.settles(running=1, waiting=1)
         await asyncio.sleep(0.2)
         blocking.cancel()
         await waiting
-        await work.until(running=0)
+        await work.settles(running=0)
         queue, decode = work.times.load["queue"], work.times.load["decode"]
     assert (queue.num, decode.num) == (2, 2)
     assert queue.total_s >= 0.2  # the second one alone; the first did not wait
     assert decode.total_s >= 0.2  # the first one alone, until it was given up
 
 
-async def test_full_queue_refuses(tmp_path: Path) -> None:
-    async with bench(tmp_path, max_queue=1) as work:
+async def test_full_queue_rejects(tmp_path: Path) -> None:
+    async with bench(tmp_path, max_queued_jobs=1) as work:
         running = work.begin("hang")
-        await work.until(running=1)
+        await work.settles(running=1)
         waiting = work.begin("hang")
-        await work.until(running=1, waiting=1)
-        await fails(work.begin("good.png"), RateLimitError, "media.max_queue")
+        await work.settles(running=1, waiting=1)
+        await fails(work.begin("good.png"), RateLimitError, "media.max_queued_jobs")
         waiting.cancel()
-        await work.until(running=1)
+        await work.settles(running=1)
         running.cancel()
-        await work.until(running=0)
+        await work.settles(running=0)
         await work.still_works()
 
 
 async def test_queue_of_no_places_still_serves_idle_workers(tmp_path: Path) -> None:
-    async with bench(tmp_path, max_queue=0) as work:
+    async with bench(tmp_path, max_queued_jobs=0) as work:
         await work.still_works()
         running = work.begin("hang")
-        await work.until(running=1)
-        await fails(work.begin("good.png"), RateLimitError, "media.max_queue")
+        await work.settles(running=1)
+        await fails(work.begin("good.png"), RateLimitError, "media.max_queued_jobs")
         running.cancel()
 
 
 async def test_job_over_its_deadline_is_killed_and_the_worker_replaced(tmp_path: Path) -> None:
-    async with bench(tmp_path, timeout_s=0.3) as work:
+    async with bench(tmp_path, decode_timeout_s=0.3) as work:
         [before] = pids(work.pool)
-        await fails(work.begin("hang"), DeadlineError, r"longer than 0\.3 s \(media\.timeout_s\)")
+        await fails(work.begin("hang"), DeadlineError, r"longer than 0\.3 s \(media\.decode_timeout_s\)")
         async with asyncio.timeout(10):
             while work.pool.num_restarts == 0:
                 await asyncio.sleep(0.01)
@@ -175,10 +171,10 @@ async def test_job_over_its_deadline_is_killed_and_the_worker_replaced(tmp_path:
         assert work.pool.num_restarts == 1
 
 
-async def test_job_that_waits_too_long_is_refused(tmp_path: Path) -> None:
-    async with bench(tmp_path, timeout_s=0.5) as work:
+async def test_job_that_waits_too_long_is_rejected(tmp_path: Path) -> None:
+    async with bench(tmp_path, decode_timeout_s=0.5) as work:
         running = work.begin("hang")
-        await work.until(running=1)
+        await work.settles(running=1)
         await asyncio.sleep(0.1)
         waiting = [work.begin("hang") for _ in range(2)]
         results = await asyncio.gather(running, *waiting, return_exceptions=True)
@@ -189,13 +185,11 @@ async def test_job_that_waits_too_long_is_refused(tmp_path: Path) -> None:
 async def test_crashed_worker_costs_one_job(tmp_path: Path, number: signal.Signals) -> None:
     async with bench(tmp_path, num_workers=2) as work:
         jobs = [work.begin("hang") for _ in range(2)]
-        await work.until(running=2)
+        await work.settles(running=2)
         os.kill(pids(work.pool)[0], number)
-        async with asyncio.timeout(10):
-            while not any(job.done() for job in jobs):
-                await asyncio.sleep(0.01)
+        await until(lambda: any(job.done() for job in jobs))
         crashed, other = sorted(jobs, key=lambda job: not job.done())
-        await fails(crashed, BadRequestError, "decoder broke down")
+        await fails(crashed, MediaError, "could not be decoded")
         assert not other.done()
         await work.still_works()
         other.cancel()
@@ -205,16 +199,14 @@ async def test_worker_that_died_idle_costs_nothing(tmp_path: Path) -> None:
     async with bench(tmp_path) as work:
         [worker] = work.pool._workers
         os.kill(worker.pid, signal.SIGKILL)
-        async with asyncio.timeout(10):
-            while not worker.has_ended:
-                await asyncio.sleep(0.01)
+        await until(lambda: worker.has_ended)
         await work.still_works()
 
 
 async def test_cancelled_job_that_does_not_end_costs_its_worker(tmp_path: Path) -> None:
     async with bench(tmp_path) as work:
         job = work.begin("hang")
-        await work.until(running=1)
+        await work.settles(running=1)
         job.cancel()
         await work.still_works()
         assert work.pool.num_restarts == 1
@@ -227,9 +219,9 @@ async def test_cancelled_job_that_ends_soon_leaves_its_worker(tmp_path: Path, mo
         before = pids(work.pool)
         for _ in range(3):
             job = work.begin("medium.bmp")
-            await work.until(running=1)
+            await work.settles(running=1)
             job.cancel()
-            await work.until(running=0)
+            await work.settles(running=0)
         await work.still_works()
         assert pids(work.pool) == before
 
@@ -237,7 +229,7 @@ async def test_cancelled_job_that_ends_soon_leaves_its_worker(tmp_path: Path, mo
 async def test_closing_right_after_a_cancellation_ends(tmp_path: Path) -> None:
     async with bench(tmp_path) as work:
         job = work.begin("hang")
-        await work.until(running=1)
+        await work.settles(running=1)
         job.cancel()
         for _ in range(3):
             await asyncio.sleep(0)
@@ -248,17 +240,17 @@ async def test_closing_right_after_a_cancellation_ends(tmp_path: Path) -> None:
 async def test_closing_ends_running_and_waiting_jobs(tmp_path: Path) -> None:
     async with bench(tmp_path) as work:
         jobs = [work.begin("hang") for _ in range(2)]
-        await work.until(running=1, waiting=1)
+        await work.settles(running=1, waiting=1)
         await work.pool.close()
         for job in jobs:
             await fails(job, UnavailableError, "shutting down")
 
 
-async def test_picture_that_needs_too_much_memory_is_refused_and_the_worker_goes_on(tmp_path: Path) -> None:
+async def test_image_that_needs_too_much_memory_is_rejected_and_the_worker_goes_on(tmp_path: Path) -> None:
     async with bench(tmp_path, max_worker_bytes=1 << 29) as work:
         Image.new("1", (13_000, 13_000)).save(tmp_path / "large.png")
         before = pids(work.pool)
-        await fails(work.begin("large.png"), BadRequestError, "memory than media.max_worker_bytes|max_worker_bytes")
+        await fails(work.begin("large.png"), MediaError, "memory than media.max_worker_bytes|max_worker_bytes")
         await work.still_works()
         assert pids(work.pool) == before
 
@@ -274,7 +266,7 @@ async def test_workers_get_no_secrets(tmp_path: Path, monkeypatch: pytest.Monkey
 async def test_workers_have_no_network(tmp_path: Path) -> None:
     async with bench(tmp_path) as work:
         [worker] = work.pool._workers
-        assert worker.open_network is None
+        assert worker.sandbox_error is None
         assert "Seccomp:\t2" in Path(f"/proc/{worker.pid}/status").read_text()
 
 
@@ -295,9 +287,7 @@ async def test_worker_is_replaced_at_a_size_and_after_a_number_of_jobs(
         assert 10 << 20 < worker.kept_bytes < pool.MAX_KEPT_BYTES // 4
         monkeypatch.setattr(pool, limit, 1)
         await work.still_works()
-        async with asyncio.timeout(10):
-            while pids(work.pool) in ([worker.pid], []):
-                await asyncio.sleep(0.01)
+        await until(lambda: pids(work.pool) not in ([worker.pid], []))
         assert not is_alive(worker.pid)
         assert worker.kept_bytes == 0
         await work.still_works()
@@ -324,7 +314,4 @@ def test_workers_end_with_their_server() -> None:
         children = [int(pid) for pid in server.stdout.readline().split()]
         assert [is_alive(pid) for pid in children] == [True, True]
         server.kill()
-    deadline_s = time.monotonic() + 10
-    while any(map(is_alive, children)):
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
+    wait_until(lambda: not any(map(is_alive, children)))
