@@ -73,11 +73,17 @@ class VllmEngine:
         self._files = files
         self._grammars = grammars
         config = engine.model_config.hf_config
-        self._placeholder_ids: dict[Modality, int] = {"image": config.image_token_id, "video": config.video_token_id}
+        self.placeholder_ids: dict[Modality, int] = {"image": config.image_token_id, "video": config.video_token_id}
+        """Token ids that stand for images and videos."""
         self._end_token_ids = end_token_ids
         self._adapters = adapters
         self._loaded: dict[str, LoRARequest] = {}
         self._retiring: set[asyncio.Task[None]] = set()
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Sequences vLLM generates at the same time."""
+        return int(self._engine.vllm_config.scheduler_config.max_num_seqs)
 
     async def load_adapters(self) -> None:
         """Load the adapters; call once, before the first request.
@@ -89,7 +95,7 @@ class VllmEngine:
 
     async def generate(self, request_id: str, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Delta, None]:
         """As `engine.Engine.generate`."""
-        if (fault := find_placeholder_fault(prompt, self._placeholder_ids)) is not None:
+        if (fault := find_placeholder_fault(prompt, self.placeholder_ids)) is not None:
             raise RequestFailedError(fault)
         if prompt.adapter is not None and prompt.adapter not in self._loaded:
             raise RequestRefusedError("The adapter is not loaded.", param="model", code="model_not_found")

@@ -101,8 +101,8 @@ class MediaSettings(BaseModel):
     """Time to fetch one URL, from start to last byte."""
     max_redirects: int = Field(default=3, ge=0)
     """Redirects followed for one URL; each target is checked again."""
-    num_workers: int = Field(default=2, ge=1)
-    """Processes that decode media."""
+    num_workers: int | None = Field(default=None, ge=1)
+    """Processes that decode media. Unset: half as many as there are processor cores, at least 2 and at most 16."""
     max_queued_jobs: int = Field(default=64, ge=0)
     """Images and videos that may wait for a worker; further ones are answered 429."""
     decode_timeout_s: float = Field(default=120, gt=0)

@@ -10,6 +10,7 @@ The processes: `server/media/workers/process.py` on this side, `server/media/wor
 import asyncio
 import logging
 
+from model_executor.cpu import num_cores
 from server.core.errors import DeadlineError, InternalError, UnavailableError
 from server.core.settings import MediaSettings
 from server.media.errors import MediaError
@@ -42,8 +43,11 @@ class MediaPool:
         """No worker runs yet; see `start`."""
         self._settings = settings
         self._times = times
+        self._num_workers = settings.num_workers or max(2, min(16, num_cores() // 2))
         self._queue = JobQueue(
-            num_workers=settings.num_workers, max_waiting=settings.max_queued_jobs, timeout_s=settings.decode_timeout_s
+            num_workers=self._num_workers,
+            max_waiting=settings.max_queued_jobs,
+            timeout_s=settings.decode_timeout_s,
         )
         self._slots: list[asyncio.Task[None]] = []
         self._workers: set[WorkerProcess] = set()
@@ -63,7 +67,7 @@ class MediaPool:
         Raises:
             RuntimeError: a worker failed to start; its output says why.
         """
-        starts = [self._start_worker() for _ in range(self._settings.num_workers)]
+        starts = [self._start_worker() for _ in range(self._num_workers)]
         started = await asyncio.gather(*starts, return_exceptions=True)
         for each in started:
             if isinstance(each, BaseException):
@@ -76,7 +80,7 @@ class MediaPool:
                 "; ".join(reasons),
             )
         for number, worker in enumerate(list(self._workers)):
-            takes_large = number > 0 or self._settings.num_workers == 1
+            takes_large = number > 0 or self._num_workers == 1
             self._slots.append(asyncio.create_task(self._serve(worker, takes_large=takes_large)))
 
     async def close(self) -> None:
