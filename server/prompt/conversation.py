@@ -127,7 +127,7 @@ def _file(part: FilePart, param: str, limits: MediaLimits, limit_params: Mapping
         raise BadRequestError(
             "The file is not an image or video in a supported format, as data:MEDIA-TYPE;base64,DATA.",
             param=f"{param}.file_data",
-            code="unsupported_file_type",
+            code="unsupported_file",
         )
     return MediaPart(modality, url, param, limits, limit_params)
 
