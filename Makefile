@@ -27,11 +27,12 @@ quick: setup  ## the quick tests, in parallel: no engine, no browser, nothing sl
 test: setup  ## all tests; those that share a server or an engine run in one process
 	@$(BIN)/python -m pytest -m "" $(ARGS)
 
-check: setup  ## lint, format, spelling, types (of the page's modules, too, where Node.js is), generated documentation
+check: setup  ## lint, format, spelling, types (of the page's modules, too, where Node.js is), imports, generated documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	requirements/web/check.sh
 	$(BIN)/python -m tools.settings_docs --check
 	$(BIN)/python -m tools.error_docs --check
