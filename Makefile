@@ -32,11 +32,12 @@ test-gpu: setup  ## what needs a GPU: kernels, the engine against transformers, 
 	  tests/model_executor/kernels/test_vision_ops.py \
 	  tests/engine/test_gpu.py tests/engine/test_exactness.py tests/e2e/test_bundled_model.py $(ARGS)
 
-check: setup  ## lint, format, spelling, types (of the page's modules, too, where Node.js is), generated documentation
+check: setup  ## lint, format, spelling, types (of the page's modules, too, where Node.js is), imports, generated documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	requirements/web/check.sh
 	$(BIN)/python -m tools.settings_docs --check
 	$(BIN)/python -m tools.error_docs --check

@@ -88,9 +88,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         if len(self.connections) > self._shared.most:
             if not self._shared.waiting:
-                self._refuse(
-                    UnavailableError("The server has as many connections as it may.", code="too_many_connections")
-                )
+                self._refuse(UnavailableError("The server has too many connections.", code="too_many_connections"))
                 return
             oldest, _ = self._shared.waiting.popitem(last=False)
             oldest.give_way()

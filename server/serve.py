@@ -20,7 +20,7 @@ from server.app import create_app
 from server.connection import Connection, Connections
 from server.core.json_log import configure_logging
 from server.core.settings import Settings
-from server.generation.model_service import Service
+from server.generation.model_service import ModelService
 from server.model_loading import open_model
 
 _log = logging.getLogger("tessera.serve")
@@ -64,7 +64,7 @@ def serve(settings: Settings) -> int:
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """The configuration of uvicorn."""
-    service: Service = app.state.service
+    service: ModelService = app.state.service
     connections = Connections(settings.max_connections, service.metrics.count_refused_connection)
     return uvicorn.Config(
         app,
@@ -92,7 +92,7 @@ class Server(uvicorn.Server):
         url: the address that the server listens on.
     """
 
-    def __init__(self, config: uvicorn.Config, service: Service, url: str) -> None:
+    def __init__(self, config: uvicorn.Config, service: ModelService, url: str) -> None:
         super().__init__(config)
         self.exit_status = 0
         """Exit status of the process, once the server has ended."""

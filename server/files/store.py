@@ -182,7 +182,7 @@ class FileStore:
             raise BadRequestError(
                 "The file is neither an image nor a video in a supported format.",
                 param="file",
-                code="unsupported_file_type",
+                code="unsupported_file",
             )
         now_s = self._now_s()
         max_lifetime_s = self._settings.expires_after_s

@@ -19,8 +19,8 @@ from model_executor.checkpoint.config import DEFAULT_IMAGE_MAX_PIXELS, DEFAULT_I
 from model_executor.engine import EngineState
 from model_executor.processor.tokenizer import Tokenizer
 from server.app import create_app
-from server.chat.serving import ServedModel
 from server.core.settings import MediaSettings, Settings
+from server.generation.model_service import ServedModel
 from server.media.preprocessor import MediaPreprocessor
 from tests.support.fakes import MODEL, FakeEngine
 from tests.support.waiting import until

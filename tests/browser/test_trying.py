@@ -36,7 +36,7 @@ async def test_four_cards_ask_on_a_click(page: Page, serve: OpenPage) -> None:
             await page.get_by_role("button", name="New conversation").click()
             await page.get_by_label("Question", exact=True).fill("My own")
         grids = [prompt.media[0].grid for prompt in world.engine.prompts]
-        assert [grid.t for grid in grids[:3]] == [1, 1, 1] and grids[3].t == 4  # four seconds, two frames each
+        assert [grid[0] for grid in grids[:3]] == [1, 1, 1] and grids[3][0] == 4  # four seconds, two frames each
 
 
 async def test_two_answers_stand_side_by_side_with_their_tokens(page: Page, serve: OpenPage, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tessera_cli.bench import spread
 from tessera_cli.server_metrics import parse
-from tessera_cli.synthetic import CLIP_RATE, Shape, clip_url, picture_url
+from tessera_cli.synthetic import CLIP_RATE, Shape, image_url, video_url
 from tests.clients.conftest import tessera
 from tests.support.fakes import FakeEngine, Step, say
 from tests.support.world import OpenWorld, ServerFixture
@@ -110,10 +110,10 @@ def test_every_kind_gets_its_share(mix: dict[str, float], num: int) -> None:
 def test_made_pictures_and_clips_are_of_their_shape_and_differ() -> None:
     rng = np.random.default_rng(1)
     shape = Shape(96, 64, 1.5)
-    urls = [picture_url(rng, shape), picture_url(rng, shape)]
+    urls = [image_url(rng, shape), image_url(rng, shape)]
     assert urls[0] != urls[1]
     assert Image.open(io.BytesIO(base64.b64decode(urls[0].partition(",")[2]))).size == (96, 64)
-    with av.open(io.BytesIO(base64.b64decode(clip_url(rng, shape).partition(",")[2])), "r") as container:
+    with av.open(io.BytesIO(base64.b64decode(video_url(rng, shape).partition(",")[2])), "r") as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(frames) == 1.5 * CLIP_RATE and frames[0].shape == (64, 96, 3)
     assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 5  # it moves

@@ -119,7 +119,7 @@ async def test_placeholders_off_by_one_never_reach_the_model(
     wrong = msgspec.structs.replace(item, **{spoiled.field: getattr(item, spoiled.field) + spoiled.change})
     with pytest.raises(RequestFailedError, match="placeholder"):
         await collect(engine, Prompt(seen.token_ids, [wrong]), SamplingParams(max_tokens=1))
-    with pytest.raises(RequestFailedError, match="belong to no medium"):
+    with pytest.raises(RequestFailedError, match="belong to no media item"):
         await collect(engine, Prompt(seen.token_ids), SamplingParams(max_tokens=1))
 
 

@@ -18,7 +18,7 @@ from model_executor.engine import (
 )
 from model_executor.processor.tokenizer import Tokenizer, UserText
 from server.completions.protocol import CompletionRequest
-from server.completions.serving import PARALLEL_PROMPTS
+from server.generation.generate import PARALLEL_PROMPTS
 from tests.support.error_body import check_error, check_error_body
 from tests.support.events import events
 from tests.support.fakes import MODEL, FakeEngine, Step, say

@@ -168,7 +168,7 @@ async def test_a_missing_purpose_is_refused(world: ServerFixture) -> None:
 
 async def test_a_text_is_refused(world: ServerFixture) -> None:
     assert "neither an image nor a video" in check_error(
-        await upload(world, b"hello", "a.png"), 400, param="file", code="unsupported_file_type"
+        await upload(world, b"hello", "a.png"), 400, param="file", code="unsupported_file"
     )
 
 

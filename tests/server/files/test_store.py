@@ -188,7 +188,7 @@ async def test_bytes_count_while_they_arrive(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("data", "code"),
-    [(b"", "empty_file"), (b"hello", "unsupported_file_type"), (b"%PDF-1.7 and so on", "unsupported_file_type")],
+    [(b"", "empty_file"), (b"hello", "unsupported_file"), (b"%PDF-1.7 and so on", "unsupported_file")],
 )
 async def test_files_that_are_neither_image_nor_video_are_rejected(tmp_path: Path, data: bytes, code: str) -> None:
     async with opened(tmp_path) as store:

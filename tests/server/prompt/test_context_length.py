@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from model_executor.processor.tokenizer import MediaPlaceholder, Segment, TemplateText, Tokenizer, UserText
 from server.core.errors import BadRequestError
-from server.prompt.context_length import refuse_hopeless, require_fit
+from server.prompt.context_length import check_context_length, require_fit
 
 CONTEXT = 100
 
 
 def hopeless(segments: list[Segment], tokenizer: Tokenizer, max_model_len: int) -> bool:
     try:
-        refuse_hopeless(segments, [5] * len(segments), tokenizer, max_model_len)
+        check_context_length(segments, [5] * len(segments), tokenizer, max_model_len)
     except BadRequestError as error:
         assert (error.param, error.code) == ("messages", "context_length_exceeded")
         assert "at least" in error.message
