@@ -214,6 +214,7 @@ session.addEventListener("change", (event) => {
     byId("welcome").hidden = session.turns.length > 0;
     showTitle(conversation.named ? conversation.title : titleOf(session.turns), model());
     changed();
+    archive.flush(); // what was asked or answered is not left to a timer
     if (hadFocus) (session.running ? byId("stop") : byId("send").disabled ? field : byId("send")).focus();
   } else {
     archive.now(recordOf(conversation, { text: "", attachments: [] }, { model: chosenModel, fields: settings.read().fields }));
