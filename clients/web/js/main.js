@@ -18,7 +18,7 @@ import { fittingPixels } from "./panel/fitting.js";
 import { PreviewLoader } from "./panel/preview_loader.js";
 import { showNothing, showPreview, showProblem } from "./panel/preview_panel.js";
 import { Settings } from "./panel/settings.js";
-import { Archive, lastOpen, markOpen, recordOf, revived } from "./conversation/archive.js";
+import { Archive, lastOpen, markOpen, recordOf, rememberDraft, rememberedDraft, revived } from "./conversation/archive.js";
 import { openComparison } from "./conversation/comparison.js";
 import { question, titleOf } from "./conversation/conversation.js";
 import { Draft, hasOpenCalls, obstacle, showCost } from "./conversation/draft.js";
@@ -292,6 +292,10 @@ byId("base").textContent = BASE;
 byId("api-document").href = new URL("openapi.json", document.baseURI).href;
 showExamples(askExample);
 const last = await lastOpen();
-if (last) open(last);
+if (last) {
+  open(last);
+  draft.put({ text: rememberedDraft(last.id) ?? draft.text, attachments: draft.attachments });
+}
+window.addEventListener("pagehide", () => rememberDraft(session.current.id, field.value));
 showState();
 server.watch();
