@@ -27,6 +27,8 @@ import { emptyConversation, Session } from "./conversation/session.js";
 import { showTurns, showWriting } from "./conversation/turns.js";
 import { sentence } from "./server/errors.js";
 
+const STORAGE_WAIT_MS = 3_000;
+
 translate();
 const field = byId("question");
 const server = new Server();
@@ -291,11 +293,12 @@ watchCamera((/** @type {File[]} */ files) => draft.take(files));
 byId("base").textContent = BASE;
 byId("api-document").href = new URL("openapi.json", document.baseURI).href;
 showExamples(askExample);
-const last = await lastOpen();
-if (last) {
+server.watch();
+// A browser whose storage hangs must not keep the page from starting.
+const last = await Promise.race([lastOpen(), new Promise((resolve) => setTimeout(() => resolve(null), STORAGE_WAIT_MS))]);
+if (last && !session.turns.length) {
   open(last);
   draft.put({ text: rememberedDraft(last.id) ?? draft.text, attachments: draft.attachments });
 }
 window.addEventListener("pagehide", () => rememberDraft(session.current.id, field.value));
 showState();
-server.watch();
