@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import msgspec
+
 from model_executor.checkpoint.config import read_checkpoint
 from model_executor.client.supervisor import Supervisor
 from model_executor.engine import (
@@ -33,6 +35,10 @@ from model_executor.ipc import (
     Taken,
 )
 
+HEARTBEAT_S = 5.0
+"""How often the host is asked for a sign of life."""
+SILENCE_S = 30.0
+"""A host that has not answered for so long is lost."""
 SHARED_MEMORY = Path("/dev/shm")
 _REPORT_EVERY = WINDOW // 2
 
@@ -62,6 +68,7 @@ class EngineClient:
         self._max_model_len = settings.max_model_len or read_checkpoint(folder).max_model_len
         self._inboxes: dict[str, asyncio.Queue[Added | Ended | None]] = {}
         self._readings: deque[asyncio.Future[EngineStats]] = deque()
+        self._listening: asyncio.Task[None] | None = None
         arguments = ["--model", str(folder), "--shared-memory", str(shared_memory)]
         self._supervisor = Supervisor(
             module,
@@ -95,9 +102,13 @@ class EngineClient:
     async def start(self) -> None:
         """Start the host without waiting until it is ready; call once."""
         self._supervisor.start()
+        self._listening = asyncio.create_task(self._listen())
 
     async def close(self) -> None:
         """Stop the host; returns when none of its processes is left."""
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.wait({self._listening})
         await self._supervisor.close()
 
     async def generate(self, request_id: str, prompt: Prompt, limits: SamplingParams) -> AsyncGenerator[Delta, None]:
@@ -135,7 +146,19 @@ class EngineClient:
         channel = self._channel()
         self._readings.append(reading)  # the host answers in order
         channel.send_soon(ReadStats())
-        return await reading
+        return msgspec.structs.replace(await reading, num_standby=self._supervisor.num_standby)
+
+    async def _listen(self) -> None:
+        """Ask the host for a sign of life for ever; one that gives none is lost."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            try:
+                async with asyncio.timeout(SILENCE_S):
+                    await self.stats()
+            except EngineUnavailableError:
+                continue
+            except TimeoutError:
+                self._supervisor.give_up(f"it has not answered for {SILENCE_S:.0f} s")
 
     def _channel(self) -> Channel:
         if self._supervisor.channel is None:

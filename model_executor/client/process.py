@@ -73,6 +73,11 @@ class EngineProcess:
         """Tell it to load the model and serve."""
         self.channel.send_soon(Start())
 
+    def kill(self) -> None:
+        """End the host and all of its process group at once; for one that does not listen any more."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process_id, signal.SIGKILL)
+
     async def stop(self) -> int:
         """Hang up, end the host, and then whatever is left of its process group; returns when that is gone.
 

@@ -59,6 +59,7 @@ class Supervisor:
         self._on_loss = on_loss
         self._ready_at_s: float | None = None
         self._task: asyncio.Task[None] | None = None
+        self._host: EngineProcess | None = None
         self.state = EngineState.LOADING
         """Where the host is in its life."""
         self.failure: str | None = None
@@ -71,6 +72,17 @@ class Supervisor:
     def start(self) -> None:
         """Start the first host without waiting for it."""
         self._task = asyncio.create_task(self._run())
+
+    @property
+    def num_standby(self) -> int:
+        """Hosts that wait to take over."""
+        return self._spare.num_ready
+
+    def give_up(self, reason: str) -> None:
+        """Lose the host that serves, which is of no use any more; the next one is started as after any loss."""
+        if self._host is not None:
+            _log.error("the engine host is ended: %s", reason)
+            self._host.kill()
 
     async def close(self) -> None:
         """Stop the host and everything it started; returns when nothing is left."""
@@ -114,6 +126,7 @@ class Supervisor:
             _log.error("the engine host cannot be started: %s", error)
             await asyncio.sleep(SPAWN_PAUSE_S)
             return None
+        self._host = host
         self.process_id = host.process_id
         host.start()
         attending = asyncio.create_task(self._attend(host.channel))
@@ -134,7 +147,7 @@ class Supervisor:
                 await stopping
                 raise
             finally:
-                self.process_id = None
+                self._host = self.process_id = None
         _log.warning("the engine host has ended with status %s", stopping.result())
         return None if ready_at_s is None else asyncio.get_running_loop().time() - ready_at_s
 

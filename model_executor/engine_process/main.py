@@ -33,6 +33,7 @@ from model_executor.engine_process.session import Session
 from model_executor.ipc import Channel, Impossible, frame, wait_for_start
 
 if TYPE_CHECKING:
+    from model_executor.engine_process.grammar_check import GrammarCheck
     from model_executor.engine_process.vllm_engine import VllmEngine
 
 EXIT_IMPOSSIBLE = 3
@@ -78,7 +79,7 @@ def main() -> int:
     held = OpenMediaFiles(arguments.shared_memory)
     runner = VllmEngine(engine, gauges, held, grammars, checkpoint.end_token_ids, adapters)
     try:
-        return asyncio.run(_serve(end, runner, arguments.settings))
+        return asyncio.run(_serve(end, runner, grammars, arguments.settings))
     except SettingsError as error:
         end.sendall(frame(Impossible(str(error))))
         return EXIT_IMPOSSIBLE
@@ -86,12 +87,13 @@ def main() -> int:
         runner.close()
 
 
-async def _serve(end: socket.socket, runner: "VllmEngine", settings: EngineSettings) -> int:
+async def _serve(end: socket.socket, runner: "VllmEngine", grammars: "GrammarCheck", settings: EngineSettings) -> int:
     """Serve until the other side hangs up, SIGTERM comes, or the engine is lost.
 
     Raises:
         SettingsError: an adapter cannot be loaded; nothing was sent.
     """
+    grammars.start()
     await runner.load_adapters()
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)

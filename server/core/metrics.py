@@ -174,7 +174,9 @@ def _engine_metrics(now: EngineStats) -> Iterator[Metric]:
     yield GaugeMetricFamily("tessera_requests_running", "Sequences being generated.", now.num_running)
     yield GaugeMetricFamily("tessera_requests_waiting", "Requests waiting for a place.", now.num_waiting)
     yield GaugeMetricFamily("tessera_kv_cache_usage", "Share of KV blocks in use, 0 to 1.", now.kv_cache_usage)
+    yield GaugeMetricFamily("tessera_engine_standby", "Engine processes that wait to take over.", now.num_standby)
     for name, text, value in (
+        ("steps", "Engine steps computed.", now.num_steps),
         ("preemptions", "Sequences put back for want of KV blocks.", now.num_preemptions),
         ("prompt_tokens", "Prompt tokens computed or taken from the cache.", now.prompt_tokens),
         ("generation_tokens", "Tokens generated.", now.generation_tokens),

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from server.core.concurrency import in_thread
+from server.core.concurrency import forever, in_thread
 from server.core.errors import ApiError, BadRequestError, NotFoundError, StorageError
 from server.core.mime import modality_of
 from server.core.settings import FilesSettings
@@ -73,7 +73,7 @@ class FileStore:
     async def running(self) -> AsyncIterator[None]:
         """Read what is there, delete what expires; on leaving, let go of the folder."""
         await self._look_after()
-        sweeping = asyncio.create_task(self._sweep_forever())
+        sweeping = asyncio.create_task(forever(self._sweep_again_and_again, "the deletion of expired files"))
         try:
             yield
         finally:
@@ -277,7 +277,7 @@ class FileStore:
         sync_folder(home)
         self._records.setdefault(owner, {})[record.id] = record
 
-    async def _sweep_forever(self) -> None:
+    async def _sweep_again_and_again(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
             await self._look_after()

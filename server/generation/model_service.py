@@ -26,6 +26,8 @@ OpenModel = Callable[[], AbstractAsyncContextManager[ServedModel]]
 _log = logging.getLogger(__name__)
 
 LOADING_RETRY_S = 5
+STATS_TIMEOUT_S = 1.0
+"""How long a scrape waits for the engine's part of the measurements, and goes without."""
 RESTARTING_RETRY_S = 2
 
 
@@ -150,8 +152,9 @@ class Service:
             return self.metrics.render(self.state, None, None)
         stats: EngineStats | None
         try:
-            stats = await model.engine.stats()
-        except EngineUnavailableError:
+            async with asyncio.timeout(STATS_TIMEOUT_S):
+                stats = await model.engine.stats()
+        except (EngineUnavailableError, TimeoutError):
             stats = None
         return self.metrics.render(self.state, stats, model.media.load)
 

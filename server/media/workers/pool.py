@@ -11,6 +11,7 @@ The processes themselves: `server/media/workers/process.py` on this side, `serve
 import asyncio
 import logging
 
+from server.core.concurrency import forever
 from server.core.errors import ApiError, BadRequestError, DeadlineError, InternalError, UnavailableError
 from server.core.settings import MediaSettings
 from server.media.messages import Failed, Job, NoSpace, Outcome, Prepared, Refused
@@ -24,6 +25,9 @@ MAX_JOBS_PER_WORKER = 500
 """A worker is replaced after so many, before its memory is in pieces."""
 MAX_KEPT_BYTES = 512 << 20
 """A worker that has more than this after a job gives it back by being replaced; a new one has 30 MB."""
+
+FROZEN_S = 10.0
+"""A worker in whose job nothing happens for so long is lost: no thread of it runs, none wants to."""
 
 _REST_S = 0.5
 
@@ -77,7 +81,17 @@ class MediaPool:
             )
         for number, worker in enumerate(list(self._workers)):
             takes_large = number > 0 or self._settings.num_workers == 1
-            self._slots.append(asyncio.create_task(self._serve(worker, takes_large=takes_large)))
+            self._open_slot(worker, takes_large=takes_large)
+        # One more, for clients that would otherwise wait for the work of another one; its worker is started on demand.
+        self._open_slot(None, takes_large=True, is_guest=True)
+
+    def _open_slot(self, worker: WorkerProcess | None, *, takes_large: bool, is_guest: bool = False) -> None:
+        async def serve() -> None:
+            nonlocal worker
+            first, worker = worker, None
+            await self._serve(first, takes_large=takes_large, is_guest=is_guest)
+
+        self._slots.append(asyncio.create_task(forever(serve, "a slot for media workers")))
 
     async def close(self) -> None:
         """Stop the workers; jobs that wait or run end with an error."""
@@ -118,10 +132,10 @@ class MediaPool:
         if self._queue.remove(ticket):
             _fail(ticket, busy_error())
 
-    async def _serve(self, worker: WorkerProcess | None, *, takes_large: bool) -> None:
+    async def _serve(self, worker: WorkerProcess | None, *, takes_large: bool, is_guest: bool) -> None:
         """The life of one slot: one worker after another."""
         while True:
-            ticket = await self._queue.next(takes_large=takes_large)
+            ticket = await self._queue.next(takes_large=takes_large, is_guest=is_guest)
             self.num_running += 1
             self._times.add("queue", asyncio.get_running_loop().time() - ticket.arrival_s)
             keep = False
@@ -141,10 +155,11 @@ class MediaPool:
                 _fail(ticket, InternalError())
             finally:
                 self.num_running -= 1
-            if worker is not None and not (keep and _is_fresh(worker)):
+                self._queue.done(ticket)
+            if worker is not None and (is_guest or not (keep and _is_fresh(worker))):
                 await self._end_worker(worker)
                 self.num_restarts += not keep
-                worker = await self._replacement()
+                worker = None if is_guest else await self._replacement()
 
     async def _replacement(self) -> WorkerProcess | None:
         """A new worker, ready before the next job comes; None where that fails, which the next job will hear."""
@@ -168,10 +183,9 @@ class MediaPool:
         if ticket.outcome.done():  # its request went away
             return True
         work = asyncio.create_task(worker.run(ticket.job, ticket.frames))
+        is_frozen = False
         try:
-            await asyncio.wait(
-                {work, ticket.outcome}, timeout=self._settings.timeout_s, return_when=asyncio.FIRST_COMPLETED
-            )
+            is_frozen = await self._watch(worker, work, ticket.outcome)
             if ticket.outcome.done():  # it went away now; a short wait is cheaper than a new worker
                 await asyncio.wait({work}, timeout=_REST_S)
         finally:
@@ -179,19 +193,48 @@ class MediaPool:
             work.cancel()
         if not is_done:
             await asyncio.wait({work})
-            message = f"Preparing it took longer than {self._settings.timeout_s:g} s (media.timeout_s)."
-            _fail(ticket, DeadlineError(message, param=ticket.param))
+            if is_frozen:
+                _log.error("a media worker did nothing for %.0f s and is replaced", FROZEN_S)
+                self._try_again(ticket)
+            else:
+                message = f"Preparing it took longer than {self._settings.timeout_s:g} s (media.timeout_s)."
+                _fail(ticket, DeadlineError(message, param=ticket.param))
             return False
         error = work.exception()
         if isinstance(error, WorkerLostError):
-            message = "The decoder broke down on it: it is corrupt, or too much to decode."
-            _fail(ticket, BadRequestError(message, param=ticket.param))
+            self._try_again(ticket)
             return False
         if error is not None:
             raise error
         if not ticket.outcome.done():
             ticket.outcome.set_result(work.result())
         return True
+
+    async def _watch(
+        self, worker: WorkerProcess, work: "asyncio.Task[Outcome]", outcome: "asyncio.Future[Outcome]"
+    ) -> bool:
+        """Wait until a job is done, or nobody waits for it, or its time is over; True where the worker is frozen."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._settings.timeout_s
+        activity = worker.activity()
+        while (left_s := deadline_s - loop.time()) > 0:
+            await asyncio.wait({work, outcome}, timeout=min(FROZEN_S, left_s), return_when=asyncio.FIRST_COMPLETED)
+            if work.done() or outcome.done():
+                return False
+            before, activity = activity, worker.activity()
+            if activity is not None and activity == before and loop.time() < deadline_s:
+                return True
+        return False
+
+    def _try_again(self, ticket: QueuedJob) -> None:
+        """A worker was lost over a job: it may have been the job's fault, or somebody else's. Twice is the job's."""
+        if ticket.outcome.done():
+            return
+        if ticket.is_second_try:
+            message = "The decoder broke down on it: it is corrupt, or too much to decode."
+            _fail(ticket, BadRequestError(message, param=ticket.param))
+        else:
+            self._queue.put_back(ticket)
 
 
 def _is_fresh(worker: WorkerProcess) -> bool:

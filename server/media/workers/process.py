@@ -6,6 +6,7 @@ Twin that must agree: `server/media/workers/main.py`.
 import asyncio
 import os
 import sys
+from pathlib import Path
 
 import msgspec
 
@@ -85,6 +86,17 @@ class WorkerProcess:
         except (FileNotFoundError, ProcessLookupError):
             return 0
         return (resident - shared) * _PAGE_BYTES
+
+    def activity(self) -> int | None:
+        """Processor time it has used, in ticks; None while one of its threads runs, wants to, or waits for a disk."""
+        try:
+            tasks = [task.read_text() for task in Path(f"/proc/{self.pid}/task").glob("*/stat")]
+        except (FileNotFoundError, ProcessLookupError):  # a thread has just ended
+            return None
+        fields = [task.rsplit(")", 1)[1].split() for task in tasks]
+        if any(state in ("R", "D") for state, *_ in fields):
+            return None
+        return sum(int(field[11]) + int(field[12]) for field in fields)
 
     async def run(self, job: Job, frames: FrameCount) -> Outcome:
         """Do one job.
