@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup serve test check check-docker fmt bench soak examples train train-quick lock model clean
+.PHONY: help setup serve test quick check check-docker fmt bench soak examples train train-quick lock model clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -20,13 +20,17 @@ model: setup  ## a small random model of the true architecture, in models/random
 serve: setup  ## serve (settings: TESSERA_* variables, or ARGS="--port 9000")
 	@exec $(BIN)/tessera serve $(ARGS)
 
-test: setup  ## all tests (ARGS="-m 'not engine'" for the quick ones)
+quick: setup  ## the quick tests, in parallel: no engine, no browser, nothing slow
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: setup  ## lint, format, types, generated documentation
+test: setup  ## all tests; those that share a server or an engine run in one process
+	@$(BIN)/python -m pytest -m "" $(ARGS)
+
+check: setup  ## lint, format, types (of the page's modules, too, where Node.js is), generated documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	requirements/web/check.sh
 	$(BIN)/python -m tools.settings_docs --check
 
 check-docker:  ## build the CPU image and try it with compose; needs Docker (ARGS="--port 9000")

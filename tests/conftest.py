@@ -16,7 +16,8 @@ from server.app import create_app
 from server.core.settings import Settings
 from tests.support.fakes import MODEL, FakeEngine, FakeMedia, opener
 from tests.support.world import OpenWorld, ServerFixture, serve_directly, serve_live
-from training.random_checkpoint import CheckpointShape, TextShape, VisionShape, write_random_checkpoint
+
+pytest_plugins = ["tests.support.scheduling"]
 
 # What this project, its libraries and programs like to be told; what only tests read (`REQUIRE_*`, `SOAK_S`) stays.
 _READ_BY_PROGRAMS = re.compile(
@@ -39,6 +40,13 @@ def outer_environment() -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete checkpoint folder, far too small to be worth running."""
+    from training.random_checkpoint import (  # torch takes seconds, and not every test needs it
+        CheckpointShape,
+        TextShape,
+        VisionShape,
+        write_random_checkpoint,
+    )
+
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     text = TextShape(num_layers=1, hidden=32, intermediate=32, num_heads=1, num_kv_heads=1, mrope_section=(4, 6, 6))
     write_random_checkpoint(folder, CheckpointShape(text=text, vision=VisionShape(depth=1, width=16)))

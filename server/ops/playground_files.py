@@ -49,6 +49,7 @@ _TYPES = {
     ".mjs": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
     ".woff2": "font/woff2",
+    ".mp4": "video/mp4",
 }
 """What is served, by the ending of its name; other files of the folder (licences, notes) are not."""
 

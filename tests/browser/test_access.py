@@ -47,8 +47,8 @@ async def test_axe_finds_nothing(
         if size == NARROW:
             await page.get_by_role("button", name="Details").click()
         await expect(page.locator(".strip")).to_have_attribute("aria-busy", "false")
-        await page.get_by_text("Settings").click()
-        await page.get_by_text("Connection").click()
+        await page.get_by_text("Settings", exact=True).click()
+        await page.get_by_text("Connection and page").click()
         await page.get_by_text("The prompt, piece by piece").click()
         assert not await violations(page)
         await page.screenshot(path=SCREENSHOTS / f"{name}-seen.png")

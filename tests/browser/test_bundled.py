@@ -41,7 +41,7 @@ async def ask(page: Page, server: RunningServer, question: str, *files: Path) ->
     async with httpx.AsyncClient(timeout=120) as client:
         answer = (await client.post(f"{server.url}/v1/chat/completions", json=body)).raise_for_status().json()
     content = answer["choices"][0]["message"]["content"]
-    readable = "text => import('/playground/js/grounding.js').then(({ readable }) => readable(text))"
+    readable = "text => import('/playground/js/answer/grounding.js').then(({ readable }) => readable(text))"
     await page.get_by_role("button", name="Copy", exact=True).click()
     assert await page.evaluate("navigator.clipboard.readText()") == await page.evaluate(readable, content)
     assert await page.locator(".boxes rect.box").count() == (content.count("<|box_start|>") if files else 0)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tessera_cli.bench import spread
-from tessera_cli.counts import parse
+from tessera_cli.server_metrics import parse
 from tessera_cli.synthetic import CLIP_RATE, Shape, clip_url, picture_url
 from tests.clients.conftest import tessera
 from tests.support.fakes import FakeEngine, Step, say

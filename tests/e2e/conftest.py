@@ -25,7 +25,7 @@ def server(checkpoint: Path) -> Iterator[RunningServer]:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bundled_server() -> Iterator[RunningServer]:
     """A ready server that nobody told which model to serve."""
     with RunningServer(None) as running:

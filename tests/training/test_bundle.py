@@ -37,6 +37,7 @@ def test_the_server_reads_it_and_its_facts_are_the_recipes() -> None:
     assert written == config(FULL.shape, Tokenizer(BUNDLE))
 
 
+@pytest.mark.slow
 def test_the_bundled_weights_answer_held_out_questions() -> None:
     model = Model(FULL.shape)
     model.load_state_dict(load_file(BUNDLE / "model.safetensors"))

@@ -32,6 +32,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -
     return run, folder / "bundle"
 
 
+@pytest.mark.slow
 def test_transformers_gives_the_same_logits(exported: tuple[Run, Path]) -> None:
     from transformers import Qwen2VLForConditionalGeneration
 

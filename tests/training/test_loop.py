@@ -22,6 +22,7 @@ def folder(tmp_path: Path, tokenizer_folder: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_steps_on_one_batch_lower_its_loss(folder: Path) -> None:
     for first in (0, 2):  # naming, and answering
         run = Run(TINY, folder)
@@ -34,6 +35,7 @@ def test_steps_on_one_batch_lower_its_loss(folder: Path) -> None:
         assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = tmp_path_factory.mktemp("resumed")
     copy(folder / "tokenizer.json", other)

@@ -12,16 +12,16 @@ from typing import Any
 import openai
 
 from tessera_cli.connection import add_connection, api_key, base_url, connected, model_of, run
-from tessera_cli.counts import ServerCounts, counted_here, read, settled
-from tessera_cli.load import Question, Run, ask_all
+from tessera_cli.load_generator import Question, Run, ask_all
+from tessera_cli.server_metrics import ServerCounts, counted_here, read, settled
 from tessera_cli.terminal import stderr, waiting
 from tessera_client.parts import picture, text
 
 try:
     import numpy as np
 
+    from tessera_cli.report import print_run, summary
     from tessera_cli.synthetic import Shape, clip_url, picture_url
-    from tessera_cli.tables import print_run, summary
 except ImportError as error:
     sys.exit(f"tessera: bench needs {error.name}: pip install 'tessera-client[bench]'")
 

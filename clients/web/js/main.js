@@ -1,243 +1,290 @@
-/** The page: holds the conversation and lets the other modules know of each other. */
+// @ts-check
+/** The page: lets the modules know of each other. */
 
-import { key, useKey, BASE } from "./api.js";
-import { Attachment } from "./attachment.js";
-import { chatBody } from "./body.js";
-import { watchCamera } from "./camera.js";
-import { ask } from "./chat.js";
-import { showCode } from "./code.js";
-import { announce, byId, el } from "./dom.js";
-import { plural } from "./format.js";
-import { withoutTokens } from "./grounding.js";
-import { watchFiles } from "./intake.js";
-import { showNothing, showPreview, showProblem } from "./panel.js";
-import { Previewer } from "./previewer.js";
-import { SUGGESTIONS } from "./sample.js";
-import { Server } from "./server.js";
-import { Settings } from "./settings.js";
-import { addToTray, removeFromTray } from "./tray.js";
-import { addQuestion, Answer, clearTurns } from "./turns.js";
+import { translate, t } from "./page/texts.js";
+import { byId } from "./page/dom.js";
+import { showServer, showTitle } from "./page/header.js";
+import { askForKey, keyIsRight, watchKey } from "./page/key_card.js";
+import { watchPage } from "./page/around.js";
+import { toast } from "./page/toast.js";
+import { showExamples, showModel } from "./page/welcome.js";
+import { BASE } from "./server/api.js";
+import { chatBody, mediaOf } from "./server/request_body.js";
+import { Server } from "./server/state.js";
+import { watchCamera } from "./media/camera.js";
+import { watchFiles } from "./media/file_input.js";
+import { showCode } from "./panel/code_dialog.js";
+import { fittingPixels } from "./panel/fitting.js";
+import { PreviewLoader } from "./panel/preview_loader.js";
+import { showNothing, showPreview, showProblem } from "./panel/preview_panel.js";
+import { Settings } from "./panel/settings.js";
+import { Archive, lastOpen, markOpen, recordOf, revived } from "./conversation/archive.js";
+import { openComparison } from "./conversation/comparison.js";
+import { question, titleOf } from "./conversation/conversation.js";
+import { Draft, hasOpenCalls, obstacle, showCost } from "./conversation/draft.js";
+import { watchHistory } from "./conversation/history.js";
+import { emptyConversation, Session } from "./conversation/session.js";
+import { showTurns, showWriting } from "./conversation/turns.js";
+import { sentence } from "./server/errors.js";
 
-const question = byId("question");
+translate();
+const field = byId("question");
 const server = new Server();
 const settings = new Settings(byId("settings"));
-const previewer = new Previewer(draftBody, preview, previewFailed);
-/** `{ role, text, attachments }` of all that was said. */
-let turns = [];
-/** Attachments of the next question. */
-let draft = [];
-/** The AbortController of the answer being written. */
-let answering = null;
+const session = new Session(() => ({ model: model(), settings: settings.read() }));
+const draft = new Draft(() => server.models[0]?.limits ?? {});
+const archive = new Archive();
+const previews = new PreviewLoader(previewBody, previewed, previewFailed);
+/** The model that the person chose, which may be gone. @type {string | null} */
+let chosenModel = null;
+/** What the server says of the prompt as it is now, once it has. @type {any} */
+let told = null;
+/** Whether a question waits for the server to come back. */
+let waiting = false;
+/** What was being written when an example was asked. @type {{ text: string, attachments: any[] } | null} */
+let aside = null;
 
-const mediaOf = (some) => some.flatMap(({ attachments = [] }) => attachments);
-
-// The draft.
-
-function take(files) {
-  for (const file of files) {
-    const attachment = new Attachment(file);
-    draft.push(attachment);
-    addToTray(attachment, { remove, retry: (each) => each.send() });
-    let { state } = attachment;
-    attachment.addEventListener("change", () => {
-      if (attachment.state !== state) {
-        state = attachment.state;
-        draftChanged();
-      }
-      showCost();
-    });
-    attachment.send();
-  }
-  question.focus();
-  draftChanged();
+/** The model to ask: the chosen one as long as it is there. */
+function model() {
+  return (server.models.find(({ id }) => id === chosenModel) ?? server.models[0])?.id ?? null;
 }
 
-function remove(attachment) {
-  draft = draft.filter((each) => each !== attachment);
-  removeFromTray(attachment);
-  attachment.discard();
-  announce(`${attachment.name} removed.`);
-  question.focus();
-  draftChanged();
+// What will be asked, and what the server says of it.
+
+/** The draft as a turn, behind the conversation. */
+function turnsWithDraft() {
+  return draft.isEmpty ? session.turns : [...session.turns, question(draft.text, draft.attachments)];
 }
 
-function draftChanged(how) {
-  showCost();
-  previewer.refresh(how);
+function previewBody() {
+  const name = model();
+  const turns = turnsWithDraft();
+  const reason = obstacle({ draft, turns: session.turns, server, told: null });
+  const isAnswering = session.running && draft.isEmpty;
+  if (!name || !turns.some(({ failed }) => !failed) || isAnswering || (reason && !(draft.isEmpty && server.state === "ready" && !reason.bad)) || hasOpenCalls(session.turns)) return null;
+  return chatBody(name, turns, settings.read());
 }
 
-function draftTurn() {
-  return { role: "user", text: question.value.trim(), attachments: draft };
-}
-
-/** What would be asked now, or null where there is nothing to ask or something is still on its way. */
-function draftBody() {
-  const turn = draftTurn();
-  if (!server.model || !(turn.text || draft.length) || !isComplete()) return null;
-  return chatBody(server.model, [...turns, turn], settings.read());
-}
-
-const isComplete = () => draft.every(({ state }) => state === "ready");
-
-function preview(told) {
-  if (told) {
-    const media = mediaOf([...turns, draftTurn()]);
-    told.media.forEach((report, index) => media[index]?.told(report));
-    showPreview(told, draft.length ? draft : lastMedia());
-  } else if (!turns.length && !draft.length) {
+function previewed(/** @type {any} */ seen) {
+  told = seen;
+  if (seen) {
+    const media = mediaOf(turnsWithDraft());
+    seen.media.forEach((/** @type {any} */ report, /** @type {number} */ index) => media[index]?.told(report));
+    const last = session.turns.findLast(({ attachments, failed }) => attachments.length && !failed);
+    showPreview(seen, draft.attachments.length ? draft.attachments : (last?.attachments ?? []), { draft: !draft.isEmpty });
+  } else if (!session.turns.length && draft.isEmpty) {
     showNothing();
   }
-  showCost(told);
+  showState();
 }
 
-/** The attachments of the last question that had any. */
-function lastMedia() {
-  return turns.findLast(({ attachments }) => attachments?.length)?.attachments ?? [];
+/** What cannot be used is told where it is; anything else, in the panel. */
+async function previewFailed(/** @type {any} */ error) {
+  const turns = turnsWithDraft();
+  const values = settings.read();
+  if (await session.renew(error, turns, values)) return previews.refresh();
+  const at = /^messages\[(\d+)\]\.content\[(\d+)\]/.exec(error.param ?? "");
+  const messages = chatBody("", turns, values).messages;
+  const refused = at && Number(at[1]) === messages.length - 1 && !draft.isEmpty ? draft.attachments[Number(at[2])] : null;
+  told = null;
+  if (refused && !error.mayPass && refused.state === "ready") refused.refuse(error);
+  else if (!refused) showProblem(sentence(error));
+  if (error.mayPass) server.doubt(error);
+  showState();
 }
 
-/** A medium that cannot be used is told where it is; anything else, in the panel. */
-function previewFailed(error) {
-  const at = error.param?.match(/^messages\[(\d+)\]\.content\[(\d+)\]/);
-  const numSystem = settings.read().system ? 1 : 0;
-  const refused = at && Number(at[1]) - numSystem === turns.length ? draft[Number(at[2])] : null;
-  if (refused) refused.refuse(error);
-  else showProblem(error.message);
+function showState() {
+  const reason = obstacle({ draft, turns: session.turns, server, told: draft.isEmpty ? null : told });
+  const media = mediaOf(turnsWithDraft()).map(({ report }) => report).filter(Boolean);
+  const pixels = reason?.over ? fittingPixels(told, media) : null;
+  showCost(waiting && reason?.waits ? { text: t("willBeSent") } : reason, told, { pixels, fit: () => settings.set("max_pixels", String(pixels)) });
+  byId("send").disabled = session.running || (reason !== null && !reason.waits);
+  byId("send").hidden = session.running;
+  byId("stop").hidden = !session.running;
+  const changed = settings.numChanged;
+  byId("settings-changed").textContent = changed ? t("numChanged", { n: changed }) : "";
 }
 
-function showCost(told) {
-  const failed = draft.some(({ state }) => state === "failed");
-  const tokens = told ? plural(told.prompt_tokens, "token") : isComplete() ? byId("cost").value : "";
-  byId("cost").value = failed ? "Remove what failed, or try it again" : isComplete() ? (draftBody() ? tokens : "") : "Uploading…";
-  byId("send").disabled = answering !== null || draftBody() === null;
+function changed(/** @type {{ typing?: boolean, same?: boolean }} */ { typing = false, same = false } = {}) {
+  if (!same) {
+    if (!typing) told = null;
+    previews.refresh({ typing });
+  }
+  showState();
+  keep();
 }
 
-// The conversation.
+function keep(conversation = session.current, now = false) {
+  const beside = { model: chosenModel, fields: settings.read().fields };
+  const written = conversation === session.current ? { text: draft.text, attachments: draft.attachments } : { text: "", attachments: [] };
+  if (byId("turns").childElementCount || conversation.turns.length || !draft.isEmpty) markOpen(session.current.id);
+  archive.keep(() => recordOf(conversation, written, beside), now);
+}
+
+// What the person does.
 
 async function submit() {
-  if (byId("send").disabled || !settings.check()) return;
-  const turn = draftTurn();
-  turns.push(turn);
-  addQuestion(turn);
-  draft.forEach(removeFromTray);
-  draft = [];
-  question.value = "";
-  byId("welcome").hidden = true;
-  await answer();
-}
-
-async function answer() {
-  const talk = turns; // another one, once the person has started anew
-  const asked = [...talk];
-  const body = chatBody(server.model, asked, settings.read());
-  const view = new Answer();
-  answering = new AbortController();
-  setAnswering(true);
-  try {
-    for await (const { status, text, end } of ask(body, answering.signal)) {
-      if (status) view.status(status);
-      else if (text) view.add(text);
-      else finish(view, end, asked, body);
-    }
-    keep(view, talk);
-  } catch (error) {
-    if (error.name === "AbortError") {
-      view.stopped();
-      keep(view, talk);
-    } else {
-      view.failed(error, answer);
-      if (error.status === 401) askForKey();
-    }
+  if (byId("send").disabled || byId("send").hidden || !settings.check()) return;
+  const reason = obstacle({ draft, turns: session.turns, server, told });
+  if (reason) {
+    waiting = Boolean(reason.waits);
+    return showState();
   }
-  answering = null;
-  setAnswering(false);
+  waiting = false;
+  const { text, attachments } = draft.empty();
+  if (aside) draft.put(aside);
+  aside = null;
+  await session.ask(text || t("describeThis"), attachments);
 }
 
-/** An answer becomes part of the conversation, unless it is empty. */
-function keep({ raw }, talk) {
-  if (raw) talk.push({ role: "assistant", text: withoutTokens(raw) });
+const actions = {
+  edit: (/** @type {any} */ turn) => undoable(t("editing"), () => {
+    session.stop();
+    session.cutFrom(turn);
+    draft.put({ text: turn.text, attachments: turn.attachments });
+    field.focus();
+  }, session.isLast(turn) && draft.isEmpty),
+  remove: (/** @type {any} */ turn) => undoable(t("questionRemoved"), () => session.remove(turn)),
+  again: (/** @type {any} */ turn) => undoable(t("askedAgain"), () => session.again(turn)),
+  retry: (/** @type {any} */ turn) => session.retry(turn),
+  goOn: (/** @type {any} */ turn) => session.goOn(turn),
+  keepOnly: (/** @type {any} */ turn, /** @type {any} */ answer) => undoable(t("keptOne"), () => session.keepOnly(turn, answer)),
+  giveResults: (/** @type {any} */ results) => session.giveResults(results),
+  compare: (/** @type {any} */ turn) => openComparison(turn.answers[turn.chosen], server.models.map(({ id }) => id), (name, values) => session.compare(turn, name, values)),
+  pictures: (/** @type {any} */ turn) => {
+    const asked = session.before(turn).findLast(({ attachments }) => attachments.length);
+    return (asked?.attachments ?? []).filter(({ modality, report, url }) => modality === "image" && report && url);
+  },
+  showCode: (/** @type {any} */ turn, /** @type {any} */ answer) => showCode(session.bodyOf(turn, answer), mediaOf(session.before(turn))),
+};
+
+/** Do something that takes away, with a way back; `silent` where nothing is lost. */
+function undoable(/** @type {string} */ text, /** @type {() => void} */ act, silent = false) {
+  const restore = session.snapshot();
+  const { id } = session.current;
+  const written = { text: field.value, attachments: draft.attachments };
+  act();
+  const undo = () => {
+    if (session.current.id !== id) return;
+    restore();
+    draft.put(written);
+  };
+  if (!silent) toast(text, { undo });
 }
 
-function finish(view, end, asked, body) {
-  const media = mediaOf(asked);
-  end.media.forEach((report, index) => media[index].told(report));
-  const pictures = lastMedia().filter(({ modality }) => modality === "image");
-  const names = Object.fromEntries(media.map(({ id, name }) => [id, name]));
-  view.finish(end, pictures, () => showCode(body, names));
-}
-
-function setAnswering(now) {
-  const hadFocus = document.activeElement === byId(now ? "send" : "stop");
-  byId("send").hidden = now;
-  byId("stop").hidden = !now;
-  if (hadFocus) byId(now ? "stop" : "send").focus();
-  showCost();
+function open(/** @type {any} */ record) {
+  keep(session.current, true);
+  waiting = false;
+  const { conversation, draft: written, model: name, fields } = revived(record);
+  chosenModel = name ?? chosenModel;
+  if (fields) settings.write(fields);
+  session.open(conversation);
+  draft.put(written);
+  showServer(server, model());
+  field.focus();
 }
 
 function startAnew() {
-  answering?.abort();
-  for (const attachment of [...mediaOf(turns), ...draft]) {
-    removeFromTray(attachment);
-    attachment.discard();
+  keep(session.current, true);
+  waiting = false;
+  session.open(emptyConversation());
+  draft.put({ text: "", attachments: [] });
+  field.focus();
+}
+
+/** Ask an example; what was being written comes back afterwards. */
+function askExample(/** @type {string} */ text, /** @type {File[]} */ files) {
+  aside = draft.isEmpty ? aside : draft.empty();
+  draft.put({ text, attachments: [] });
+  draft.take(files);
+  waiting = true; // for the upload, and for the server
+  showState();
+}
+
+// What happens.
+
+session.addEventListener("change", (event) => {
+  const { detail: conversation } = /** @type {CustomEvent} */ (event);
+  const hadFocus = document.activeElement === byId("send") || document.activeElement === byId("stop");
+  if (conversation === session.current) {
+    showTurns(session.turns, actions, session.running);
+    byId("welcome").hidden = session.turns.length > 0;
+    showTitle(conversation.named ? conversation.title : titleOf(session.turns), model());
+    changed();
+    if (hadFocus) (session.running ? byId("stop") : byId("send").disabled ? field : byId("send")).focus();
+  } else {
+    keep(conversation, true);
   }
-  turns = [];
-  draft = [];
-  clearTurns();
-  byId("welcome").hidden = false;
-  question.value = "";
-  question.focus();
-  draftChanged();
+});
+session.addEventListener("writing", (event) => {
+  const { answer, status } = /** @type {CustomEvent} */ (event).detail;
+  showWriting(answer, status);
+  keep();
+});
+session.addEventListener("failure", (event) => server.doubt(/** @type {CustomEvent} */ (event).detail));
+session.addEventListener("media", () => showState());
+draft.addEventListener("change", (event) => {
+  changed(/** @type {CustomEvent} */ (event).detail);
+  sendWhatWaits();
+});
+server.addEventListener("change", () => {
+  showServer(server, model());
+  showModel(server.models[0]);
+  showTitle(session.current.named ? session.current.title : titleOf(session.turns), model());
+  if (server.state === "locked") askForKey(server.wrongKey);
+  if (server.state === "ready") {
+    keyIsRight();
+    for (const attachment of draft.attachments) if (attachment.mayPass) attachment.send();
+  }
+  byId("welcome").classList.toggle("locked", server.state === "locked");
+  changed();
+  sendWhatWaits();
+});
+
+/** What waited for the server, or for its own upload. */
+function sendWhatWaits() {
+  if (!waiting || session.running || draft.isEmpty) return;
+  const reason = obstacle({ draft, turns: session.turns, server, told: null });
+  if (reason?.bad) waiting = false;
+  else if (!reason) submit();
 }
 
-// The page around it.
-
-function askForKey() {
-  byId("connection").open = true;
-  showPanel(true);
-  byId("key").focus();
-}
-
-function showPanel(open) {
-  document.body.classList.toggle("panel-open", open);
-  byId("panel-toggle").setAttribute("aria-expanded", open);
-}
-
-byId("composer").addEventListener("submit", (event) => {
+byId("composer").addEventListener("submit", (/** @type {Event} */ event) => {
   event.preventDefault();
   submit();
 });
-question.addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  submit();
+byId("settings").addEventListener("input", () => changed({ typing: true }));
+byId("model-select").addEventListener("change", (/** @type {any} */ { target }) => {
+  chosenModel = target.value;
+  showServer(server, model());
+  changed();
 });
-question.addEventListener("input", () => draftChanged({ typing: true }));
-byId("stop").addEventListener("click", () => answering?.abort());
-document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
-  if (answering) answering.abort();
-  else showPanel(false);
+watchPage({
+  submit,
+  stop: () => {
+    if (!waiting && !session.running) return false;
+    waiting = false;
+    session.stop();
+    showState();
+    return true;
+  },
+  startAnew,
+  lastQuestion: () => session.turns.findLast(({ role }) => role === "user")?.text ?? "",
 });
-byId("new").addEventListener("click", startAnew);
-byId("settings").addEventListener("input", () => draftChanged({ typing: true }));
-byId("panel-toggle").addEventListener("click", () => showPanel(!document.body.classList.contains("panel-open")));
-for (const button of document.querySelectorAll("[data-close]")) {
-  button.addEventListener("click", () => button.closest("dialog").close());
-}
-byId("key").value = key();
-byId("key-form").addEventListener("submit", (event) => event.preventDefault());
-byId("key").addEventListener("change", (event) => {
-  useKey(event.target.value.trim());
-  server.watch();
+watchHistory({
+  currentId: () => session.current.id,
+  flush: () => archive.flush(),
+  open,
+  renamed: (id, title) => id === session.current.id && Object.assign(session.current, { title, named: true }) && showTitle(title, model()),
+  gone: (id) => id === session.current.id && (session.open(emptyConversation()), draft.put({ text: "", attachments: [] })),
 });
+watchKey(() => server.watch());
+watchFiles((files) => draft.take(files));
+watchCamera((/** @type {File[]} */ files) => draft.take(files));
 byId("base").textContent = BASE;
-byId("suggestions").append(...SUGGESTIONS.map(({ label, question: text, file }) =>
-  el("button", { type: "button", class: "suggestion", onclick: async () => {
-    question.value = text;
-    take(file ? [await file()] : []);
-  } }, label)));
-server.addEventListener("change", () => draftChanged());
-server.addEventListener("locked", askForKey);
-watchFiles(take);
-watchCamera(take);
-showCost();
+byId("api-document").href = new URL("openapi.json", document.baseURI).href;
+showExamples(askExample);
+const record = await lastOpen();
+if (record) open(record);
+showState();
 server.watch();

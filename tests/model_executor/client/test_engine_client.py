@@ -166,6 +166,7 @@ async def test_hopeless_starts_end_as_failed_with_the_reason(model: str, reason:
         assert unavailable.value.state is EngineState.FAILED
 
 
+@pytest.mark.slow
 async def test_start_that_takes_too_long_is_stopped_even_if_deaf_to_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "STOP_TIMEOUT_S", 0.2)
     async with running("never-ready", ready=False, start_timeout_s=1) as client:

@@ -30,6 +30,7 @@ def compare(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiled")
 def test_a_kernel_with_height_and_width_swapped_is_built_and_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

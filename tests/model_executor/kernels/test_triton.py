@@ -18,6 +18,7 @@ from model_executor.kernels.mrope import mrope_
 from model_executor.kernels.triton_mrope import rotate_block
 
 
+@pytest.mark.slow
 def test_interpreted_kernel_equals_plain_torch() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.model_executor.kernels.interpreted"],

@@ -39,11 +39,6 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tiny_checkpoint: Path) -> Tokenizer:
-    return Tokenizer(tiny_checkpoint)
-
-
-@pytest.fixture(scope="module")
 def oracle(tiny_checkpoint: Path) -> PreTrainedTokenizerBase:
     loaded = AutoTokenizer.from_pretrained(tiny_checkpoint)
     assert isinstance(loaded, PreTrainedTokenizerBase)

@@ -342,6 +342,7 @@ async def test_a_crashed_worker_takes_no_entry_along(tmp_path: Path) -> None:
         assert other.path != before.path
 
 
+@pytest.mark.slow
 async def test_a_deadline_fails_all_who_wait_and_leaves_nothing(tmp_path: Path) -> None:
     async with running(tmp_path, max_cache_bytes=1 << 30, num_workers=1, timeout_s=5) as service:
         part = clip_part(real_clip("bigbuckbunny"))

@@ -193,6 +193,7 @@ async def test_event_loop_stays_free_while_media_is_prepared(service: MediaServi
     assert longest_s < 1  # milliseconds on an idle machine
 
 
+@pytest.mark.slow
 async def test_urls_are_fetched_into_shared_memory(tmp_path: Path) -> None:
     async with open_site() as site, running(tmp_path, allow_private_networks=True, fetch_timeout_s=4) as service:
         head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(PHOTO)}\r\n\r\n".encode()

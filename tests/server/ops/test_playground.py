@@ -12,7 +12,7 @@ from tests.support.error_body import check_error
 from tests.support.world import OpenWorld, ServerFixture
 
 NAMED = re.compile(
-    r"""(?:href|src)="(?P<html>[^"#]+)" | (?:from|import) \s* "(?P<js>\.[^"]+)" | url\("(?P<css>[^"]+)"\)""", re.VERBOSE
+    r"""(?:href|src)="(?P<html>[^"#]+)" | (?:from|import|URL) [\s(]* "(?P<js>\.[^"]+)" | url\("(?P<css>[^"]+)"\)""", re.VERBOSE
 )
 OUR_OWN = [path for path in FOLDER.rglob("*") if path.suffix in (".html", ".css", ".js") and "vendor" not in path.parts]
 
