@@ -12,7 +12,8 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from server.api.request_body import BodyLimitMiddleware
+from model_executor.fair_queue import FairQueue
+from server.api.request_body import MAX_WAITING_BODIES, NUM_LARGE_BODIES, BodyLimitMiddleware
 from server.auth.api_keys import KeyRing
 from server.auth.rate_limits import Limits
 from server.chat import preview_router
@@ -85,6 +86,7 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
     )
     app.state.service = service
     app.state.files = store
+    app.state.large_bodies = FairQueue(NUM_LARGE_BODIES, max_per_client=1, max_waiting=MAX_WAITING_BODIES)
     app.state.page = page
     app.state.needs_key = bool(keys)
     families = (

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import msgspec
 
+from model_executor.fair_queue import FairQueue
 from server.core.concurrency import forever, in_thread
 from server.core.errors import ApiError, BadRequestError, NotFoundError, StorageError
 from server.core.mime import modality_of
@@ -34,6 +35,9 @@ from server.files.upload import Upload
 
 SWEEP_INTERVAL_S = 60.0
 """How often expired files are deleted; they cannot be seen from the second they expire."""
+
+MAX_UPLOADS = 16
+"""Files that arrive at a time, of one client half as many."""
 
 _CONTENT, _RECORD, _INCOMING, _LOCK = "content", "record.json", "incoming", "lock"
 _log = logging.getLogger(__name__)
@@ -57,6 +61,7 @@ class FileStore:
         self._lock: int | None = None
         self._opening = asyncio.Lock()
         self._discarding = asyncio.Lock()
+        self._places = FairQueue(MAX_UPLOADS, max_per_client=MAX_UPLOADS // 2, max_waiting=4 * MAX_UPLOADS)
         self._records: dict[str, dict[str, Record]] = {}
 
     @property
@@ -138,6 +143,12 @@ class FileStore:
             UnavailableError: as `open`.
             StorageError: as `open`.
         """
+        async with self._places.place():
+            async with self._received(tenant) as upload:
+                yield upload
+
+    @contextlib.asynccontextmanager
+    async def _received(self, tenant: str) -> AsyncIterator[Upload]:
         await self.open(make=True)
         owner = _owner(tenant)
         self._ledger.add_file(owner)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.api.base_models import RequestModel, Unsupported, conflict
+from server.api.base_models import MAX_MESSAGES, MAX_METADATA, RequestModel, Unsupported, at_most, bounded, conflict
 from server.responses.input import AnyInput, require_answered_calls
 from server.responses.tools import AnyTool, FunctionChoice
 from server.structured_output.protocol import JsonSchema, SchemaName
@@ -59,7 +59,7 @@ class ResponseRequest(RequestModel):
     model: Annotated[str, Field(min_length=1)]
     """Name of the served model."""
     input: Annotated[
-        Annotated[str, Tag("<string>")] | Annotated[list[AnyInput], Field(min_length=1), Tag("<items>")],
+        Annotated[str, Tag("<string>")] | Annotated[list[AnyInput], bounded(MAX_MESSAGES, least=1), Tag("<items>")],
         Discriminator(lambda value: "<items>" if isinstance(value, list) else "<string>"),
     ]
     """A text, or the conversation so far."""
@@ -72,17 +72,20 @@ class ResponseRequest(RequestModel):
     """0: always the most likely token."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Sample from the most likely tokens with this share of the probability."""
-    include: list[
-        Literal[
-            "message.output_text.logprobs",
-            "message.input_image.image_url",
-            "reasoning.encrypted_content",
-            "file_search_call.results",
-            "web_search_call.results",
-            "web_search_call.action.sources",
-            "computer_call_output.output.image_url",
-            "code_interpreter_call.outputs",
-        ]
+    include: Annotated[
+        list[
+            Literal[
+                "message.output_text.logprobs",
+                "message.input_image.image_url",
+                "reasoning.encrypted_content",
+                "file_search_call.results",
+                "web_search_call.results",
+                "web_search_call.action.sources",
+                "computer_call_output.output.image_url",
+                "code_interpreter_call.outputs",
+            ]
+        ],
+        bounded(64),
     ] = []
     """message.output_text.logprobs: report the log-probability of each token. The others tell of what never occurs."""
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -96,7 +99,7 @@ class ResponseRequest(RequestModel):
     truncation: Literal["disabled"] | None = None
     """disabled: what does not fit is refused."""
 
-    tools: Annotated[list[AnyTool], Field(max_length=MAX_TOOLS)] = []
+    tools: Annotated[list[AnyTool], bounded(MAX_TOOLS)] = []
     """Functions the model may call."""
     tool_choice: FunctionChoice | None = None
     """auto, the default: call functions or answer. none: answer, and tell the model of no tools. required: call one or
@@ -107,7 +110,7 @@ class ResponseRequest(RequestModel):
     """Accepted; it limits tools that the server would run, and there are none."""
 
     # Cannot apply to a model on one's own machine; accepted so that clients which always send them work.
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=MAX_METADATA), at_most(MAX_METADATA)] | None = None
     user: str | None = None
     safety_identifier: str | None = None
     service_tier: str | None = None

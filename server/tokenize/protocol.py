@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from server.api.base_models import RequestModel, Unsupported, conflict
+from server.api.base_models import MAX_MESSAGES, MAX_TOKEN_IDS, RequestModel, Unsupported, bounded, conflict
 from server.chat.response import ResponseModel
 from server.prompt.messages import AnyMessage
 from server.prompt.render_fields import Rendering
@@ -18,7 +18,7 @@ class TokenizeRequest(Rendering):
     """Name of the served model."""
     prompt: str | None = None
     """A text; the names of control tokens in it are plain text."""
-    messages: Annotated[list[AnyMessage], Field(min_length=1)] | None = None
+    messages: Annotated[list[AnyMessage], bounded(MAX_MESSAGES, least=1)] | None = None
     """A conversation, rendered as for an answer; instead of `prompt`."""
     add_special_tokens: bool | None = None
     """Add what the tokenizer puts around every text; Qwen's puts nothing there, so both values give the same ids."""
@@ -59,7 +59,7 @@ class DetokenizeRequest(RequestModel):
 
     model: Annotated[str, Field(min_length=1)]
     """Name of the served model."""
-    tokens: list[Annotated[int, Field(ge=0, lt=1 << 31)]]
+    tokens: Annotated[list[Annotated[int, Field(ge=0, lt=1 << 31)]], bounded(MAX_TOKEN_IDS)]
     """Ids of the model, special ones included."""
 
 

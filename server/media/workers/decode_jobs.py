@@ -9,12 +9,16 @@ import blake3
 import msgspec
 
 from model_executor.processor.geometry import TEMPORAL_PATCH_FRAMES
+from server.core.errors import BadRequestError
 from server.media.cache import CachedMedium
 from server.media.messages import PATCH_BYTES_PER_PIXEL, ClipBudget, ImageBudget, Job, Prepared
 from server.media.progress import FrameCount
 from server.media.shared_memory import SharedFile, SharedFolder, SharedMemoryFullError
 from server.media.types import MediaPart
 from server.media.workers.pool import MediaPool
+
+HOPELESS = 2
+"""Media that are estimated to take so many times `media.timeout_s` are not begun; estimates are low."""
 
 _READ_BYTES_PER_S = 200e6
 _PICTURE_PIXELS_PER_S = 60e6
@@ -79,6 +83,12 @@ class Decoder:
             until_failed.callback(output.release)
             job = self._job(medium, output=str(output.path))
             estimate_s = _decoding_s(medium.part, announced)
+            if estimate_s > HOPELESS * self._timeout_s:
+                raise BadRequestError(
+                    f"Decoding it would take about {estimate_s:.0f} s: {announced.num_source_frames} frames of "
+                    f"{announced.source_size[1]}x{announced.source_size[0]} pixels (media.timeout_s).",
+                    param=medium.part.param,
+                )
             run = partial(self._pool.run, job, estimate_s=estimate_s, param=medium.part.param, frames=frames)
             try:
                 prepared = await run()

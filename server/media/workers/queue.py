@@ -179,11 +179,14 @@ class JobQueue:
         self._arrival.set()
 
     def _fitting(self, *, takes_large: bool, is_guest: bool) -> list[QueuedJob]:
-        return [
-            ticket
-            for ticket in self._waiting
-            if (takes_large or not ticket.is_large) and not (is_guest and self._num_running[ticket.client])
-        ]
+        if is_guest:
+            return [ticket for ticket in self._waiting if self._needs_guest(ticket)]
+        return [ticket for ticket in self._waiting if takes_large or not ticket.is_large]
+
+    def _needs_guest(self, ticket: QueuedJob) -> bool:
+        """Whether a job waits because all workers that could take it work for others."""
+        others_run = bool(self._num_running) and not self._num_running[ticket.client]
+        return others_run and not self._num_idle[ticket.is_large]
 
     def _forget_absent(self) -> None:
         present = {ticket.client for ticket in self._waiting} | set(self._num_running)

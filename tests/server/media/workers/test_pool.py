@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model_executor.fair_queue import CLIENT
 from server.core.errors import ApiError, BadRequestError, DeadlineError, RateLimitError, UnavailableError
 from server.core.settings import MediaSettings
 from server.media.messages import ImageBudget, Job, Prepared
@@ -25,6 +26,7 @@ from server.media.workers import pool
 from server.media.workers.main import NICENESS
 from server.media.workers.pool import MediaPool
 from server.media.workers.queue import LARGE_JOB_S
+from tests.support.waiting import until
 
 SMALL, LARGE = 0.0, LARGE_JOB_S
 BUDGET = ImageBudget(min_pixels=784, max_pixels=10**6, resized=None, max_source_pixels=200_000_000)
@@ -186,19 +188,55 @@ async def test_job_that_waits_too_long_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-async def test_crashed_worker_costs_one_job(tmp_path: Path, number: signal.Signals) -> None:
+async def test_what_crashes_two_workers_is_refused_and_costs_one_job(tmp_path: Path, number: signal.Signals) -> None:
     async with bench(tmp_path, num_workers=2) as work:
         jobs = [work.begin("hang") for _ in range(2)]
         await work.until(running=2)
-        os.kill(pids(work.pool)[0], number)
-        async with asyncio.timeout(10):
-            while not any(job.done() for job in jobs):
-                await asyncio.sleep(0.01)
+        first = pids(work.pool)
+        os.kill(first[0], number)
+        await until(lambda: set(pids(work.pool)) - set(first) and work.pool.num_running == 2)
+        assert not any(job.done() for job in jobs)
+        (second,) = set(pids(work.pool)) - set(first)
+        os.kill(second, number)
+        await until(lambda: any(job.done() for job in jobs))
         crashed, other = sorted(jobs, key=lambda job: not job.done())
         await fails(crashed, BadRequestError, "decoder broke down")
         assert not other.done()
         await work.still_works()
         other.cancel()
+
+
+async def test_a_good_job_survives_the_loss_of_its_worker(tmp_path: Path) -> None:
+    async with bench(tmp_path) as work:
+        (worker,) = pids(work.pool)
+        os.kill(worker, signal.SIGSTOP)
+        job = work.begin("good.png")
+        await work.until(running=1)
+        os.kill(worker, signal.SIGKILL)
+        assert (await job).size == (56, 56)
+        assert work.pool.num_restarts == 1
+
+
+async def test_a_frozen_worker_is_replaced_long_before_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "FROZEN_S", 0.4)
+    async with bench(tmp_path, timeout_s=60) as work:
+        os.kill(pids(work.pool)[0], signal.SIGSTOP)
+        async with asyncio.timeout(20):
+            assert (await work.begin("good.png")).size == (56, 56)
+
+
+async def test_a_client_does_not_wait_for_the_work_of_another(tmp_path: Path) -> None:
+    async with bench(tmp_path) as work:
+        CLIENT.set("greedy")
+        crowd = [work.begin("hang") for _ in range(5)]
+        await work.until(running=1, waiting=4)
+        CLIENT.set("other")
+        assert (await work.begin("good.png", LARGE)).size == (56, 56)
+        for job in crowd:
+            job.cancel()
+        await asyncio.wait(crowd)
 
 
 async def test_worker_that_died_idle_costs_nothing(tmp_path: Path) -> None:
