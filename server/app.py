@@ -4,6 +4,8 @@ From the outside in: access (id, log, metrics), CORS where configured, boundary 
 limits of the key, body limit, disconnect, routes.
 """
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -19,6 +21,7 @@ from server.auth.rate_limits import Limits
 from server.chat import preview_router
 from server.chat import router as chat
 from server.completions import router as completions
+from server.core.concurrency import forever, watch_loop
 from server.core.metrics import Metrics
 from server.core.settings import Settings, split_list
 from server.files import router as files
@@ -34,6 +37,8 @@ from server.ops.playground_files import read_page
 from server.responses import router as responses
 from server.tokenize import router as tokenize
 
+_log = logging.getLogger("tessera.app")
+
 OPEN_PATHS = ("/health",)
 """Paths that need no key, besides those of the page."""
 
@@ -48,7 +53,7 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
     Raises:
         KeyFileError: the key file cannot be used.
     """
-    measurements = Metrics()
+    measurements = Metrics(shows_keys=settings.metrics_key is not None)
     keys = KeyRing(
         split_list(settings.api_key.get_secret_value() if settings.api_key else None), settings.api_keys_file
     )
@@ -56,11 +61,24 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
     store = FileStore(settings.files, settings.data_folder)
     page = read_page()
     measurements.follow_files(store)
+    store.on_delete(service.forget_file)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with store.running(), service.running():
-            yield
+            if num_strange := store.num_strange([key.tenant for key in keys.all] or [""]):
+                _log.warning(
+                    "%d uploaded files belong to keys that are not known any more, or that were given in another way; "
+                    "they are kept until they expire (docs/deploy/api-keys.md)",
+                    num_strange,
+                )
+            watching = asyncio.create_task(
+                forever(lambda: watch_loop(measurements.loop_lag_s.observe), "the watch over the event loop")
+            )
+            try:
+                yield
+            finally:
+                watching.cancel()
 
     app = FastAPI(
         title="Tessera",
@@ -75,7 +93,12 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
             Middleware(AccessLogMiddleware, metrics=measurements, log=settings.access_log),
             *([Middleware(CorsMiddleware, origins=origins)] if (origins := split_list(settings.cors_origins)) else []),
             Middleware(ErrorMiddleware),
-            Middleware(AuthenticationMiddleware, keys=keys, open_paths=(*OPEN_PATHS, *page)),
+            Middleware(
+                AuthenticationMiddleware,
+                keys=keys,
+                open_paths=(*OPEN_PATHS, *page),
+                metrics_key=settings.metrics_key.get_secret_value() if settings.metrics_key else None,
+            ),
             Middleware(Limits, metrics=measurements),
             Middleware(
                 BodyLimitMiddleware, max_bytes=settings.max_body_bytes, max_upload_bytes=settings.files.max_file_bytes

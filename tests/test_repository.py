@@ -24,6 +24,7 @@ MAX_LINES = 500
 SEAM = (
     "model_executor.engine",
     "model_executor.fair_queue",
+    "model_executor.privacy",
     "model_executor.processor",
     "model_executor.checkpoint",
     "model_executor.client",

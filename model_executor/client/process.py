@@ -8,10 +8,10 @@ import contextlib
 import os
 import signal
 import socket
-import tempfile
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Sequence
 
+from model_executor.client.scratch import ScratchFolder
 from model_executor.ipc import Channel, Start
 
 STOP_TIMEOUT_S = 10.0
@@ -24,7 +24,7 @@ _GROUP_END_S = 2.0
 class EngineProcess:
     """Made by `spawn`; whoever has one must `stop` it, also when it has ended by itself."""
 
-    def __init__(self, process: Process, channel: Channel, scratch: "tempfile.TemporaryDirectory[str]") -> None:
+    def __init__(self, process: Process, channel: Channel, scratch: ScratchFolder) -> None:
         """See `spawn`."""
         self.channel = channel
         """Our end of the socket."""
@@ -43,10 +43,9 @@ class EngineProcess:
         Raises:
             OSError: the machine lacks what a process takes; nothing is left.
         """
-        # What vLLM leaves in its temporary folder, sockets above all, goes with the host however that ends.
-        scratch = tempfile.TemporaryDirectory(prefix="tessera-engine-", ignore_cleanup_errors=True)
+        scratch = ScratchFolder()
         with contextlib.ExitStack() as undo:
-            undo.callback(scratch.cleanup)
+            undo.callback(scratch.remove)
             ours, theirs = socket.socketpair()
             with theirs:
                 channel = await Channel.open(ours)
@@ -59,7 +58,7 @@ class EngineProcess:
                     stdin=DEVNULL,
                     pass_fds=[end],
                     start_new_session=True,
-                    env={**os.environ, "TMPDIR": scratch.name},
+                    env={**os.environ, "TMPDIR": str(scratch.path)},
                 )
             undo.pop_all()
         return cls(process, channel, scratch)
@@ -94,7 +93,7 @@ class EngineProcess:
             if await _is_gone(self.process_id, kind, timeout_s):
                 break
         status = await self.ended
-        self._scratch.cleanup()
+        self._scratch.remove()
         return status
 
 

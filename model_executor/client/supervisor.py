@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from model_executor.client.process import EngineProcess
+from model_executor.client.scratch import sweep_scratch
 from model_executor.client.standby import Standby
 from model_executor.engine import EngineState
 from model_executor.ipc import Channel, FromHost, Impossible, Ready, WireError
@@ -71,6 +72,7 @@ class Supervisor:
 
     def start(self) -> None:
         """Start the first host without waiting for it."""
+        sweep_scratch()
         self._task = asyncio.create_task(self._run())
 
     @property

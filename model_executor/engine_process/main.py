@@ -31,6 +31,7 @@ from model_executor.engine import EngineSettings
 from model_executor.engine_process.media_files import OpenMediaFiles
 from model_executor.engine_process.session import Session
 from model_executor.ipc import Channel, Impossible, frame, wait_for_start
+from model_executor.privacy import close_to_others
 
 if TYPE_CHECKING:
     from model_executor.engine_process.grammar_check import GrammarCheck
@@ -53,6 +54,7 @@ def main() -> int:
     parser.add_argument("--socket", type=int, required=True)
     arguments = parser.parse_args()
     end = socket.socket(fileno=arguments.socket)
+    close_to_others()
     _tie_lives(end)
     _allow_many_files()
     cpu = on_cpu()

@@ -7,16 +7,18 @@ the stream).
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from server.core.errors import ApiError
+from server.core.errors import ApiError, UnavailableError
 from server.middleware.errors import reported
 
 DONE = b"data: [DONE]\n\n"
+LAST_WORDS_S = 1.0
+"""How long a stream that is cut tries to say so."""
 KEEP_ALIVE = b": keep-alive\n\n"
 
 
@@ -91,15 +93,25 @@ class EventStream(Response):
         """
         queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue(maxsize=1)
         pump = asyncio.create_task(self._pump(queue))
+        begun = False
         try:
             item = await self._next(queue)
             if isinstance(item, Exception):
                 raise item
+            begun = True
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             while item is not None:
                 await send({"type": "http.response.body", "body": self._frame(item, scope), "more_body": True})
                 item = None if isinstance(item, Exception) else await self._next(queue)
             await send({"type": "http.response.body", "body": b"" if self._named else DONE, "more_body": False})
+        except asyncio.CancelledError:
+            # The server stops, or the client has gone, which is not told by this and does not mind.
+            if begun:
+                event = self._frame(UnavailableError("The server is stopping."), scope)
+                with suppress(TimeoutError):  # of a client that does not read
+                    async with asyncio.timeout(LAST_WORDS_S):
+                        await send({"type": "http.response.body", "body": event, "more_body": False})
+            raise
         finally:
             pump.cancel()
             await asyncio.wait({pump})

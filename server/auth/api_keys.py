@@ -49,11 +49,14 @@ class Key(BaseModel):
     """Tokens of prompts and answers together."""
     concurrent_requests: _Limit = None
     """Requests being answered at the same time."""
+    owner: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
+    """Whose files and caches the key opens, where that is not the name: a name that is given to somebody else gets a
+    new owner with it."""
 
     @property
     def tenant(self) -> str:
         """Whose files and caches the key opens: its name's, so that a key can be replaced under the same name."""
-        return self.name
+        return self.owner or self.name
 
 
 class _SettingsKey(Key):
@@ -97,6 +100,11 @@ class KeyRing:
     def __bool__(self) -> bool:
         """Whether there is any key, without which everybody may ask."""
         return bool(self._keys)
+
+    @property
+    def all(self) -> Sequence[Key]:
+        """Every key there is."""
+        return self._keys
 
     def find(self, key: str) -> Key | None:
         """The entry of a key somebody sent, or None."""

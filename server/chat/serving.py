@@ -14,6 +14,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from model_executor.engine import Delta, Engine, Prompt
@@ -40,6 +41,9 @@ class MediaPreparer(Protocol):
     @property
     def load(self) -> MediaLoad:
         """How busy it is."""
+
+    def forget_file(self, file: Path) -> None:
+        """Give up what was prepared from an uploaded file that is deleted."""
 
     async def prepare(
         self, parts: Sequence[MediaPart], tenant: str, progress: Progress | None = None

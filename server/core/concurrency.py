@@ -7,6 +7,8 @@ from typing import NoReturn, TypeVar
 
 T = TypeVar("T")
 
+LOOP_CHECK_S = 0.05
+"""How often the event loop's lateness is measured."""
 AGAIN_S = 1.0
 """Between the end of work that must never end and its next beginning."""
 
@@ -27,6 +29,19 @@ async def forever(work: Callable[[], Coroutine[None, None, None]], what: str) ->
         except Exception:
             _log.exception("%s has failed and is begun again", what)
         await asyncio.sleep(AGAIN_S)
+
+
+async def watch_loop(observe: Callable[[float], None]) -> None:
+    """Measure for ever how late the event loop is.
+
+    Args:
+        observe: gets the lateness, in seconds, `LOOP_CHECK_S` after `LOOP_CHECK_S`.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        planned_s = loop.time() + LOOP_CHECK_S
+        await asyncio.sleep(LOOP_CHECK_S)
+        observe(loop.time() - planned_s)
 
 
 async def in_thread(work: Callable[[], T]) -> T:

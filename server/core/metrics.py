@@ -38,8 +38,12 @@ class Files(Protocol):
 class Metrics:
     """The server's own measurements, and the last readings of engine and media."""
 
-    def __init__(self) -> None:
-        """A registry of its own, so that several servers fit into one process."""
+    def __init__(self, *, shows_keys: bool = True) -> None:
+        """A registry of its own, so that several servers fit into one process.
+
+        Args:
+            shows_keys: whether what is measured of single keys is shown; all keys may read it otherwise.
+        """
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it unannotated
         self.registry = registry = CollectorRegistry()
         self.requests_in_flight = Gauge(
@@ -85,14 +89,21 @@ class Metrics:
         self.media_tokens = Counter(
             "tessera_media_tokens", "Prompt tokens of prepared media.", ["modality"], registry=registry
         )
+        of_keys = registry if shows_keys else None
         self._key_requests = Counter(
-            "tessera_key_requests", "Requests of an API key.", ["key", "status"], registry=registry
+            "tessera_key_requests", "Requests of an API key.", ["key", "status"], registry=of_keys
         )
         self.key_tokens = Counter(
-            "tessera_key_tokens", "Tokens computed for an API key.", ["key", "kind"], registry=registry
+            "tessera_key_tokens", "Tokens computed for an API key.", ["key", "kind"], registry=of_keys
         )
         self.key_refusals = Counter(
-            "tessera_key_refusals", "Requests over a limit of an API key.", ["key", "limit"], registry=registry
+            "tessera_key_refusals", "Requests over a limit of an API key.", ["key", "limit"], registry=of_keys
+        )
+        self.loop_lag_s = Histogram(
+            "tessera_event_loop_lag_seconds",
+            "How much later than planned the event loop got to something planned; large where it was held.",
+            buckets=_SHORT_S,
+            registry=registry,
         )
         self._readings = _Readings()
         registry.register(self._readings)

@@ -18,7 +18,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -26,7 +26,7 @@ import msgspec
 from model_executor.fair_queue import FairQueue
 from server.core.concurrency import forever, in_thread
 from server.core.errors import ApiError, BadRequestError, NotFoundError, StorageError
-from server.core.mime import modality_of
+from server.core.mime import HEAD_BYTES, modality_of
 from server.core.settings import FilesSettings
 from server.files.durable import sync_folder, translated, write_new
 from server.files.quota import Ledger
@@ -36,11 +36,20 @@ from server.files.upload import Upload
 SWEEP_INTERVAL_S = 60.0
 """How often expired files are deleted; they cannot be seen from the second they expire."""
 
+MAX_CLOCK_STEP_S = 60.0
+"""A clock that is set by more than this may be wrong."""
+STEADY_S = 600.0
+"""How long a clock must have gone steadily, since the start or since it was set, before files are deleted by it."""
 MAX_UPLOADS = 16
 """Files that arrive at a time, of one client half as many."""
 
 _CONTENT, _RECORD, _INCOMING, _LOCK = "content", "record.json", "incoming", "lock"
 _log = logging.getLogger(__name__)
+
+
+def uptime_s() -> float:
+    """Seconds since the machine was started, sleep included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class FileStore:
@@ -50,10 +59,22 @@ class FileStore:
         settings: the bounds.
         data_folder: below which they lie; made with the first upload.
         now_s: the clock, in seconds since 1970.
+        uptime_s: a clock that nobody sets and that goes on while the machine sleeps, in seconds.
     """
 
-    def __init__(self, settings: FilesSettings, data_folder: Path, *, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: FilesSettings,
+        data_folder: Path,
+        *,
+        now_s: Callable[[], float] = time.time,
+        uptime_s: Callable[[], float] = uptime_s,
+    ) -> None:
         """See the class."""
+        self._uptime_s = uptime_s
+        self._steady_since_s = uptime_s()
+        self._offset_s = now_s() - self._steady_since_s
+        self._on_delete: Callable[[Path], None] = lambda _: None
         self._settings = settings
         self._folder = Path(os.path.expanduser(data_folder)).absolute() / "files"
         self._now_s = now_s
@@ -73,6 +94,15 @@ class FileStore:
     def num_bytes(self) -> int:
         """Bytes of all tenants' files, for metrics."""
         return self._ledger.num_bytes
+
+    def on_delete(self, forget: Callable[[Path], None]) -> None:
+        """Have `forget` called with the path of each file's content once the file is deleted."""
+        self._on_delete = forget
+
+    def num_strange(self, tenants: Iterable[str]) -> int:
+        """Files that belong to none of these tenants, and that nobody can name therefore until they expire."""
+        known = set(map(_owner, tenants))
+        return sum(len(records) for owner, records in self._records.items() if owner not in known)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -99,9 +129,8 @@ class FileStore:
             StorageError: it cannot be used.
         """
         async with self._opening:
-            if self._lock is None:
-                with translated():
-                    await in_thread(lambda: self._take_folder(make=make))
+            with translated():
+                await in_thread(lambda: self._take_folder(make=make))
 
     def get(self, file_id: str, tenant: str) -> Record | None:
         """The tenant's file of that id; None where it has no such file, or no more."""
@@ -239,6 +268,7 @@ class FileStore:
                 return  # two requests delete the same file
             with translated():
                 await in_thread(lambda: self._forget(owner, record, gone))
+        self._on_delete(self._folder / owner / record.id / _CONTENT)
         await in_thread(lambda: shutil.rmtree(gone, ignore_errors=True))  # else it goes at the next start
 
     def _forget(self, owner: str, record: Record, gone: Path) -> None:
@@ -250,6 +280,14 @@ class FileStore:
         self._ledger.remove(owner, record.num_bytes)
 
     def _take_folder(self, *, make: bool) -> None:
+        if self._lock is not None:
+            if self._has_lock():
+                (self._folder / _INCOMING).mkdir(mode=0o700, exist_ok=True)  # cleaners of temporary files take it away
+                return
+            _log.warning("the folder of uploaded files was removed or replaced; what is there now is read")
+            os.close(self._lock)
+            self._lock = None
+            self._records, self._ledger = {}, Ledger(self._settings)
         if not make and not self._folder.is_dir():
             return
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -266,17 +304,40 @@ class FileStore:
             raise
         self._lock = lock
 
+    def _has_lock(self) -> bool:
+        """Whether the file that is locked is still the one in the folder."""
+        assert self._lock is not None
+        try:
+            return os.path.samestat(os.fstat(self._lock), os.stat(self._folder / _LOCK))
+        except FileNotFoundError:
+            return False
+
     def _read_records(self) -> None:
         self._records, self._ledger = {}, Ledger(self._settings)
-        for path in self._folder.glob(f"*/*/{_RECORD}"):
+        for path in self._folder.glob(f"*/*/{_CONTENT}"):
             try:
-                record = msgspec.json.decode(path.read_bytes(), type=Record)
-            except msgspec.DecodeError as error:
-                _log.warning("an uploaded file is left out, its record cannot be read: %s", error)
-                continue
+                record = msgspec.json.decode((path.parent / _RECORD).read_bytes(), type=Record)
+            except (msgspec.DecodeError, FileNotFoundError) as error:
+                _log.warning("the record of an uploaded file is made anew, as it cannot be read: %s", error)
+                record = self._made_anew(path)
             owner = path.parent.parent.name
             self._records.setdefault(owner, {})[record.id] = record
             self._ledger.load(owner, record.num_bytes)
+
+    def _made_anew(self, content: Path) -> Record:
+        """A record from what the disk knows of a file, so that it is counted, can be deleted, and expires."""
+        facts = content.stat()
+        with content.open("rb") as file:
+            modality = modality_of(file.read(HEAD_BYTES))
+        return Record(
+            id=content.parent.name,
+            filename="unknown",
+            purpose="user_data",
+            num_bytes=facts.st_size,
+            created_ns=facts.st_mtime_ns,
+            expires_at=int(facts.st_mtime) + self._settings.lifetime_s,
+            modality=modality or "image",
+        )
 
     def _settle(self, upload: Upload, record: Record, owner: str) -> None:
         """On disk and in memory in one go, so that a request cancelled meanwhile leaves both or neither."""
@@ -284,6 +345,8 @@ class FileStore:
         write_new(upload.path.parent / _RECORD, msgspec.json.encode(record))
         home = self._folder / owner
         home.mkdir(mode=0o700, exist_ok=True)
+        for folder in (upload.path.parent, self._folder):
+            sync_folder(folder)
         upload.path.parent.rename(home / record.id)
         sync_folder(home)
         self._records.setdefault(owner, {})[record.id] = record
@@ -293,11 +356,21 @@ class FileStore:
             await asyncio.sleep(SWEEP_INTERVAL_S)
             await self._look_after()
 
+    def _clock_is_steady(self) -> bool:
+        """Whether the clock has told the same time as the machine's uptime for a while: a wrong one deletes nothing."""
+        uptime_s = self._uptime_s()
+        offset_s = self._now_s() - uptime_s
+        if abs(offset_s - self._offset_s) > MAX_CLOCK_STEP_S:
+            _log.warning("the clock was set by %.0f s; expired files are kept for now", offset_s - self._offset_s)
+            self._offset_s, self._steady_since_s = offset_s, uptime_s
+        return uptime_s - self._steady_since_s >= STEADY_S
+
     async def _look_after(self) -> None:
         """Chat goes on without files; who asks for them hears why they are not there."""
         try:
             await self.open(make=False)
-            await self.sweep()
+            if self._clock_is_steady():
+                await self.sweep()
         except ApiError as error:
             _log.warning("uploaded files cannot be looked after: %s", error.message)
 

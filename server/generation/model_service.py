@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from model_executor.checkpoint.config import CheckpointError
 from model_executor.engine import EngineState, EngineStats, EngineUnavailableError
@@ -157,6 +158,11 @@ class Service:
         except (EngineUnavailableError, TimeoutError):
             stats = None
         return self.metrics.render(self.state, stats, model.media.load)
+
+    def forget_file(self, file: Path) -> None:
+        """Give up what was prepared from an uploaded file that is deleted."""
+        if self._model is not None:
+            self._model.media.forget_file(file)
 
     def require_model(self, name: str) -> None:
         """Check that a request names the served model or one of its adapters.

@@ -9,10 +9,12 @@ event loop's thread.
 """
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from server.media.messages import Prepared
@@ -49,6 +51,11 @@ class _Entry:
     num_holders: int = 0
     patches: SharedFile | None = None
     """Set once the work is done."""
+    files: set[Path] = field(default_factory=set)
+    """Uploaded files it was made of; it goes when one of them does."""
+    is_unwanted: bool = False
+    """Whether one of them has gone while it was in use."""
+    idle_since_s: float = 0.0
 
 
 class CacheLease:
@@ -82,6 +89,10 @@ class CacheLease:
             if work.cancelling():  # nobody else waits: gone means that everything is given back
                 await asyncio.wait({work})
             raise
+
+    def made_of(self, file: Path) -> None:
+        """Have the entry go with an uploaded file."""
+        self._entry.files.add(file)
 
     def release(self) -> None:
         """Let go of the entry; may be called more than once."""
@@ -151,6 +162,26 @@ class MediaCache:
             patches.release()
         return freed_bytes
 
+    def forget_file(self, file: Path) -> None:
+        """Give up what was made of an uploaded file: at once, or with the last request that uses it."""
+        for entry in [entry for entry in self._entries.values() if file in entry.files]:
+            entry.is_unwanted = True
+            if entry.patches is not None:
+                self._give_up(entry)
+
+    def forget_older(self, age_s: float) -> None:
+        """Give up what nobody has used for so long."""
+        before_s = time.monotonic() - age_s
+        for key in [key for key in self._idle if self._entries[key].idle_since_s <= before_s]:
+            self._give_up(self._entries[key])
+
+    def _give_up(self, entry: _Entry) -> None:
+        """Remove an entry that nobody holds, and have nobody find one that is held."""
+        self._forget(entry)
+        if (patches := self._idle.pop(entry.key, None)) is not None:
+            self._idle_bytes -= patches.num_bytes
+            patches.release()
+
     def _claim(self, entry: _Entry) -> CacheLease:
         """One more claim on an entry that is there."""
         self._num_hits += 1
@@ -167,7 +198,10 @@ class MediaCache:
             self._forget(entry)  # whoever comes now starts anew
             entry.work.cancel()
         elif entry.patches is not None:
-            self._keep(entry.key, entry.patches)
+            if entry.is_unwanted:
+                entry.patches.release()
+            else:
+                self._keep(entry.key, entry.patches)
 
     def _settle(self, entry: _Entry, inputs: ExitStack) -> None:
         """The work has ended, one way or another."""
@@ -179,12 +213,15 @@ class MediaCache:
         entry.patches = entry.work.result().patches
         if self._entries.get(entry.key) is not entry:  # given up in the moment it was done
             entry.patches.release()
+        elif entry.is_unwanted:  # by now; those who wait for it get it, nobody else
+            self._forget(entry)
         elif not entry.num_holders:
             self._keep(entry.key, entry.patches)
 
     def _keep(self, key: str, patches: SharedFile) -> None:
         """Keep what nobody holds any more, as far as the bound allows; too large a file moves nothing else out."""
         self._idle[key] = patches
+        self._entries[key].idle_since_s = time.monotonic()
         self._idle_bytes += patches.num_bytes
         if patches.num_bytes > self._max_bytes:
             self._idle.move_to_end(key, last=False)

@@ -57,7 +57,9 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """The worker listens; its first line."""
 
     open_network: str | None = None
-    """Why the kernel leaves it the network and other programs; None where it has neither."""
+    """Why the kernel leaves it network, other programs and signals; None where it has none of them."""
+    open_files: str | None = None
+    """Why the kernel leaves it all files; None where it has its own only."""
 
 
 class FramesDone(msgspec.Struct, frozen=True, tag="frames_done"):

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from model_executor.processor.geometry import VIDEO_FRAME_MAX_PIXELS, VIDEO_FRAME_MIN_PIXELS, Grid, Size
+from server.core.concurrency import forever
 from server.core.errors import BadRequestError, DeadlineError
 from server.core.settings import MediaSettings
 from server.media.budget import CheckpointLimits, clip_budget, image_budget
@@ -30,12 +31,13 @@ from server.media.progress import Progress
 from server.media.request_limits import RequestBudget
 from server.media.shared_memory import SharedFolder
 from server.media.timings import Stage, StageLoad, StageTimes
-from server.media.types import MediaPart, PreparedMedia
+from server.media.types import LocalFile, MediaPart, PreparedMedia
 from server.media.workers.decode_jobs import Decoder, Encoded
 from server.media.workers.pool import MediaPool
 
 SHARED_MEMORY = Path("/dev/shm")
 
+_EXPIRY_INTERVAL_S = 60.0
 _PARALLEL_PARTS = 4
 """Parts of one request in work at the same time."""
 
@@ -131,15 +133,26 @@ class MediaService:
             fetcher = Fetcher(self._settings)
             stack.callback(fetcher.close)
             self._contents = Contents(self._settings, fetcher, self._folder)
-            self._pool = MediaPool(self._settings, self._times)
+            self._pool = MediaPool(self._settings, self._folder.path, self._times)
             await self._pool.start()
             stack.push_async_callback(self._pool.close)
             self._decoder = Decoder(self._pool, self._folder, timeout_s=self._settings.timeout_s)
+            expiring = asyncio.create_task(forever(self._expire, "the expiry of cached media"))
+            stack.callback(expiring.cancel)
             self._stack = stack.pop_all()
 
     async def close(self) -> None:
         """Stop the workers and give the shared memory back, that of requests still running included."""
         await self._stack.aclose()
+
+    def forget_file(self, file: Path) -> None:
+        """Give up what was prepared from an uploaded file that is deleted."""
+        self._cache.forget_file(file)
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(_EXPIRY_INTERVAL_S)
+            self._cache.forget_older(self._settings.max_cache_s)
 
     @property
     def load(self) -> MediaLoad:
@@ -220,6 +233,8 @@ class MediaService:
                 inputs=known.inputs.pop_all(),
             )
             request.held.callback(hold.release)
+            if isinstance(known.medium.part.source, LocalFile):
+                hold.made_of(Path(known.medium.part.source.path))
             request.progress.follow(index, hold.frames)
             param = known.medium.part.param
             with _about(param):

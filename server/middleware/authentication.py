@@ -1,5 +1,6 @@
 """Who may ask: a bearer key before anything of the request is looked at, and the tenant it stands for."""
 
+import hmac
 from collections.abc import Collection
 from ipaddress import ip_interface
 
@@ -7,8 +8,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model_executor.fair_queue import CLIENT
-from server.auth.api_keys import Key, KeyRing
+from server.auth.api_keys import Key, KeyRing, hashed
 from server.core.errors import AuthenticationError
+
+METRICS_PATH = "/metrics"
 
 
 class AuthenticationMiddleware:
@@ -21,10 +24,14 @@ class AuthenticationMiddleware:
         app: the application inside.
         keys: all there are; where there are none, everybody may ask.
         open_paths: paths that need no key.
+        metrics_key: the only one that opens `/metrics`, and opens nothing else; None where all keys do.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: KeyRing, open_paths: Collection[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, keys: KeyRing, open_paths: Collection[str], metrics_key: str | None = None
+    ) -> None:
         """See the class."""
+        self._metrics_digest = None if metrics_key is None else hashed(metrics_key)
         self._app = app
         self._keys = keys
         self._open_paths = frozenset(open_paths)
@@ -38,20 +45,32 @@ class AuthenticationMiddleware:
         if scope["type"] == "http":
             state = scope.setdefault("state", {})
             state["tenant"] = ""
-            if self._keys and scope["path"] not in self._open_paths:
+            if self._metrics_digest is not None and scope["path"] == METRICS_PATH:
+                if not hmac.compare_digest(hashed(_sent(Headers(scope=scope))), self._metrics_digest):
+                    raise AuthenticationError("The API key is not the one for metrics.")
+            elif self._keys and scope["path"] not in self._open_paths:
                 state["key"] = key = self._key(Headers(scope=scope))
                 state["tenant"] = key.tenant
             CLIENT.set(state["tenant"] or _network(scope))
         await self._app(scope, receive, send)
 
     def _key(self, headers: Headers) -> Key:
-        scheme, _, sent = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not sent.strip():
-            raise AuthenticationError("An API key is needed: send the header 'Authorization: Bearer KEY'.")
-        key = self._keys.find(sent.strip())
+        key = self._keys.find(_sent(headers))
         if key is None:
             raise AuthenticationError("The API key is not valid.")
         return key
+
+
+def _sent(headers: Headers) -> str:
+    """The key that was sent.
+
+    Raises:
+        AuthenticationError: none was.
+    """
+    scheme, _, sent = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not sent.strip():
+        raise AuthenticationError("An API key is needed: send the header 'Authorization: Bearer KEY'.")
+    return sent.strip()
 
 
 def _network(scope: Scope) -> str:

@@ -14,7 +14,7 @@ import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import httpx
 
@@ -172,7 +172,7 @@ class Fetcher:
             )
         return addresses
 
-    def _end_look_up(self, looking_up: "asyncio.Future[object]") -> None:
+    def _end_look_up(self, looking_up: "asyncio.Future[Any]") -> None:
         self._names.give_back()
         if not looking_up.cancelled():
             looking_up.exception()  # nobody may be left to hear of it

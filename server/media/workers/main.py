@@ -1,4 +1,4 @@
-"""The worker process: `python -m server.media.workers.main MAX_BYTES`. Reads one job a line, writes one answer a line.
+"""The worker process: `python -m server.media.workers.main MAX_BYTES FOLDER`. Reads a job a line, answers with a line.
 
 It handles hostile bytes, so it is started with a clean interpreter and an almost empty environment, may take only so
 much address space, has neither network nor other programs (`server/media/workers/sandbox.py`), and may be killed at any
@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
@@ -39,6 +40,7 @@ from server.media.messages import (
     Ready,
     Refused,
 )
+from server.media.workers.landlock import confine_files
 from server.media.workers.sandbox import ConfinementError, confine
 
 NICENESS = 5
@@ -91,11 +93,12 @@ def run(job: Job, report: Report) -> Outcome:
         return Failed(traceback.format_exc())
 
 
-def main(max_bytes: int) -> None:
+def main(max_bytes: int, folder: Path) -> None:
     """Serve jobs from standard input until it ends.
 
     Args:
         max_bytes: address space of this process.
+        folder: where the files of jobs lie; the only ones it may write.
     """
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
@@ -117,7 +120,7 @@ def main(max_bytes: int) -> None:
             next_report_s = now_s + _REPORT_INTERVAL_S
             answer(FramesDone(num_done, num_total))
 
-    answer(Ready(_open_network()))
+    answer(Ready(_refused(confine), _refused(lambda: confine_files(_libraries(), [folder]))))
     for line in sys.stdin.buffer:
         job = msgspec.json.decode(line, type=Job)
         # Ends this process should the server be gone when the deadline passes.
@@ -127,13 +130,23 @@ def main(max_bytes: int) -> None:
         answer(outcome)
 
 
-def _open_network() -> str | None:
-    """Have the kernel take network and other programs away; why it does not."""
+def _refused(confinement: Callable[[], None]) -> str | None:
+    """Have the kernel take something away; why it does not."""
     try:
-        confine()
+        confinement()
     except ConfinementError as error:
         return str(error)
     return None
+
+
+def _libraries() -> list[Path]:
+    """What a library may want to load later: Python's and the system's, and this project's two packages."""
+    prefixes = [sys.prefix, sys.base_prefix, "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache"]
+    packages = [
+        str(Path(place).parent) for name in ("server", "model_executor") if (place := sys.modules[name].__file__)
+    ]
+    devices = ["/dev/null", "/dev/urandom", "/usr/share/zoneinfo", "/sys/devices/system/cpu"]
+    return [Path(each) for each in (*prefixes, *packages, *devices)]
 
 
 def _prepare_picture(file: BinaryIO, budget: ImageBudget, output: str | None) -> Prepared:
@@ -218,4 +231,4 @@ def _pair(size: Size) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -10,6 +10,7 @@ The processes themselves: `server/media/workers/process.py` on this side, `serve
 
 import asyncio
 import logging
+from pathlib import Path
 
 from server.core.concurrency import forever
 from server.core.errors import ApiError, BadRequestError, DeadlineError, InternalError, UnavailableError
@@ -39,12 +40,14 @@ class MediaPool:
 
     Args:
         settings: `num_workers`, `max_queue`, `timeout_s` and `max_worker_bytes` are read.
+        folder: where the files of jobs lie; workers reach no others.
         times: told how long jobs wait and run.
     """
 
-    def __init__(self, settings: MediaSettings, times: StageTimes) -> None:
+    def __init__(self, settings: MediaSettings, folder: Path, times: StageTimes) -> None:
         """See the class."""
         self._settings = settings
+        self._folder = folder
         self._times = times
         self._queue = JobQueue(
             num_workers=settings.num_workers, max_waiting=settings.max_queue, timeout_s=settings.timeout_s
@@ -73,12 +76,17 @@ class MediaPool:
             if isinstance(each, BaseException):
                 await self.close()
                 raise each
-        if reasons := {worker.open_network for worker in self._workers if worker.open_network is not None}:
-            _log.warning(
-                "media workers, which decode what clients send, keep the network and other programs in reach, as the "
-                "kernel does not take them away: %s",
-                "; ".join(reasons),
-            )
+        for what, reasons in (
+            ("network, other programs and signals", {worker.open_network for worker in self._workers} - {None}),
+            ("all files", {worker.open_files for worker in self._workers} - {None}),
+        ):
+            if reasons:
+                _log.warning(
+                    "media workers, which decode what clients send, keep %s in reach, as the kernel does not take "
+                    "them away: %s",
+                    what,
+                    "; ".join(map(str, reasons)),
+                )
         for number, worker in enumerate(list(self._workers)):
             takes_large = number > 0 or self._settings.num_workers == 1
             self._open_slot(worker, takes_large=takes_large)
@@ -170,7 +178,7 @@ class MediaPool:
             return None
 
     async def _start_worker(self) -> WorkerProcess:
-        worker = await WorkerProcess.start(self._settings)
+        worker = await WorkerProcess.start(self._settings, self._folder)
         self._workers.add(worker)
         return worker
 

@@ -38,10 +38,16 @@ class WorkerProcess:
         """Jobs it was given."""
         self.open_network: str | None = None
         """As `Ready.open_network`."""
+        self.open_files: str | None = None
+        """As `Ready.open_files`."""
 
     @classmethod
-    async def start(cls, settings: MediaSettings) -> "WorkerProcess":
+    async def start(cls, settings: MediaSettings, folder: Path) -> "WorkerProcess":
         """Start a process and wait until it listens.
+
+        Args:
+            settings: `max_worker_bytes` is read.
+            folder: where the files of jobs lie.
 
         Raises:
             RuntimeError: it ended, or did not get ready in time.
@@ -54,6 +60,7 @@ class WorkerProcess:
             "-m",
             "server.media.workers.main",
             str(settings.max_worker_bytes),
+            str(folder),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=environment,
@@ -63,7 +70,8 @@ class WorkerProcess:
         worker = cls(process)
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
-                worker.open_network = _READY.decode(await worker._read_line()).open_network
+                ready = _READY.decode(await worker._read_line())
+                worker.open_network, worker.open_files = ready.open_network, ready.open_files
         except (TimeoutError, WorkerLostError, msgspec.DecodeError) as error:
             await worker.kill()
             raise RuntimeError("a media worker did not start") from error

@@ -1,4 +1,4 @@
-"""Taking network and other programs away from this process, in the kernel and for good.
+"""Taking network, other programs and signals away from this process, in the kernel and for good.
 
 A seccomp filter refuses the system calls by which a process gets at them, in every thread and without any privilege:
 also in a container that may not make namespaces. Sockets, pipes and files that are open already stay usable.
@@ -38,13 +38,14 @@ class Machine:
     seccomp: int
     """Number of the call that installs a filter."""
     refused: tuple[int, ...]
-    """socket, execve, execveat, ptrace, process_vm_readv, process_vm_writev, io_uring_setup (a ring makes sockets, too)
-    and pidfd_getfd (which takes those of other processes)."""
+    """socket, execve, execveat, ptrace, process_vm_readv, process_vm_writev, io_uring_setup (a ring makes sockets),
+    pidfd_getfd (which takes those of other processes); kill, tkill, tgkill, rt_sigqueueinfo, rt_tgsigqueueinfo and
+    pidfd_send_signal."""
 
 
 MACHINES = {
-    "x86_64": Machine(0xC000_003E, 317, (41, 59, 322, 101, 310, 311, 425, 438)),
-    "aarch64": Machine(0xC000_00B7, 277, (198, 221, 281, 117, 270, 271, 425, 438)),
+    "x86_64": Machine(0xC000_003E, 317, (41, 59, 322, 101, 310, 311, 425, 438, 62, 200, 234, 129, 297, 424)),
+    "aarch64": Machine(0xC000_00B7, 277, (198, 221, 281, 117, 270, 271, 425, 438, 129, 130, 131, 138, 240, 424)),
 }
 
 
@@ -53,7 +54,7 @@ class ConfinementError(Exception):
 
 
 def confine() -> None:
-    """From now on this process opens no socket and becomes no other program: such calls fail with EPERM.
+    """From now on this process opens no socket, becomes no other program, sends no signal: such calls fail with EPERM.
 
     Raises:
         ConfinementError: the process is as it was.

@@ -83,7 +83,7 @@ def is_alive(pid: int) -> bool:
 @asynccontextmanager
 async def bench(folder: Path, **settings: float) -> AsyncIterator[Bench]:
     times = StageTimes()
-    workers = MediaPool(MediaSettings.model_validate({"num_workers": 1, **settings}), times)
+    workers = MediaPool(MediaSettings.model_validate({"num_workers": 1, **settings}), folder, times)
     await workers.start()
     try:
         yield Bench(workers, times, folder)
@@ -350,10 +350,10 @@ def test_workers_load_nothing_heavy() -> None:
 
 def test_workers_end_with_their_server() -> None:
     code = (
-        "import asyncio\nfrom server.media.workers.pool import MediaPool\nfrom server.media.timings import StageTimes\n"
+        "import asyncio, pathlib\nfrom server.media.workers.pool import MediaPool\nfrom server.media.timings import StageTimes\n"
         "from server.core.settings import MediaSettings\n"
         "async def main():\n"
-        "    pool = MediaPool(MediaSettings(), StageTimes())\n    await pool.start()\n"
+        '    pool = MediaPool(MediaSettings(), pathlib.Path("/tmp"), StageTimes())\n    await pool.start()\n'
         "    print(*(worker.pid for worker in pool._workers), flush=True)\n    await asyncio.sleep(60)\n"
         "asyncio.run(main())"
     )
