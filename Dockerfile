@@ -55,7 +55,7 @@ COPY --chmod=755 docker/healthcheck.py /usr/local/bin/tessera-health
 ENV PATH=/opt/tessera/bin:$PATH \
     HOME=/cache \
     TESSERA_HOST=0.0.0.0 \
-    TESSERA_DATA_FOLDER=/data
+    TESSERA_DATA_DIR=/data
 USER 10001:10001
 WORKDIR /data
 VOLUME ["/cache", "/data"]
@@ -83,7 +83,7 @@ RUN --mount=type=bind,target=/src,rw \
 COPY --chmod=755 docker/healthcheck.py /usr/local/bin/tessera-health
 ENV HOME=/cache \
     TESSERA_HOST=0.0.0.0 \
-    TESSERA_DATA_FOLDER=/data
+    TESSERA_DATA_DIR=/data
 USER 10001:10001
 WORKDIR /data
 VOLUME ["/cache", "/data"]

@@ -106,7 +106,7 @@ async def share_of_rotation() -> None:
         vocab_size=151_936 * NUM_LAYERS // ALL_LAYERS,
     )
     settings = EngineSettings(
-        dtype="float32", max_model_len=4096, max_num_batched_tokens=PREFILL_TOKENS, max_num_seqs=8, warm_spare=False
+        dtype="float32", max_model_len=4096, max_num_batched_tokens=PREFILL_TOKENS, max_num_seqs=8, warm_standby=False
     )
     with TemporaryDirectory() as folder:
         write_random_checkpoint(Path(folder), CheckpointShape(text, VisionShape(depth=1)))

@@ -32,17 +32,17 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from model_executor.processor.geometry import MAX_VIDEO_TOKENS, TOKEN_PX, Size, image_grid
-from model_executor.processor.patches import row_bytes, write_picture
+from model_executor.processor.patches import row_bytes, write_image
 from server.core.errors import BadRequestError
 from server.core.settings import MediaSettings
 from server.media.decode.demuxer import DECODER_THREADS
-from server.media.decode.image import ImageDecoder, picture_size
-from server.media.messages import ClipBudget, FramesDone, ImageBudget, Job, Outcome, Prepared, Ready
-from server.media.preprocessor import MediaService
+from server.media.decode.image import ImageDecoder, image_size
+from server.media.messages import FramesDone, ImageBudget, Job, Outcome, Prepared, Ready, VideoBudget
+from server.media.preprocessor import MediaPreprocessor
 from server.media.types import MediaPart
 from tests.support.images import asked, encoded, text_part
 from tests.support.serving import RunningServer
-from tests.support.videos import BUDGET, REAL_CLIPS, remux
+from tests.support.videos import BUDGET, REAL_VIDEOS, remux
 
 PICTURE_SIZES = ((1280, 960), (4000, 3000))
 PICTURE_ROUNDS = 5
@@ -86,7 +86,7 @@ def long_clip(folder: Path, seconds: int) -> Path:
     return unfinished.rename(path)
 
 
-def prepared_by_worker(clip: Path, budget: ClipBudget) -> tuple[Usage, Prepared]:
+def prepared_by_worker(clip: Path, budget: VideoBudget) -> tuple[Usage, Prepared]:
     """One clip through one fresh worker process: its headers, then its frames, as every request has it."""
     worker = subprocess.Popen(
         [sys.executable, "-m", "server.media.workers.main", str(MediaSettings().max_worker_bytes), "/dev/shm"],
@@ -96,7 +96,7 @@ def prepared_by_worker(clip: Path, budget: ClipBudget) -> tuple[Usage, Prepared]
     assert worker.stdin is not None and worker.stdout is not None
     with tempfile.NamedTemporaryFile(dir="/dev/shm") as output, worker.stdin, worker.stdout:
         try:
-            assert msgspec.json.decode(worker.stdout.readline(), type=Ready).open_network is None
+            assert msgspec.json.decode(worker.stdout.readline(), type=Ready).sandbox_error is None
             before_s = _cpu_s(worker.pid)
             started = time.monotonic()
             for path in (None, output.name):
@@ -178,13 +178,13 @@ def measure_pictures() -> None:
     photo = Image.fromarray(load_sample_images().images[0])
     for width, height in PICTURE_SIZES:
         data = encoded(photo.resize((width, height), Image.Resampling.LANCZOS), "JPEG", quality=90)
-        size = picture_size(Size(height, width), budget)
+        size = image_size(Size(height, width), budget)
         grid = image_grid(size)
         rows = np.zeros((grid.num_patches, row_bytes(1)), np.uint8)
 
         def ours(data: bytes = data, rows: Any = rows, size: Size = size) -> None:
             picture = ImageDecoder(io.BytesIO(data), max_source_pixels=budget.max_source_pixels)
-            write_picture(rows, image_grid(size), picture.render(size))
+            write_image(rows, image_grid(size), picture.render(size))
 
         def theirs(data: bytes = data) -> Any:
             return processor(images=[Image.open(io.BytesIO(data)).convert("RGB")], return_tensors="np")
@@ -301,8 +301,10 @@ def measure_refusals(clip: Path) -> None:
     times_s = []
 
     async def refuse() -> None:
-        settings = MediaSettings(max_video_s=30, file_folder=clip.parent)
-        service = MediaService(settings, image_min_pixels=4 * TOKEN_PX, image_max_pixels=MAX_VIDEO_TOKENS * TOKEN_PX)
+        settings = MediaSettings(max_video_s=30, allowed_local_path=clip.parent)
+        service = MediaPreprocessor(
+            settings, image_min_pixels=4 * TOKEN_PX, image_max_pixels=MAX_VIDEO_TOKENS * TOKEN_PX
+        )
         await service.start()
         try:
             for _ in range(REFUSALS):
@@ -334,7 +336,7 @@ def main() -> None:
         measure_pictures()
     if "clips" in arguments.rows:
         for name in ("bigbuckbunny", "bikes"):
-            measure_clip(REAL_CLIPS / f"{name}.mp4", f"{name}, a real clip")
+            measure_clip(REAL_VIDEOS / f"{name}.mp4", f"{name}, a real clip")
     if "refusals" in arguments.rows:
         measure_refusals(long_clip(cache, MINUTE_S))
     if "long" in arguments.rows:
@@ -342,10 +344,10 @@ def main() -> None:
     if "interference" in arguments.rows and arguments.model is not None:
         clip = long_clip(cache, MINUTE_S)
         settings = {
-            "TESSERA_MEDIA__FILE_FOLDER": str(clip.parent),
-            "TESSERA_MEDIA__TIMEOUT_S": "600",
+            "TESSERA_MEDIA__ALLOWED_LOCAL_PATH": str(clip.parent),
+            "TESSERA_MEDIA__DECODE_TIMEOUT_S": "600",
             "TESSERA_ENGINE__KV_CACHE_BYTES": str(1 << 29),
-            "TESSERA_ENGINE__WARM_SPARE": "false",  # its start would compete as well
+            "TESSERA_ENGINE__WARM_STANDBY": "false",  # its start would compete as well
         }
         with RunningServer(arguments.model, settings) as server:
             print(f"server ready after {server.ready_s:.0f} s", flush=True)

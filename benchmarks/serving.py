@@ -16,7 +16,7 @@ from tests.support.serving import RunningServer
 def measure(model: Path) -> dict[str, float]:
     """Rows of the table: name to milliseconds (start-up: seconds)."""
     started = time.monotonic()
-    settings = {"TESSERA_ENGINE__DTYPE": "float32", "TESSERA_ENGINE__WARM_SPARE": "false"}  # its imports take a core
+    settings = {"TESSERA_ENGINE__DTYPE": "float32", "TESSERA_ENGINE__WARM_STANDBY": "false"}  # its imports take a core
     with RunningServer(model, settings) as server:
         rows = asyncio.run(_measure(server.url, started))
         rows["port open, s"] = server.listening_s

@@ -1,4 +1,7 @@
-"""What the engine host must know of the machine before it imports torch."""
+"""The machine's CPU: cores available to this process, native bfloat16, and whether torch is a CPU build.
+
+Imports no torch: the engine process needs these facts before it does.
+"""
 
 import importlib.metadata
 import os
@@ -33,7 +36,7 @@ def has_native_bfloat16() -> bool:
 
 
 def _core(cpu: int) -> tuple[str, str]:
-    """Package and core of a logical CPU; where the kernel tells neither, each logical CPU is a core."""
+    """Package and core of a logical CPU; where the kernel does not report them, each logical CPU is a core."""
     topology = _CPUS / f"cpu{cpu}" / "topology"
     try:
         return (topology / "physical_package_id").read_text(), (topology / "core_id").read_text()

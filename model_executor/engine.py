@@ -1,15 +1,15 @@
-"""The one seam of the system: what the HTTP side asks of an engine, and what comes back.
+"""The interface between the HTTP server and the engine: the `Engine` protocol, its values, errors and settings.
 
 Everything above this protocol runs without vLLM; everything below runs without HTTP. All values are plain and travel
-over the engine host's socket as msgpack. This module imports neither torch nor vllm.
+over the engine process's socket as msgpack. This module imports neither torch nor vllm.
 
 Errors:
 
     EngineError
     ├── EngineUnavailableError   the model is loading, or its process was lost: try again (`state` says which)
-    ├── EngineBusyError          as many requests are waiting as may: try again soon
-    ├── RequestRefusedError      the engine cannot run this request as asked; the client's fault
-    └── RequestFailedError       the engine gave up on this request; ours
+    ├── EngineBusyError          the engine's queue is full: try again soon
+    ├── RequestRefusedError      the engine cannot run this request; the client's fault
+    └── RequestFailedError       the engine gave up on this request; the server's fault
 """
 
 from collections.abc import AsyncGenerator
@@ -20,12 +20,18 @@ from typing import Literal, Protocol
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
+SHARED_MEMORY = Path("/dev/shm")
+"""The file system in memory through which prepared media reach the engine."""
+
+CPU_KV_CACHE_BYTES = 2 << 30
+"""Default of `kv_cache_bytes` on a CPU, where vLLM cannot measure how much memory is free for it."""
+
 Modality = Literal["image", "video"]
 FinishReason = Literal["stop", "length"]
 
 
 class EngineState(StrEnum):
-    """Where the engine process is in its life; the HTTP side shows it in `/health` and in 503 answers."""
+    """Lifecycle of the engine process; the HTTP side reports it in `/health` and in 503 responses."""
 
     LOADING = "loading"
     READY = "ready"
@@ -34,14 +40,18 @@ class EngineState(StrEnum):
 
 
 class EngineError(Exception):
-    """Anything the engine reports; the text names no path and no address."""
+    """Base of all engine errors; the text contains no path and no address."""
 
 
 class EngineUnavailableError(EngineError):
-    """The engine is not there (yet, or any more); a later request may succeed."""
+    """The engine is not running (yet, or any more); a later request may succeed.
+
+    Args:
+        message: what happened, for people.
+        state: the engine's state.
+    """
 
     def __init__(self, message: str, state: EngineState) -> None:
-        """Args: message: the fact, for people. state: where the engine is in its life."""
         super().__init__(message)
         self.state = state
 
@@ -51,23 +61,28 @@ class EngineBusyError(EngineError):
 
 
 class RequestRefusedError(EngineError):
-    """This request can never run as asked: the client's fault."""
+    """This request can never run: the client's fault.
+
+    Args:
+        message: what is wrong, for people.
+        param: the request field at fault.
+        code: an OpenAI error code.
+    """
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
-        """Args: message: the fact. param: the request field at fault. code: an OpenAI error code."""
         super().__init__(message)
         self.param = param
         self.code = code
 
 
 class RequestFailedError(EngineError):
-    """The engine gave up on this request for a reason of its own."""
+    """The engine gave up on this request; the request is not at fault."""
 
 
 class MediaItem(msgspec.Struct, frozen=True):
-    """One prepared picture or clip of a prompt.
+    """One prepared image or video of a prompt.
 
-    The patches lie in a file below the server's own shared-memory folder; the owner of the request deletes it when
+    The patches are in a file below the server's own shared-memory directory; the owner of the request deletes it when
     the request has ended, so the engine may read it at any time until then (also again, after a preemption).
     """
 
@@ -81,7 +96,7 @@ class MediaItem(msgspec.Struct, frozen=True):
     digest: str
     """Hex digest over content bytes, modality, every decode and resize parameter, and the tenant; it fixes the grid."""
     path: str
-    """File of uint8 [P, C*D*14*14], C = 3 channels (RGB, 0..255), D = 1 frame for a picture and 2 for a clip."""
+    """File of uint8 [P, C*D*14*14], C = 3 channels (RGB, 0..255), D = 1 frame for an image and 2 for a video."""
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -97,19 +112,19 @@ class Prompt(msgspec.Struct, frozen=True):
 
 
 class Grammar(msgspec.Struct, frozen=True, kw_only=True):
-    """What every answer must follow; the API layer lets nothing through that would be ignored."""
+    """A format that every answer must follow; the API layer rejects anything the engine would ignore."""
 
     kind: Literal["json", "json_object", "regex", "choice", "grammar", "structural_tag"]
-    """json: a JSON Schema. json_object: any object. choice: one of several texts. grammar: in the GBNF notation.
-    structural_tag: text with tags in it that have a form, as xgrammar describes it."""
+    """json: a JSON Schema. json_object: any object. choice: one of several texts. grammar: in GBNF notation.
+    structural_tag: free text with tags whose content is constrained, as xgrammar describes it."""
     value: str = ""
     """The schema, the JSON list of choices or the structural tag as text, the expression or the grammar itself."""
     param: str | None = None
-    """The request field it comes from, for refusals."""
+    """The request field it comes from, for errors."""
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How to sample and when to stop. Ranges are checked by the API layer; names are vLLM's."""
+    """How to sample and when to stop. The API layer checks the ranges; names are vLLM's."""
 
     max_tokens: int
     n: int = 1
@@ -124,7 +139,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     seed: int | None = None
     stop: list[str] = []
     stop_token_ids: list[int] = []
-    """Besides the checkpoint's own end tokens, which the engine host adds unless `ignore_eos`."""
+    """In addition to the checkpoint's own end tokens, which the engine process adds unless `ignore_eos`."""
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     min_tokens: int = 0
@@ -133,7 +148,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     logit_bias: dict[int, float] = {}
     skip_special_tokens: bool = True
     grammar: Grammar | None = None
-    """What the answer follows, written without free white space; None: free text."""
+    """The format of the answer, without optional white space; None: free text."""
 
 
 class TokenLogprob(msgspec.Struct, frozen=True):
@@ -151,7 +166,7 @@ class PositionLogprobs(msgspec.Struct, frozen=True):
 
 
 class Delta(msgspec.Struct, frozen=True):
-    """What one engine step added to one choice."""
+    """The part of one choice that one engine step generated."""
 
     index: int
     """Which of the `n` choices."""
@@ -159,15 +174,15 @@ class Delta(msgspec.Struct, frozen=True):
     """New text; never splits a character; may be empty while a character or a stop string is undecided."""
     token_ids: list[int]
     logprobs: list[PositionLogprobs] | None = None
-    """As long as `token_ids`, when asked for."""
+    """As long as `token_ids`, when requested."""
     finish_reason: FinishReason | None = None
     """Set exactly once per choice, on its last delta."""
     num_cached_tokens: int = 0
-    """Prompt tokens taken from the prefix cache (known from the first delta on)."""
+    """Prompt tokens read from the prefix cache (known from the first delta on)."""
 
 
 class EngineStats(msgspec.Struct, frozen=True):
-    """A reading of the engine's gauges and counters; counters start at 0 with each engine process."""
+    """A snapshot of the engine's statistics; counters start at 0 with each engine process."""
 
     num_running: int = 0
     num_waiting: int = 0
@@ -193,33 +208,33 @@ class Engine(Protocol):
 
     @property
     def state(self) -> EngineState:
-        """Where the engine is in its life, without waiting."""
+        """The engine's state, without waiting."""
 
     @property
     def failure(self) -> str | None:
-        """Why the state is FAILED; None in any other."""
+        """Why the state is FAILED; None in any other state."""
 
     @property
     def max_model_len(self) -> int:
         """Context length in tokens, prompt and answer together; known before the engine is ready."""
 
-    def generate(self, request_id: str, prompt: Prompt, limits: SamplingParams) -> AsyncGenerator[Delta, None]:
-        """Stream an answer. Closing the generator (or cancelling its consumer) aborts the request in the engine.
+    def generate(self, request_id: str, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Delta, None]:
+        """Stream an answer. Closing the generator (or canceling its consumer) aborts the request in the engine.
 
         Args:
             request_id: unique among running requests.
             prompt: ids and media, placeholders spliced.
-            limits: sampling parameters.
+            params: how to sample and when to stop.
 
         Raises:
             EngineUnavailableError: not ready, or lost while generating.
             EngineBusyError: too many requests are waiting.
-            RequestRefusedError: the prompt or the limits cannot run.
+            RequestRefusedError: the prompt or the sampling parameters cannot run.
             RequestFailedError: the engine gave up.
         """
 
     async def stats(self) -> EngineStats:
-        """A fresh reading.
+        """The current statistics.
 
         Raises:
             EngineUnavailableError: not ready.
@@ -227,42 +242,43 @@ class Engine(Protocol):
 
 
 class EngineSettings(BaseModel):
-    """The `engine` section of the settings, read by the engine host too."""
+    """The `engine` section of the settings, also read by the engine process."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Number format of the computation. auto: bfloat16 on GPUs and on CPUs with native bfloat16, else float32; on a CPU
-    a model made in float32 stays in it. float16 is not offered: it overflows in this model."""
+    """Number format of the computation. auto: bfloat16 on GPUs and on CPUs with native bfloat16, otherwise float32; on
+    a CPU, a model trained in float32 is also computed in float32. float16 is not supported: this model overflows in
+    it."""
     max_model_len: int | None = Field(default=None, ge=16)
     """Context length in tokens, prompt and answer together. Unset: the checkpoint's."""
     max_num_batched_tokens: int = Field(default=2048, ge=16)
     """Tokens computed in one engine step; longer prompts are computed in chunks of this size."""
     max_num_seqs: int = Field(default=16, ge=1)
-    """Sequences generated at the same time for one key, or one address where there are no keys; further ones wait. For
-    all together there are an eighth more, so that one key never has all places."""
+    """Maximum number of sequences generated at the same time for one key, or one address if there are no keys; others
+    wait. For all together there are an eighth more, so that one key never occupies everything."""
     max_num_waiting: int = Field(default=64, ge=0)
-    """Requests that may wait for a place; further ones are answered 429."""
+    """Maximum number of requests waiting in the engine's queue; further requests are rejected with status 429."""
     kv_cache_bytes: int | None = Field(default=None, ge=1)
-    """Memory of the paged KV cache. Unset: 2 GiB on CPU, vLLM's own measure of the free memory on GPU."""
+    """Memory of the paged KV cache in bytes. Unset: 2 GiB on a CPU; what vLLM measures as free on a GPU."""
     process_layout: Literal["auto", "single", "multi"] = "auto"
-    """How vLLM's processes are laid out. single: one engine process, forked (fast start). multi: vLLM's own layout.
-    auto: single on CPU, multi on GPU."""
-    lora_folder: Path | None = None
-    """Folder of LoRA adapters in PEFT's format; each sub-folder is served as a further model under its own name.
-    Unset: none."""
+    """How vLLM's processes are laid out. single: one engine process, forked (fast startup). multi: vLLM's own layout.
+    auto: single on a CPU, multi on a GPU."""
+    lora_dir: Path | None = None
+    """Directory of LoRA adapters in PEFT's format; each subdirectory is served as a model of the same name. Unset: no
+    adapters."""
     num_threads: int = Field(default=0, ge=0)
-    """Threads of the CPU computation. 0: one per physical core available."""
+    """CPU threads for the computation. 0: one per available physical core."""
     tensor_parallel_size: int = Field(default=1, ge=1)
-    """GPUs one layer is split over."""
+    """Number of GPUs that each layer is split across."""
     pipeline_parallel_size: int = Field(default=1, ge=1)
-    """GPUs the layers are spread over."""
+    """Number of GPUs that the layers are distributed over."""
     start_timeout_s: float = Field(default=1800, gt=0)
-    """Longest a model may take to load before the start counts as failed."""
+    """Maximum time in seconds for loading the model before the start counts as failed."""
 
-    warm_spare: bool = True
-    """Keep a second engine process waiting, without a model but with its libraries loaded, to take over when the engine
-    is lost: the restart is shorter by the imports. It takes about half a gigabyte."""
+    warm_standby: bool = True
+    """Keep a second engine process on standby, with its libraries loaded but without a model, to take over when the
+    engine is lost; restarts skip the imports. Uses about half a gigabyte of memory."""
 
     @property
     def num_guest_seqs(self) -> int:
@@ -270,5 +286,5 @@ class EngineSettings(BaseModel):
         return max(1, self.max_num_seqs // 8)
 
     def runs_single(self, *, cpu: bool) -> bool:
-        """What `process_layout` comes to; `cpu` is whether the installed engine is a CPU build."""
+        """Whether the layout is `single`; `cpu` is whether the installed engine is a CPU build."""
         return self.process_layout == "single" or (self.process_layout == "auto" and cpu)

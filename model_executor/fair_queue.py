@@ -1,7 +1,7 @@
-"""Places that clients take in turn, so that nobody waits for all that one client has asked for.
+"""A queue that serves clients in turn, so that no client waits for all of another client's requests.
 
-A client is an API key, or an address where there are no keys. Whoever handles a request sets `CLIENT`; tasks that are
-started for it inherit it. The same queue stands before the engine, grammars, name servers, downloads, uploads and large
+A client is an API key, or an address where there are no keys. The handler of a request sets `CLIENT`; its tasks
+inherit it. The same queue stands before the engine, grammars, name servers, downloads, uploads and large
 bodies; the queue of media jobs (`server/media/workers/queue.py`) orders by the same turns.
 """
 
@@ -13,11 +13,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 CLIENT: ContextVar[str] = ContextVar("client", default="")
-"""Whose request is being handled; the empty string for the server's own work."""
+"""The client of the current request; the empty string for the server's own work."""
 
 
 class QueueFullError(Exception):
-    """As many requests wait as may, and this client has as many of them as any other."""
+    """The queue is full, and no other client has more requests in it than this one."""
 
 
 @dataclass(eq=False, slots=True)
@@ -30,40 +30,39 @@ class FairQueue:
     """A number of places, given to clients in turn. Belongs to one event loop.
 
     Args:
-        num_places: how many there are.
-        max_per_client: how many one client may have at a time; what is left over is for the others.
+        num_places: places in total.
+        max_per_client: maximum for one client at a time; the rest is for the others.
         max_waiting: requests that may wait. In a full queue the client with most of them loses its newest one to a
             client with fewer.
     """
 
     def __init__(self, num_places: int, *, max_per_client: int, max_waiting: int) -> None:
-        """See the class."""
         self._num_places = num_places
         self._max_per_client = min(max_per_client, num_places)
         self._max_waiting = max_waiting
         self._taken: Counter[str] = Counter()
         self._waiting: dict[str, deque[_Waiting]] = {}
-        """By client; the client whose turn is next comes first."""
+        """By client; the next client in turn comes first."""
 
     @property
     def num_taken(self) -> int:
-        """Places that are taken."""
+        """Occupied places."""
         return self._taken.total()
 
     @property
     def num_waiting(self) -> int:
-        """Requests that wait."""
+        """Waiting requests."""
         return sum(map(len, self._waiting.values()))
 
     @asynccontextmanager
     async def place(self, num_places: int = 1) -> AsyncIterator[None]:
-        """Wait for a place, and have it until this is left.
+        """Wait for a place and occupy it until exit.
 
         Args:
-            num_places: how many; more than a client may have count as that many.
+            num_places: number of places; more than `max_per_client` count as that many.
 
         Raises:
-            QueueFullError: see the class.
+            QueueFullError: the queue is full.
         """
         await self.take(num_places)
         try:
@@ -72,10 +71,10 @@ class FairQueue:
             self.give_back(num_places)
 
     async def take(self, num_places: int = 1) -> None:
-        """Wait for a place; whoever has taken one must `give_back`, as the same client.
+        """Wait for a place; the caller must `give_back` it, as the same client.
 
         Raises:
-            QueueFullError: see the class.
+            QueueFullError: the queue is full.
         """
         client, num_places = CLIENT.get(), min(num_places, self._max_per_client)
         if client not in self._waiting and self._fits(client, num_places):
@@ -89,14 +88,14 @@ class FairQueue:
             await waiting.granted
         except BaseException:
             if waiting.granted.done() and not waiting.granted.cancelled() and waiting.granted.exception() is None:
-                self.give_back(num_places)  # cancelled in the moment it was granted
+                self.give_back(num_places)  # canceled at the moment it was granted
             else:
                 self._drop(client, waiting)
-                self._hand_out()  # to one behind that it held up
+                self._hand_out()  # to one that it blocked
             raise
 
     def give_back(self, num_places: int = 1) -> None:
-        """Let go of what `take` took."""
+        """Release places that `take` has occupied."""
         client = CLIENT.get()
         self._taken[client] -= min(num_places, self._max_per_client)
         if not self._taken[client]:
@@ -108,7 +107,7 @@ class FairQueue:
         return has_room and self._taken[client] + num_places <= self._max_per_client
 
     def _hand_out(self) -> None:
-        """Grant what can be granted, a place to each client in turn."""
+        """Grant places to one waiting request of each client in turn."""
         granted = True
         while granted:
             granted = False
@@ -123,16 +122,16 @@ class FairQueue:
                     granted = True
 
     def _drop(self, client: str, waiting: _Waiting) -> None:
-        with suppress(KeyError, ValueError):  # pushed out before
+        with suppress(KeyError, ValueError):  # rejected before
             self._waiting[client].remove(waiting)
             if not self._waiting[client]:
                 del self._waiting[client]
 
     def _make_room(self, client: str) -> None:
-        """Push out the newest of the client that has most waiting, unless that is this one.
+        """Reject the newest request of the client with the most waiting, unless that is `client`.
 
         Raises:
-            QueueFullError: it is.
+            QueueFullError: no other client has at least two more waiting.
         """
         greediest = max(self._waiting, key=lambda other: len(self._waiting[other]), default=client)
         own = len(self._waiting.get(client, ()))

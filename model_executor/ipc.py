@@ -1,8 +1,8 @@
-"""What the HTTP process and the engine host say to each other, and how it is framed.
+"""Messages between the HTTP process and the engine process, and their framing on a socket pair.
 
-One socket pair, both directions: a frame is a 4-byte big-endian length and that many bytes of msgpack. Back-pressure
-is per request: the host sends at most WINDOW additions that have not been reported as taken, and lets vLLM merge what
-follows, so a slow reader costs memory for its own answer only and never holds up another request.
+A frame is a 4-byte big-endian length and that many bytes of msgpack, in both directions. Back-pressure is per request:
+the engine process sends at most WINDOW deltas that have not been acknowledged, and lets vLLM merge the following ones,
+so a slow reader costs memory for its own answer only and never blocks another request.
 """
 
 import asyncio
@@ -25,64 +25,65 @@ from model_executor.engine import (
 T = TypeVar("T")
 
 WINDOW = 16
-"""Additions to one answer that may be on their way."""
+"""Deltas of one answer that may be sent without acknowledgment."""
 MAX_FRAME_BYTES = 256 << 20
+_LENGTH_BYTES = 4
 
 
-class WireError(Exception):
-    """The other side sent something that is not a frame of this protocol."""
+class ProtocolError(Exception):
+    """The peer sent something that is not a frame or a message of this protocol."""
 
 
 class Start(msgspec.Struct, frozen=True, tag="start"):
-    """To the host, once and first: load the model and serve."""
+    """To the engine process, once and first: load the model and serve."""
 
 
 class Generate(msgspec.Struct, frozen=True, tag="generate"):
-    """To the host: start a request."""
+    """To the engine process: start a request."""
 
     request_id: str
     prompt: Prompt
-    limits: SamplingParams
+    params: SamplingParams
     client: str = ""
-    """Whose request it is, as `fair_queue.CLIENT` has it."""
+    """The client of the request, from `fair_queue.CLIENT`."""
 
 
 class Abort(msgspec.Struct, frozen=True, tag="abort"):
-    """To the host: nobody wants this answer any more."""
+    """To the engine process: stop generating this answer."""
 
     request_id: str
 
 
-class Taken(msgspec.Struct, frozen=True, tag="taken"):
-    """To the host: so many additions were consumed; as many more may be sent."""
+class Acknowledge(msgspec.Struct, frozen=True, tag="acknowledge"):
+    """To the engine process: this many deltas were consumed, so as many more may be sent."""
 
     request_id: str
-    num_additions: int
+    num_deltas: int
 
 
 class ReadStats(msgspec.Struct, frozen=True, tag="read_stats"):
-    """To the host: answer with `Stats`."""
+    """To the engine process: reply with `Stats`."""
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """From the host: requests are welcome."""
+    """From the engine process: the model is loaded and accepts requests."""
 
 
 class Impossible(msgspec.Struct, frozen=True, tag="impossible"):
-    """From the host: no start with these settings and this model can ever succeed."""
+    """From the engine process: no start with these settings and this model can ever succeed."""
 
     reason: str
 
 
-class Added(msgspec.Struct, frozen=True, tag="added"):
-    """From the host: an answer grew."""
+class Generated(msgspec.Struct, frozen=True, tag="generated"):
+    """From the engine process: the next part of an answer."""
 
     request_id: str
     delta: Delta
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """An `EngineError` on the wire."""
+    """An `EngineError` as a message field."""
 
     kind: Literal["refused", "busy", "failed"]
     message: str
@@ -91,7 +92,7 @@ class Failure(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, error: EngineError) -> "Failure":
-        """The failure that stands for `error`."""
+        """The failure that represents `error`."""
         match error:
             case RequestRefusedError():
                 return cls("refused", str(error), error.param, error.code)
@@ -101,7 +102,7 @@ class Failure(msgspec.Struct, frozen=True):
                 return cls("failed", str(error))
 
     def error(self) -> EngineError:
-        """The error this stands for."""
+        """The error this represents."""
         match self.kind:
             case "refused":
                 return RequestRefusedError(self.message, self.param, self.code)
@@ -112,56 +113,74 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Ended(msgspec.Struct, frozen=True, tag="ended"):
-    """From the host: nothing more comes of this request."""
+    """From the engine process: the answer is complete, or the request has failed."""
 
     request_id: str
     failure: Failure | None = None
 
 
 class Stats(msgspec.Struct, frozen=True, tag="stats"):
-    """From the host: a reading."""
+    """From the engine process: current statistics."""
 
     stats: EngineStats
 
 
-ToHost = Generate | Abort | Taken | ReadStats
-FromHost = Ready | Impossible | Added | Ended | Stats
+ToEngine = Generate | Abort | Acknowledge | ReadStats
+FromEngine = Ready | Impossible | Generated | Ended | Stats
 
 _encoder = msgspec.msgpack.Encoder()
-_to_host = msgspec.msgpack.Decoder(ToHost)
-_from_host = msgspec.msgpack.Decoder(FromHost)
+_to_engine = msgspec.msgpack.Decoder(ToEngine)
+_from_engine = msgspec.msgpack.Decoder(FromEngine)
 
 
-def frame(message: Start | ToHost | FromHost) -> bytes:
-    """A message as it travels."""
-    body = _encoder.encode(message)
-    return len(body).to_bytes(4, "big") + body
+def frame(body: bytes) -> bytes:
+    """`body` with its length in front."""
+    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+
+
+def encode(message: Start | ToEngine | FromEngine) -> bytes:
+    """A message as a frame."""
+    return frame(_encoder.encode(message))
+
+
+def receive_frame(end: socket.socket) -> bytes:
+    """Block until one frame has arrived; returns its body.
+
+    Args:
+        end: a blocking socket.
+
+    Raises:
+        ConnectionError: the peer has closed its end.
+        ProtocolError: the frame is too large.
+    """
+    return _receive_exactly(end, _body_bytes(_receive_exactly(end, _LENGTH_BYTES)))
 
 
 def wait_for_start(end: socket.socket) -> bool:
-    """Block until the host is told to go.
+    """Block until the engine process may load the model.
 
     Args:
-        end: the host's, blocking.
+        end: the engine process's end, blocking.
 
     Returns:
-        False if the other side has hung up instead.
+        False if the peer has closed its end instead.
 
     Raises:
-        WireError: it said something else.
+        ProtocolError: it sent another message.
     """
-    expected = frame(Start())
-    received = end.recv(len(expected), socket.MSG_WAITALL)
-    if received and received != expected:
-        raise WireError("the first message is not the word to start")
-    return bool(received)
+    try:
+        body = receive_frame(end)
+    except ConnectionError:
+        return False
+    if body != _encoder.encode(Start()):
+        raise ProtocolError("the first message is not `start`")
+    return True
 
 
 class Channel:
     """One end of the socket pair. Made by `open`."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """See `open`."""
         self._reader = reader
         self._writer = writer
 
@@ -170,53 +189,67 @@ class Channel:
         """Take over one end of a socket pair."""
         return cls(*await asyncio.open_unix_connection(sock=end))
 
-    async def receive_from_host(self) -> FromHost | None:
-        """The next message, or None once the host is gone.
+    async def receive_from_engine(self) -> FromEngine | None:
+        """The next message, or None once the engine process is gone.
 
         Raises:
-            WireError: not a message.
+            ProtocolError: not a message.
         """
         body = await self._receive()
-        return None if body is None else _decode(_from_host, body)
+        return None if body is None else _decode(_from_engine, body)
 
-    async def receive_to_host(self) -> ToHost | None:
+    async def receive_to_engine(self) -> ToEngine | None:
         """The next message, or None once the HTTP process is gone.
 
         Raises:
-            WireError: not a message.
+            ProtocolError: not a message.
         """
         body = await self._receive()
-        return None if body is None else _decode(_to_host, body)
+        return None if body is None else _decode(_to_engine, body)
 
-    def send_soon(self, message: Start | ToHost | FromHost) -> None:
-        """Queue a message without waiting; dropped if the other side is gone, which the receiving end notices."""
+    def send_soon(self, message: Start | ToEngine | FromEngine) -> None:
+        """Queue a message without waiting; dropped if the peer is gone, which the receiving side notices."""
         if not self._writer.is_closing():
-            self._writer.write(frame(message))
+            self._writer.write(encode(message))
 
-    async def send(self, message: ToHost | FromHost) -> None:
-        """Send a message, waiting while the socket is full; as `send_soon` if the other side is gone."""
+    async def send(self, message: ToEngine | FromEngine) -> None:
+        """Send a message, waiting while the socket is full; as `send_soon` if the peer is gone."""
         self.send_soon(message)
         try:
             await self._writer.drain()
         except ConnectionError:
-            return  # the receiving end reports the loss
+            return  # the receiving side reports the loss
 
     def close(self) -> None:
-        """Hang up; may be called more than once."""
+        """Close this end; may be called more than once."""
         self._writer.close()
 
     async def _receive(self) -> bytes | None:
         try:
-            num_bytes = int.from_bytes(await self._reader.readexactly(4), "big")
-            if num_bytes > MAX_FRAME_BYTES:
-                raise WireError(f"a frame of {num_bytes} bytes is announced")
+            num_bytes = _body_bytes(await self._reader.readexactly(_LENGTH_BYTES))
             return await self._reader.readexactly(num_bytes)
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
+
+
+def _body_bytes(length: bytes) -> int:
+    num_bytes = int.from_bytes(length, "big")
+    if num_bytes > MAX_FRAME_BYTES:
+        raise ProtocolError(f"a frame of {num_bytes} bytes is larger than {MAX_FRAME_BYTES}")
+    return num_bytes
+
+
+def _receive_exactly(end: socket.socket, num_bytes: int) -> bytes:
+    body = bytearray()
+    while len(body) < num_bytes:
+        if not (piece := end.recv(num_bytes - len(body))):
+            raise ConnectionError("the peer has closed its end")
+        body += piece
+    return bytes(body)
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[T], body: bytes) -> T:
     try:
         return decoder.decode(body)
     except msgspec.DecodeError as error:
-        raise WireError(f"a message cannot be understood: {error}") from error
+        raise ProtocolError(f"a message cannot be decoded: {error}") from error

@@ -1,4 +1,4 @@
-"""The entry point vLLM calls in each of its processes, before it looks up a model class.
+"""vLLM plugin: registers our Qwen2-VL class in each of vLLM's processes, before vLLM looks up a model class.
 
 Declared in `pyproject.toml` under `vllm.general_plugins`.
 """
@@ -7,9 +7,9 @@ from model_executor.checkpoint.config import ARCHITECTURE
 
 
 def register() -> None:
-    """Make our Qwen2-VL the one vLLM runs. Calling it again changes nothing.
+    """Register our Qwen2-VL class with vLLM. Calling it again changes nothing.
 
-    The class itself is registered, not its name: a name would make vLLM start a process just to look at it.
+    The class itself is registered, not its name: for a name, vLLM would start a process just to inspect the class.
     """
     from vllm import ModelRegistry
 

@@ -1,11 +1,11 @@
-"""The command `tessera`.
+"""The command `tessera`: dispatches to `serve`, `doctor` and the client's commands.
 
-    tessera serve [--port 8000] [--model FOLDER_OR_HUB_ID] [...]
+    tessera serve [--port 8000] [--model DIRECTORY_OR_HUB_ID] [...]
     tessera doctor
-    tessera ask "What is this?" photo.jpg        and what else `tessera_cli` lists
+    tessera ask "What is this?" photo.jpg        and the other commands of `tessera_cli`
 
-`tessera serve --help` lists every setting; each is also an environment variable (`TESSERA_PORT`). Serving loads nothing
-of the client, and the client's commands load nothing of the server.
+`tessera serve --help` lists every setting; each is also an environment variable (`TESSERA_PORT`). `serve` imports
+nothing of the client, and the client's commands import nothing of the server.
 """
 
 import argparse
@@ -20,10 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the process's exit status.
 
     Args:
-        arguments: the command line after the program's name; the process's own where None.
+        arguments: the command line after the program's name. None: the process's own.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    parser = argparse.ArgumentParser(prog="tessera", description="Serve Qwen2-VL behind the OpenAI API, and ask it.")
+    parser = argparse.ArgumentParser(prog="tessera", description="Serve Qwen2-VL with the OpenAI API, and query it.")
     parser.add_argument("--version", action="version", version=f"tessera {version('tessera-serve')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("serve", help="serve a model over HTTP", add_help=False)

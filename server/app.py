@@ -17,7 +17,6 @@ from starlette.middleware import Middleware
 from model_executor.fair_queue import FairQueue
 from server.api.request_body import MAX_WAITING_BODIES, NUM_LARGE_BODIES, BodyLimitMiddleware
 from server.auth.api_keys import KeyRing
-from server.auth.rate_limits import Limits
 from server.chat import preview_router
 from server.chat import router as chat
 from server.completions import router as completions
@@ -32,6 +31,7 @@ from server.middleware.authentication import AuthenticationMiddleware
 from server.middleware.cors import CorsMiddleware
 from server.middleware.disconnect import DisconnectMiddleware
 from server.middleware.errors import ErrorMiddleware, translate_http_exception
+from server.middleware.rate_limit import RateLimitMiddleware
 from server.ops import health, metrics, models, openapi, playground
 from server.ops.playground_files import read_page
 from server.responses import router as responses
@@ -58,19 +58,19 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
         split_list(settings.api_key.get_secret_value() if settings.api_key else None), settings.api_keys_file
     )
     service = Service(settings, open_model, measurements)
-    store = FileStore(settings.files, settings.data_folder)
+    store = FileStore(settings.files, settings.data_dir)
     page = read_page()
-    measurements.follow_files(store)
+    measurements.add_files(store)
     store.on_delete(service.forget_file)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with store.running(), service.running():
-            if num_strange := store.num_strange([key.tenant for key in keys.all] or [""]):
+            if num_orphaned := store.num_orphaned([key.tenant for key in keys.all] or [""]):
                 _log.warning(
                     "%d uploaded files belong to keys that are not known any more, or that were given in another way; "
                     "they are kept until they expire (docs/deploy/api-keys.md)",
-                    num_strange,
+                    num_orphaned,
                 )
             watching = asyncio.create_task(
                 forever(lambda: watch_loop(measurements.loop_lag_s.observe), "the watch over the event loop")
@@ -99,7 +99,7 @@ def create_app(settings: Settings, open_model: OpenModel) -> FastAPI:
                 open_paths=(*OPEN_PATHS, *page),
                 metrics_key=settings.metrics_key.get_secret_value() if settings.metrics_key else None,
             ),
-            Middleware(Limits, metrics=measurements),
+            Middleware(RateLimitMiddleware, metrics=measurements),
             Middleware(
                 BodyLimitMiddleware, max_bytes=settings.max_body_bytes, max_upload_bytes=settings.files.max_file_bytes
             ),

@@ -1,40 +1,37 @@
-"""Bringing a checkpoint up: find it, start its engine process and the media workers, read its tokenizer.
+"""Loads the model: finds or downloads the checkpoint, starts the engine process and media workers, reads the tokenizer.
 
-Everything slow happens in a thread or in another process; the HTTP side answers 503 meanwhile.
+Everything slow runs in a thread or another process; until it is complete, the server answers with status 503.
 """
 
-import asyncio
-import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TypeVar
 
-from model_executor.checkpoint.config import Checkpoint, CheckpointError, read_checkpoint, resolve_checkpoint
+from model_executor.checkpoint.config import Checkpoint, read_checkpoint, resolve_checkpoint
+from model_executor.checkpoint.errors import CheckpointError
 from model_executor.checkpoint.lora import read_adapters
 from model_executor.client.engine_client import EngineClient
 from model_executor.processor.tokenizer import Tokenizer
 from server.chat.serving import ServedModel
+from server.core.concurrency import run_abandonable
 from server.core.settings import Settings
-from server.media.preprocessor import MediaService
-
-T = TypeVar("T")
+from server.media.preprocessor import MediaPreprocessor
 
 
 @asynccontextmanager
 async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
-    """The model of the settings, while it is served; its engine may still be loading when this yields.
+    """Load the model of the settings and unload it on exit; its engine may still be loading when this yields.
 
     Raises:
         CheckpointError: the model, or one of its adapters, cannot be found, fetched or understood.
     """
-    checkpoint = await _in_thread(lambda: _found(settings.model))
-    adapters = await _in_thread(lambda: _adapter_names(settings, checkpoint))
+    checkpoint = await run_abandonable(lambda: _load_checkpoint(settings.model))
+    adapters = await run_abandonable(lambda: _adapter_names(settings, checkpoint))
     async with AsyncExitStack() as stack:
-        engine = EngineClient(checkpoint.folder, settings.engine)
+        engine = EngineClient(checkpoint.directory, settings.engine)
         await engine.start()
         stack.push_async_callback(engine.close)
-        media = MediaService(
+        media = MediaPreprocessor(
             settings.media,
             image_min_pixels=checkpoint.image_min_pixels,
             image_max_pixels=checkpoint.image_max_pixels,
@@ -48,46 +45,19 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
             created=int(time.time()),
             engine=engine,
             media=media,
-            tokenizer=await _in_thread(lambda: Tokenizer(checkpoint.folder)),
+            tokenizer=await run_abandonable(lambda: Tokenizer(checkpoint.directory)),
             chat_template=checkpoint.chat_template,
             end_token_ids=checkpoint.end_token_ids,
             adapters=adapters,
         )
 
 
-def _found(model: str) -> Checkpoint:
+def _load_checkpoint(model: str) -> Checkpoint:
     return read_checkpoint(resolve_checkpoint(model))
 
 
 def _adapter_names(settings: Settings, checkpoint: Checkpoint) -> tuple[str, ...]:
-    names = tuple(adapter.name for adapter in read_adapters(settings.engine.lora_folder, checkpoint.folder))
+    names = tuple(adapter.name for adapter in read_adapters(settings.engine.lora_dir, checkpoint.directory))
     if settings.model_name in names:
-        raise CheckpointError(f"an adapter has the name of the model, {settings.model_name!r}")
+        raise CheckpointError(f"an adapter has the same name as the model: {settings.model_name!r}")
     return names
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """Run `work` in a thread that does not keep the process from ending: a download may take hours."""
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[T] = loop.create_future()
-
-    def settle(action: Callable[[], None]) -> None:
-        if not result.done():  # the waiter may have been cancelled
-            action()
-
-    def run() -> None:
-        try:
-            value = work()
-        except BaseException as error:
-            failure = error
-            _call(loop, lambda: settle(lambda: result.set_exception(failure)))
-        else:
-            _call(loop, lambda: settle(lambda: result.set_result(value)))
-
-    threading.Thread(target=run, daemon=True, name="opening").start()
-    return await result
-
-
-def _call(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
-    if not loop.is_closed():  # closed: the process is ending and nobody waits
-        loop.call_soon_threadsafe(action)

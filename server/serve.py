@@ -1,4 +1,4 @@
-"""The HTTP process's life: bind, listen, tell how loading goes, drain on SIGTERM, exit with a meaningful status."""
+"""Runs the HTTP server: sockets, TLS, progress messages, graceful shutdown on SIGTERM, exit status."""
 
 import asyncio
 import ipaddress
@@ -27,22 +27,22 @@ from server.model_loading import open_model
 _log = logging.getLogger("tessera.serve")
 
 PROGRESS_INTERVAL_S = 5.0
-"""How often loading is reported."""
-SPARE_FILES = 512
-"""Open files beside those of connections: sockets of fetches, media, uploads, processes."""
+"""Interval of progress messages while the model loads."""
+OTHER_FILES = 512
+"""Open files in addition to those of connections: sockets of fetches, media, uploads, processes."""
 IDLE_CONNECTION_S = 75
-"""How long an idle connection is kept; above the minute most clients and proxies keep theirs."""
+"""How long an idle connection is kept; longer than the minute that most clients and proxies keep theirs."""
 
 
 class ListenError(Exception):
-    """The address cannot be listened on, or the certificate not be used; the text says why."""
+    """The server cannot listen on the address or use the certificate; the text says why."""
 
 
 def serve(settings: Settings) -> int:
-    """Serve until told to stop; returns the process's exit status.
+    """Serve until stopped; returns the process's exit status.
 
     Raises:
-        ListenError: see the class.
+        ListenError: the address or the certificate cannot be used.
         KeyFileError: the key file cannot be used.
     """
     close_to_others()
@@ -66,7 +66,7 @@ def serve(settings: Settings) -> int:
 
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    """How uvicorn serves the application."""
+    """The configuration of uvicorn."""
     service: Service = app.state.service
     connections = Connections(settings.max_connections, service.metrics.count_refused_connection)
     return uvicorn.Config(
@@ -87,56 +87,55 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's server, which also says where the model is in its life and stops when that life has ended.
+    """Uvicorn's server, which also prints the model's state and stops when the model cannot be served.
 
     Args:
-        config: as `server_config` makes it.
-        service: whose state is told.
-        url: where the server listens.
+        config: from `server_config`.
+        service: has the model's state.
+        url: the address that the server listens on.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service, url: str) -> None:
-        """See the class."""
         super().__init__(config)
         self.exit_status = 0
-        """Of the process, once the server has ended."""
+        """Exit status of the process, once the server has ended."""
         self._service = service
         self._url = url
         self._state = EngineState.LOADING
         self._since_s = time.monotonic()
-        self._reported_s = self._since_s
+        self._printed_at_s = self._since_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
+        """Start listening, and print the address."""
         await super().startup(sockets)
-        _say(f"Tessera listens on {self._url} and loads {self._service.model_name}.")
+        _print(f"Tessera listens on {self._url} and loads {self._service.model_name}.")
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: tell what is new; returns whether to stop."""
-        self._announce()
+        """Called ten times a second: prints changes of the model's state; returns whether to stop."""
+        self._print_state()
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal drains; a second one cuts the answers still running. Both leave by the front door."""
+        """On the first signal, finish running requests; on the second, cancel them. Both shut down in order."""
         if self.should_exit:
             for task in self.server_state.tasks:
                 task.cancel()
         self.should_exit = True
 
-    def _announce(self) -> None:
+    def _print_state(self) -> None:
         state = self._service.state
         now_s = time.monotonic()
         if state is self._state:
-            if state is EngineState.LOADING and now_s - self._reported_s >= PROGRESS_INTERVAL_S:
-                self._reported_s = now_s
-                _say(f"Still loading, {now_s - self._since_s:.0f} s so far.")
+            if state is EngineState.LOADING and now_s - self._printed_at_s >= PROGRESS_INTERVAL_S:
+                self._printed_at_s = now_s
+                _print(f"Still loading, {now_s - self._since_s:.0f} s so far.")
             return
         if state is EngineState.READY and self._state is EngineState.RESTARTING:
-            _say(f"Ready again after {now_s - self._since_s:.1f} s.")
+            _print(f"Ready again after {now_s - self._since_s:.1f} s.")
         elif state is EngineState.READY:
-            _say(f"Ready after {now_s - self._since_s:.1f} s: {self._service.model_name} answers at {self._url}/v1.")
+            _print(f"Ready after {now_s - self._since_s:.1f} s: {self._service.model_name} answers at {self._url}/v1.")
         elif state is EngineState.RESTARTING:
-            _say("The engine was lost and is being restarted.")
+            _print("The engine was lost and is being restarted.")
         elif state is EngineState.FAILED:
             print(f"tessera: The model cannot be served: {self._service.failure}.", file=sys.stderr, flush=True)
             self.exit_status = 1
@@ -158,13 +157,13 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _allow_many_files(settings: Settings) -> None:
-    """Each connection is an open file; the usual limit of 1024 is for old programs only."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    if most < settings.max_connections + SPARE_FILES:
+    """Raise the limit on open files: each connection is one, and the usual 1024 are for old programs only."""
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
+    if hard_limit < settings.max_connections + OTHER_FILES:
         _log.warning(
-            "the process may have %d files open (ulimit -n), which is too few for max_connections (%d)",
-            most,
+            "the limit of %d open files (ulimit -n) is too low for max_connections (%d)",
+            hard_limit,
             settings.max_connections,
         )
 
@@ -174,15 +173,15 @@ def _is_loopback(listener: socket.socket) -> bool:
 
 
 def _check_certificate(settings: Settings) -> None:
-    """Try certificate and key before anything is started."""
+    """Load certificate and key before anything is started."""
     certificate = _expanded(settings.tls_certificate)
     if certificate is None:
         return
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # A key with a password is an error; without the empty one, OpenSSL would ask for it on the terminal.
+        # A key with a password is an error; without the empty one, OpenSSL would prompt for it on the terminal.
         context.load_cert_chain(certificate, _expanded(settings.tls_key), password="")
-    except OSError as error:  # of files and, as ssl.SSLError, of what is in them
+    except OSError as error:  # of the files or, as ssl.SSLError, of their content
         raise ListenError(f"The TLS certificate or its key cannot be used: {error.strerror or error}.") from error
 
 
@@ -195,5 +194,5 @@ def _url(settings: Settings, port: int) -> str:
     return f"{scheme}://[{settings.host}]:{port}" if ":" in settings.host else f"{scheme}://{settings.host}:{port}"
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)

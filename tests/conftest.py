@@ -62,7 +62,7 @@ def tokenizer(tiny_checkpoint: Path) -> Tokenizer:
 @pytest.fixture
 def open_world(tokenizer: Tokenizer, tmp_path: Path) -> OpenWorld:
     """Opens a world: settings by name, other fakes than the plain ones, names of adapters, `live` for real sockets."""
-    data_folder = tmp_path / "data"
+    data_dir = tmp_path / "data"
 
     @asynccontextmanager
     async def opened(
@@ -74,7 +74,7 @@ def open_world(tokenizer: Tokenizer, tmp_path: Path) -> OpenWorld:
         **settings: Any,
     ) -> AsyncIterator[ServerFixture]:
         engine, media = engine or FakeEngine(), media or FakeMedia()
-        configured = Settings(**{"served_model_name": MODEL, "data_folder": data_folder, **settings})
+        configured = Settings(**{"served_model_name": MODEL, "data_dir": data_dir, **settings})
         app = create_app(configured, opener(engine, media, tokenizer, adapters))
         running = serve_live(app, configured) if live else serve_directly(app)
         async with running as (client, stop), client:

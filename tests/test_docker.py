@@ -15,9 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from model_executor.engine import EngineState, EngineStats
 from server.core.errors import InternalError
-from server.core.metrics import Metrics
+from server.core.metrics import MediaLoad, Metrics
 from server.core.settings import Settings, declarations
-from server.media.preprocessor import MediaLoad
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")

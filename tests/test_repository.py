@@ -116,10 +116,9 @@ def test_media_workers_load_no_web_framework() -> None:
     assert done.stdout.strip() == "False", done.stderr
 
 
-def test_generated_documentation_is_current() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tools.settings_docs", "--check"], capture_output=True, text=True, timeout=60, cwd=ROOT
-    )
+@pytest.mark.parametrize("tool", ["tools.settings_docs", "tools.error_docs"])
+def test_generated_documentation_is_current(tool: str) -> None:
+    done = subprocess.run([sys.executable, "-m", tool, "--check"], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from model_executor.processor.chatml import render
 from model_executor.processor.geometry import Grid, image_grid, smart_resize, video_grid, video_size
 from model_executor.processor.mrope_positions import MediaSpan, mrope_positions
-from model_executor.processor.patches import row_bytes, write_clip_frame, write_picture
+from model_executor.processor.patches import row_bytes, write_image, write_video_frame
 from model_executor.processor.tokenizer import TemplateText, Tokenizer
 from training.drawing import resize
 from training.recipe import Limits
@@ -119,7 +119,7 @@ def prepare(medium: Medium, limits: Limits) -> tuple[npt.NDArray[np.uint8], Grid
         size = smart_resize(height, width, min_pixels=low, max_pixels=high)
         grid = image_grid(size)
         rows = np.empty((grid.num_patches, row_bytes(1)), np.uint8)
-        write_picture(rows, grid, resize(medium.frames[0], size))
+        write_image(rows, grid, resize(medium.frames[0], size))
         return rows, grid
     low, high = limits.video_min_pixels, limits.video_max_pixels
     size = video_size(height, width, len(medium.frames), min_pixels=low, max_pixels=high)
@@ -127,7 +127,7 @@ def prepare(medium: Medium, limits: Limits) -> tuple[npt.NDArray[np.uint8], Grid
     rows = np.empty((grid.num_patches, row_bytes(2)), np.uint8)
     resized = {id(frame): resize(frame, size) for frame in medium.frames}  # many frames are one object
     for index, frame in enumerate(medium.frames):
-        write_clip_frame(rows, grid, index, resized[id(frame)])
+        write_video_frame(rows, grid, index, resized[id(frame)])
     return rows, grid
 
 

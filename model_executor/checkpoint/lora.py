@@ -1,14 +1,13 @@
-"""LoRA adapters in PEFT's format: which there are, and whether they fit the model.
+"""LoRA adapters in PEFT's format: lists a directory's adapters and checks that they fit the model.
 
-vLLM would leave out weights it has no place for and pad those of the wrong shape, without a word. So every tensor's
-name and shape is checked here, before anything is loaded. What it does not: read the weights (vLLM does), or judge
-PEFT's variants of LoRA (`model_executor/engine_process/vllm_config.py` asks vLLM).
+vLLM silently skips weights that match no module and pads those of the wrong shape. So every tensor's name and shape is
+checked here, before anything is loaded. Does not read the weights (vLLM does) or check PEFT's variants of LoRA
+(`model_executor/engine_process/vllm_config.py` has vLLM do that).
 
 Source: PEFT's checkpoint format; arXiv 2106.09685 section 4.1: a weight W [out, in] becomes W + scale * B A, A [r, in],
 B [out, r].
 """
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,16 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from model_executor.checkpoint.config import CheckpointError
+from model_executor.checkpoint.errors import CheckpointError
+from model_executor.checkpoint.json_file import read_json
 
 MAX_RANK = 512
-"""The largest vLLM takes."""
+"""The largest rank vLLM supports."""
 _TENSOR = re.compile(
     r"base_model\.model\.(?:model\.|model\.language_model\.|language_model\.)"
     r"layers\.(\d+)\.(self_attn|mlp)\.(\w+)\.lora_([AB])\.weight"
 )
-"""As PEFT names them on either generation of transformers' Qwen2-VL."""
+"""PEFT's tensor names, for both generations of transformers' Qwen2-VL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,71 +32,71 @@ class Adapter:
     """An adapter that fits the model."""
 
     name: str
-    """What clients call it: the name of its folder."""
-    folder: Path
+    """The name of its directory, which clients use as the model name."""
+    directory: Path
     config: dict[str, Any]
     """Its `adapter_config.json`."""
     rank: int
-    """The largest of its modules."""
+    """The largest rank of its modules."""
 
 
-def read_adapters(folder: Path | None, model: Path) -> list[Adapter]:
-    """The adapters below a folder, by name; hidden sub-folders are left out.
+def read_adapters(directory: Path | None, model: Path) -> list[Adapter]:
+    """The adapters in a directory, sorted by name; hidden subdirectories are ignored.
 
     Args:
-        folder: has a sub-folder per adapter; None: there are none.
-        model: the model folder.
+        directory: has one subdirectory per adapter; None: there are no adapters.
+        model: the model's directory.
 
     Raises:
-        CheckpointError: an adapter is not whole, or not one of this model's language model.
+        CheckpointError: an adapter is incomplete, or does not fit this model's language model.
     """
-    if folder is None:
+    if directory is None:
         return []
-    folder = folder.expanduser()
-    if not folder.is_dir():
-        raise CheckpointError("TESSERA_ENGINE__LORA_FOLDER is not a folder")
-    found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if not found:
-        raise CheckpointError("TESSERA_ENGINE__LORA_FOLDER has no sub-folder, and each adapter is one")
-    shapes = _module_shapes(_read_json(model / "config.json", "the model"))
-    return [_read_adapter(path, shapes) for path in found]
+    directory = directory.expanduser()
+    if not directory.is_dir():
+        raise CheckpointError("TESSERA_ENGINE__LORA_DIR is not a directory")
+    adapter_dirs = sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not adapter_dirs:
+        raise CheckpointError("TESSERA_ENGINE__LORA_DIR has no subdirectory; each adapter needs one of its own")
+    shapes = _module_shapes(read_json(model / "config.json", "the model"))
+    return [_read_adapter(path, shapes) for path in adapter_dirs]
 
 
 _Shapes = dict[str, tuple[int, int]]
 """(out, in) of each module, named `LAYER.self_attn.q_proj`."""
 
 
-def _read_adapter(folder: Path, shapes: _Shapes) -> Adapter:
-    what = f"the adapter {folder.name!r}"
-    config = _read_json(folder / "adapter_config.json", what)
+def _read_adapter(directory: Path, shapes: _Shapes) -> Adapter:
+    owner = f"the adapter {directory.name!r}"
+    config = read_json(directory / "adapter_config.json", owner)
     if config.get("peft_type") != "LORA":
-        raise CheckpointError(f"{what} is of the type {config.get('peft_type')!r}, not 'LORA'")
+        raise CheckpointError(f"{owner} has the type {config.get('peft_type')!r}; only 'LORA' is supported")
     ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
     if not all(isinstance(rank, int) and 0 < rank <= MAX_RANK for rank in ranks):
-        raise CheckpointError(f"{what} has the rank {ranks[0]!r}; whole numbers from 1 to {MAX_RANK} can be served")
-    _check_tensors(what, _tensor_shapes(folder / "adapter_model.safetensors", what), ranks, shapes)
-    return Adapter(folder.name, folder, config, max(ranks))
+        raise CheckpointError(f"{owner} has the rank {ranks[0]!r}; integers from 1 to {MAX_RANK} are supported")
+    _check_tensors(owner, _tensor_shapes(directory / "adapter_model.safetensors", owner), ranks, shapes)
+    return Adapter(directory.name, directory, config, max(ranks))
 
 
-def _check_tensors(what: str, tensors: dict[str, list[int]], ranks: list[int], shapes: _Shapes) -> None:
-    """Every tensor has a module it fits and a partner it fits."""
+def _check_tensors(owner: str, tensors: dict[str, list[int]], ranks: list[int], shapes: _Shapes) -> None:
+    """Check that each tensor belongs to a module, has its shape, and comes with its partner (A with B)."""
     pairs: dict[str, dict[str, list[int]]] = {}
     for name, shape in tensors.items():
         match = _TENSOR.fullmatch(name)
         module = f"{match[1]}.{match[2]}.{match[3]}" if match else ""
         if match is None or module not in shapes:
             raise CheckpointError(
-                f"{what} changes {name!r}; only the attention and MLP projections of the language model's layers can"
+                f"{owner} changes {name!r}; only the attention and MLP projections of the language model's layers can"
                 " be adapted"
             )
         pairs.setdefault(module, {})[match[4]] = shape
     if not pairs:
-        raise CheckpointError(f"{what} has no weights")
+        raise CheckpointError(f"{owner} has no weights")
     for module, pair in pairs.items():
         num_out, num_in = shapes[module]
         if not any(pair == {"A": [rank, num_in], "B": [num_out, rank]} for rank in ranks):
             raise CheckpointError(
-                f"{what} has {pair} for layer {module}, which takes A [r, {num_in}] and B [{num_out}, r] with r"
+                f"{owner} has {pair} for layer {module}, which needs A [r, {num_in}] and B [{num_out}, r] with r"
                 f" {' or '.join(map(str, ranks))}"
             )
 
@@ -119,24 +119,12 @@ def _module_shapes(config: dict[str, Any]) -> _Shapes:
     }
 
 
-def _tensor_shapes(path: Path, what: str) -> dict[str, list[int]]:
-    """Shape of each tensor of a safetensors file."""
+def _tensor_shapes(path: Path, owner: str) -> dict[str, list[int]]:
+    """Shape of each tensor in a safetensors file."""
     if not path.is_file():
-        raise CheckpointError(f"{what} has no {path.name}")
+        raise CheckpointError(f"{owner} has no {path.name}")
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise CheckpointError(f"{path.name} of {what} is not a safetensors file: {error}") from error
-
-
-def _read_json(path: Path, what: str) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{what} has no {path.name}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path.name} of {what} is not JSON") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path.name} of {what} is not a JSON object")
-    return value
+        raise CheckpointError(f"{path.name} of {owner} is not a safetensors file: {error}") from error

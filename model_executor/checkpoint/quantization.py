@@ -1,7 +1,7 @@
-"""How a checkpoint's weights are quantised, by its `config.json`, and whether a CPU can run that.
+"""A checkpoint's quantization format, read from its `config.json`, and whether vLLM's CPU build supports it.
 
-On a GPU vLLM judges for itself. On a CPU it would fail while it builds the model, in a process that cannot say why, so
-what it has bodies for is said here.
+On a GPU vLLM checks the format itself. On a CPU it would fail while it builds the model, in a process that cannot
+report why, so the formats it has CPU kernels for are listed here.
 
 Source: vLLM 0.32, `model_executor/kernels/linear/{mixed_precision,scaled_mm}/cpu.py`.
 """
@@ -9,50 +9,50 @@ Source: vLLM 0.32, `model_executor/kernels/linear/{mixed_precision,scaled_mm}/cp
 from dataclasses import dataclass
 from typing import Any
 
-CPU_FORMATS = "awq and gptq with 4 bits, compressed-tensors with 8-bit integer weights and activations"
-"""What `Quantisation.runs_on_cpu` accepts, for people."""
+CPU_FORMATS = "4-bit AWQ, 4-bit GPTQ, and compressed-tensors with 8-bit integer weights and activations"
+"""The formats that `Quantization.runs_on_cpu` accepts, for error messages."""
 
 
 @dataclass(frozen=True, slots=True)
-class Quantisation:
-    """A quantised checkpoint's format."""
+class Quantization:
+    """A quantized checkpoint's format."""
 
     method: str
-    """As `quant_method` names it."""
+    """The checkpoint's `quant_method`, such as `awq`."""
     formats: tuple[str, ...]
-    """What numbers are stored as, and computed with where that is said: `int4`, `int8 x int8`, `float8 x float8`."""
+    """Formats of weights and, where they are quantized, activations: `int4`, `int8 x int8`, `float8 x float8`."""
 
     @property
     def runs_on_cpu(self) -> bool:
-        """Whether vLLM's CPU build computes with every one of the formats."""
-        wanted = {"awq": "int4", "gptq": "int4", "compressed-tensors": "int8 x int8"}.get(self.method)
-        return bool(self.formats) and set(self.formats) == {wanted}
+        """Whether vLLM's CPU build supports every one of the formats."""
+        supported = {"awq": "int4", "gptq": "int4", "compressed-tensors": "int8 x int8"}.get(self.method)
+        return bool(self.formats) and set(self.formats) == {supported}
 
     @property
     def needs_bfloat16(self) -> bool:
-        """Whether vLLM offers no float32 beside it."""
+        """Whether vLLM computes everything else in bfloat16 only."""
         return self.method in ("awq", "gptq")
 
     def __str__(self) -> str:
-        """For people."""
+        """The format as error messages name it."""
         return f"{self.method} ({', '.join(self.formats) or 'of unknown format'})"
 
 
-def quantisation_of(config: dict[str, Any]) -> Quantisation | None:
-    """What a model's `config.json` says; None for plain weights."""
+def read_quantization(config: dict[str, Any]) -> Quantization | None:
+    """The quantization of a model with this `config.json`; None if its weights are not quantized."""
     text = config.get("text_config", config)
-    said = config.get("quantization_config") or config.get("compression_config") or text.get("quantization_config")
-    if not isinstance(said, dict):
+    section = config.get("quantization_config") or config.get("compression_config") or text.get("quantization_config")
+    if not isinstance(section, dict):
         return None
-    method = str(said.get("quant_method", "unnamed"))
-    groups = said.get("config_groups")
+    method = str(section.get("quant_method", "unnamed"))
+    groups = section.get("config_groups")
     if isinstance(groups, dict):
-        return Quantisation(method, tuple(sorted({_group(group) for group in groups.values()})))
-    bits = said.get("bits", said.get("w_bit"))
-    return Quantisation(method, () if bits is None else (f"int{bits}",))
+        return Quantization(method, tuple(sorted({_group_format(group) for group in groups.values()})))
+    bits = section.get("bits", section.get("w_bit"))
+    return Quantization(method, () if bits is None else (f"int{bits}",))
 
 
-def _group(group: dict[str, Any]) -> str:
-    """Weights, and activations where they are quantised, of one group of compressed-tensors."""
+def _group_format(group: dict[str, Any]) -> str:
+    """Formats of weights and, where they are quantized, activations of one group of compressed-tensors."""
     parts = (group.get("weights"), group.get("input_activations"))
     return " x ".join(f"{part.get('type', 'int')}{part.get('num_bits')}" for part in parts if part)

@@ -1,1 +1,1 @@
-"""The HTTP process's side of the engine: client, supervisor, process, standby."""
+"""The HTTP process's side of the engine: client, supervisor, one engine process, standby."""

@@ -1,6 +1,7 @@
-"""The engine the HTTP process uses: forwards requests to the engine host over a socket, and keeps the host alive.
+"""The engine as the HTTP process uses it: forwards requests to the engine process over a socket.
 
-Imports neither torch nor vllm, and never blocks: a lost host fails its requests at once and is started again.
+Imports neither torch nor vllm, and never blocks: when the engine process is lost, its requests fail at once and the
+supervisor restarts it.
 """
 
 import asyncio
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import msgspec
 
+from model_executor import ipc
 from model_executor.checkpoint.config import read_checkpoint
 from model_executor.client.supervisor import Supervisor
 from model_executor.engine import (
+    SHARED_MEMORY,
     Delta,
     EngineSettings,
     EngineState,
@@ -22,71 +25,58 @@ from model_executor.engine import (
     SamplingParams,
 )
 from model_executor.fair_queue import CLIENT
-from model_executor.ipc import (
-    WINDOW,
-    Abort,
-    Added,
-    Channel,
-    Ended,
-    FromHost,
-    Generate,
-    ReadStats,
-    Stats,
-    Taken,
-)
 
 HEARTBEAT_S = 5.0
-"""How often the host is asked for a sign of life."""
+"""Interval between two requests for a sign of life."""
 SILENCE_S = 30.0
-"""A host that has not answered for so long is lost."""
-SHARED_MEMORY = Path("/dev/shm")
-_REPORT_EVERY = WINDOW // 2
+"""An engine process that has not replied for so long is lost."""
+_ACKNOWLEDGE_EVERY = ipc.WINDOW // 2
+"""Deltas between two acknowledgments."""
 
 
 class EngineClient:
-    """Implements `engine.Engine` over the host's socket.
+    """Implements `engine.Engine` over the engine process's socket.
 
     Args:
-        folder: the model folder.
+        model_dir: the model's directory.
         settings: of the engine.
-        shared_memory: the file system below which prepared media lie; the engine reads no file elsewhere.
-        module: the host program.
+        shared_memory: the file system that holds prepared media; the engine reads no other file.
+        module: the engine process's program.
 
     Raises:
-        CheckpointError: the folder's small files cannot be understood.
+        CheckpointError: the model's configuration files are missing or malformed.
     """
 
     def __init__(
         self,
-        folder: Path,
+        model_dir: Path,
         settings: EngineSettings,
         *,
         shared_memory: Path = SHARED_MEMORY,
         module: str = "model_executor.engine_process.main",
     ) -> None:
-        """See the class."""
-        self._max_model_len = settings.max_model_len or read_checkpoint(folder).max_model_len
-        self._inboxes: dict[str, asyncio.Queue[Added | Ended | None]] = {}
-        self._readings: deque[asyncio.Future[EngineStats]] = deque()
-        self._listening: asyncio.Task[None] | None = None
-        arguments = ["--model", str(folder), "--shared-memory", str(shared_memory)]
+        self._max_model_len = settings.max_model_len or read_checkpoint(model_dir).max_model_len
+        self._inboxes: dict[str, asyncio.Queue[ipc.Generated | ipc.Ended | None]] = {}
+        self._pending_stats: deque[asyncio.Future[EngineStats]] = deque()
+        self._heartbeat: asyncio.Task[None] | None = None
+        arguments = ["--model", str(model_dir), "--shared-memory", str(shared_memory)]
         self._supervisor = Supervisor(
             module,
             [*arguments, "--settings", settings.model_dump_json()],
             start_timeout_s=settings.start_timeout_s,
-            warm_spare=settings.warm_spare,
+            warm_standby=settings.warm_standby,
             on_message=self._deliver,
-            on_loss=self._lose,
+            on_loss=self._fail_all,
         )
 
     @property
     def state(self) -> EngineState:
-        """Where the engine is in its life, without waiting."""
+        """The engine's state, without waiting."""
         return self._supervisor.state
 
     @property
     def failure(self) -> str | None:
-        """Why the state is FAILED; None in any other."""
+        """Why the state is FAILED; None in any other state."""
         return self._supervisor.failure
 
     @property
@@ -96,60 +86,60 @@ class EngineClient:
 
     @property
     def process_id(self) -> int | None:
-        """Of the host, while there is one."""
+        """Of the engine process; None while there is none."""
         return self._supervisor.process_id
 
     async def start(self) -> None:
-        """Start the host without waiting until it is ready; call once."""
+        """Start the engine process without waiting until it is ready; call once."""
         self._supervisor.start()
-        self._listening = asyncio.create_task(self._listen())
+        self._heartbeat = asyncio.create_task(self._watch())
 
     async def close(self) -> None:
-        """Stop the host; returns when none of its processes is left."""
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.wait({self._listening})
+        """Stop the engine process; returns when none of its processes is left."""
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            await asyncio.wait({self._heartbeat})
         await self._supervisor.close()
 
-    async def generate(self, request_id: str, prompt: Prompt, limits: SamplingParams) -> AsyncGenerator[Delta, None]:
+    async def generate(self, request_id: str, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Delta, None]:
         """As `engine.Engine.generate`."""
         channel = self._channel()
         inbox = self._inboxes[request_id] = asyncio.Queue()
         ended = False
-        num_unreported = 0
+        num_unacknowledged = 0
         try:
-            await channel.send(Generate(request_id, prompt, limits, CLIENT.get()))
+            await channel.send(ipc.Generate(request_id, prompt, params, CLIENT.get()))
             while True:
                 match await inbox.get():
-                    case Added(_, delta):
+                    case ipc.Generated(_, delta):
                         yield delta
-                        num_unreported += 1
-                        if num_unreported == _REPORT_EVERY:
-                            channel.send_soon(Taken(request_id, num_unreported))
-                            num_unreported = 0
-                    case Ended(_, failure):
+                        num_unacknowledged += 1
+                        if num_unacknowledged == _ACKNOWLEDGE_EVERY:
+                            channel.send_soon(ipc.Acknowledge(request_id, num_unacknowledged))
+                            num_unacknowledged = 0
+                    case ipc.Ended(_, failure):
                         ended = True
                         if failure is not None:
                             raise failure.error()
                         return
                     case None:
                         ended = True
-                        raise EngineUnavailableError("the engine was lost while it answered", self.state)
+                        raise EngineUnavailableError("the engine was lost while generating", self.state)
         finally:
             del self._inboxes[request_id]
             if not ended:
-                channel.send_soon(Abort(request_id))
+                channel.send_soon(ipc.Abort(request_id))
 
     async def stats(self) -> EngineStats:
         """As `engine.Engine.stats`."""
-        reading: asyncio.Future[EngineStats] = asyncio.get_running_loop().create_future()
+        pending: asyncio.Future[EngineStats] = asyncio.get_running_loop().create_future()
         channel = self._channel()
-        self._readings.append(reading)  # the host answers in order
-        channel.send_soon(ReadStats())
-        return msgspec.structs.replace(await reading, num_standby=self._supervisor.num_standby)
+        self._pending_stats.append(pending)  # the engine process replies in order
+        channel.send_soon(ipc.ReadStats())
+        return msgspec.structs.replace(await pending, num_standby=self._supervisor.num_standby)
 
-    async def _listen(self) -> None:
-        """Ask the host for a sign of life for ever; one that gives none is lost."""
+    async def _watch(self) -> None:
+        """Ask the engine process for a sign of life, forever; kill it if it gives none."""
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             try:
@@ -158,27 +148,27 @@ class EngineClient:
             except EngineUnavailableError:
                 continue
             except TimeoutError:
-                self._supervisor.give_up(f"it has not answered for {SILENCE_S:.0f} s")
+                self._supervisor.give_up(f"it has not replied for {SILENCE_S:.0f} s")
 
-    def _channel(self) -> Channel:
+    def _channel(self) -> ipc.Channel:
         if self._supervisor.channel is None:
             raise EngineUnavailableError("the engine is not ready", self.state)
         return self._supervisor.channel
 
-    def _deliver(self, message: FromHost) -> None:
+    def _deliver(self, message: ipc.FromEngine) -> None:
         match message:
-            case Added(request_id) | Ended(request_id):
+            case ipc.Generated(request_id) | ipc.Ended(request_id):
                 if inbox := self._inboxes.get(request_id):  # else it was aborted a moment ago
                     inbox.put_nowait(message)
-            case Stats(stats):
-                reading = self._readings.popleft()
-                if not reading.done():  # its reader may have given up
-                    reading.set_result(stats)
+            case ipc.Stats(stats):
+                pending = self._pending_stats.popleft()
+                if not pending.done():  # the waiting task may have been canceled
+                    pending.set_result(stats)
 
-    def _lose(self) -> None:
+    def _fail_all(self) -> None:
         for inbox in self._inboxes.values():
             inbox.put_nowait(None)
-        while self._readings:
-            reading = self._readings.popleft()
-            if not reading.done():
-                reading.set_exception(EngineUnavailableError("the engine was lost", self.state))
+        while self._pending_stats:
+            pending = self._pending_stats.popleft()
+            if not pending.done():
+                pending.set_exception(EngineUnavailableError("the engine was lost", self.state))

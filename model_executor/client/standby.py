@@ -1,6 +1,6 @@
-"""The warm spare: a host that has already imported torch and vLLM, and waits for the one in service to be lost.
+"""The warm standby: an engine process that has imported torch and vLLM and waits to replace a lost one.
 
-It holds no weights; it holds some hundred megabytes of code. One that dies while it waits is followed by another.
+It holds no weights, only some hundred megabytes of code. One that dies while it waits is replaced.
 """
 
 import asyncio
@@ -11,80 +11,80 @@ from model_executor.client.process import EngineProcess
 
 _log = logging.getLogger(__name__)
 
-SPARE_DELAY_S = 5.0
-"""From a host's getting ready to the spare's start, so that it does not compete with the first requests."""
+STANDBY_DELAY_S = 5.0
+"""From the engine's `Ready` to the standby's start, so that it does not compete with the first requests; also from the
+loss of a standby to the start of the next one."""
 
 
 class Standby:
-    """At most one waiting host.
+    """At most one waiting engine process.
 
     Args:
-        command: as of `EngineProcess.spawn`.
+        command: as for `EngineProcess.spawn`.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
-        """See the class."""
         self._command = command
-        self._planned: asyncio.TimerHandle | None = None
-        self._made: asyncio.Task[EngineProcess] | None = None
-        self._clearing: set[asyncio.Task[int]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._spawning: asyncio.Task[EngineProcess] | None = None
+        self._stopping: set[asyncio.Task[int]] = set()
 
     @property
     def num_ready(self) -> int:
-        """1 while a host waits, else 0."""
-        made = self._made
-        is_ready = made is not None and made.done() and not made.exception() and not made.result().ended.done()
+        """1 while a process waits, else 0."""
+        task = self._spawning
+        is_ready = task is not None and task.done() and not task.exception() and not task.result().ended.done()
         return int(is_ready)
 
-    def plan(self) -> None:
-        """Have one before long."""
-        self._planned = asyncio.get_running_loop().call_later(SPARE_DELAY_S, self._make)
+    def schedule(self) -> None:
+        """Start one after `STANDBY_DELAY_S`."""
+        self._timer = asyncio.get_running_loop().call_later(STANDBY_DELAY_S, self._spawn)
 
     async def take(self) -> EngineProcess | None:
-        """The waiting host, which is the caller's from now on; None if there is none."""
-        self._unplan()
-        made = self._made
-        if made is not None:
-            await asyncio.wait({made})  # a bare await would cancel the making with its waiter
-            self._unplan()  # another one, if this one could not be made
-        self._made = None
-        if self._clearing:
-            await asyncio.wait(self._clearing)
-        if made is None or made.exception() is not None:
+        """The waiting process, which the caller owns from now on; None if there is none."""
+        self._unschedule()
+        spawning = self._spawning
+        if spawning is not None:
+            await asyncio.wait({spawning})  # a bare await would cancel the spawning together with this task
+            self._unschedule()  # another one, if this one could not be started
+        self._spawning = None
+        if self._stopping:
+            await asyncio.wait(self._stopping)
+        if spawning is None or spawning.exception() is not None:
             return None
-        host = made.result()
-        if not host.ended.done():
-            return host
-        _log.warning("the warm spare has ended with status %s", await host.stop())
+        process = spawning.result()
+        if not process.ended.done():
+            return process
+        _log.warning("the warm standby has ended with status %s", await process.stop())
         return None
 
-    def _make(self) -> None:
-        self._made = asyncio.create_task(EngineProcess.spawn(self._command))
-        self._made.add_done_callback(self._attend)
+    def _spawn(self) -> None:
+        self._spawning = asyncio.create_task(EngineProcess.spawn(self._command))
+        self._spawning.add_done_callback(self._watch)
 
-    def _attend(self, made: "asyncio.Task[EngineProcess]") -> None:
-        """One was made, or could not be."""
-        if (error := made.exception()) is None:
-            host = made.result()
-            host.ended.add_done_callback(lambda _: self._replace(made, host))
+    def _watch(self, spawning: "asyncio.Task[EngineProcess]") -> None:
+        """A process has been started, or could not be."""
+        if (error := spawning.exception()) is None:
+            process = spawning.result()
+            process.ended.add_done_callback(lambda _: self._replace(spawning, process))
         else:
-            _log.warning("there is no warm spare: %s", error)
-            if self._made is made:
-                self._made = None
-                self.plan()
+            _log.warning("the warm standby cannot be started: %s", error)
+            if self._spawning is spawning:
+                self._spawning = None
+                self.schedule()
 
-    def _replace(self, made: "asyncio.Task[EngineProcess]", host: EngineProcess) -> None:
-        """A host has ended; where it was still waiting, another one takes its place."""
-        if self._made is not made:
+    def _replace(self, spawning: "asyncio.Task[EngineProcess]", process: EngineProcess) -> None:
+        """A process has ended; if it was still waiting, another one takes its place."""
+        if self._spawning is not spawning:
             return
-        _log.warning("the warm spare has ended and is replaced")
-        self._made = None
-        clearing = asyncio.create_task(host.stop())
-        self._clearing.add(clearing)
-        clearing.add_done_callback(self._clearing.discard)
-        self.plan()
+        _log.warning("the warm standby has ended and is replaced")
+        self._spawning = None
+        stopping = asyncio.create_task(process.stop())
+        self._stopping.add(stopping)
+        stopping.add_done_callback(self._stopping.discard)
+        self.schedule()
 
-    def _unplan(self) -> None:
-        if self._planned is not None:
-            self._planned.cancel()
-            self._planned = None
+    def _unschedule(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,6 +1,6 @@
-"""Keeps one engine-host process alive: starts it, notices its end, starts it again, gives up when that is hopeless.
+"""Supervises the engine process: starts it, restarts it when it is lost, gives up after repeated failed starts.
 
-Does not know what is said over the socket beyond `Ready` and `Impossible`.
+Of the messages it handles only `Ready` and `Impossible`; the others are passed on.
 """
 
 import asyncio
@@ -12,33 +12,33 @@ from model_executor.client.process import EngineProcess
 from model_executor.client.scratch import sweep_scratch
 from model_executor.client.standby import Standby
 from model_executor.engine import EngineState
-from model_executor.ipc import Channel, FromHost, Impossible, Ready, WireError
+from model_executor.ipc import Channel, FromEngine, Impossible, ProtocolError, Ready
 
 _log = logging.getLogger(__name__)
 
 MAX_FAILED_STARTS = 3
-"""Starts in a row without getting ready after which the engine counts as failed."""
+"""Starts in a row that do not reach `Ready` after which the engine counts as failed."""
 FIRST_PAUSE_S = 0.2
-"""Before the first new start; doubles with each loss up to MAX_PAUSE_S."""
+"""Before the first restart; doubles with each loss up to MAX_PAUSE_S."""
 MAX_PAUSE_S = 30.0
 SPAWN_PAUSE_S = 5.0
 """After a start for which the machine lacked something (open files, processes, memory, room): these may come back."""
 SETTLED_S = 60.0
-"""A host that has served this long is not blamed for earlier losses."""
-_LAST_WORDS_S = 1.0
-"""What a host that has ended may still have in the socket is read for so long."""
+"""After this time in service, the next loss counts as the first one again."""
+_DRAIN_S = 1.0
+"""How long the remaining messages of an ended process are read."""
 
 
 class Supervisor:
-    """The life of the host process.
+    """Starts and restarts the engine process.
 
     Args:
-        module: what to run, as `python -m module ... --socket N`.
+        module: the program, run as `python -m module ... --socket N`.
         arguments: between the module and the socket.
-        start_timeout_s: longest time from start to `Ready`.
-        warm_spare: whether a second host waits, its imports done, to take over from a lost one.
-        on_message: gets every message but `Ready` and `Impossible`.
-        on_loss: called when a host is gone, ready or not.
+        start_timeout_s: maximum time from start to `Ready`.
+        warm_standby: whether a second process waits, its libraries imported, to replace a lost one.
+        on_message: called with every message except `Ready` and `Impossible`.
+        on_loss: called when a process is gone, ready or not.
     """
 
     def __init__(
@@ -47,66 +47,65 @@ class Supervisor:
         arguments: Sequence[str],
         *,
         start_timeout_s: float,
-        warm_spare: bool,
-        on_message: Callable[[FromHost], None],
+        warm_standby: bool,
+        on_message: Callable[[FromEngine], None],
         on_loss: Callable[[], None],
     ) -> None:
-        """See the class."""
         self._command = (sys.executable, "-m", module, *arguments, "--socket")
         self._start_timeout_s = start_timeout_s
-        self._warm_spare = warm_spare
-        self._spare = Standby(self._command)
+        self._warm_standby = warm_standby
+        self._standby = Standby(self._command)
         self._on_message = on_message
         self._on_loss = on_loss
         self._ready_at_s: float | None = None
         self._task: asyncio.Task[None] | None = None
-        self._host: EngineProcess | None = None
+        self._process: EngineProcess | None = None
         self.state = EngineState.LOADING
-        """Where the host is in its life."""
+        """The engine's state."""
         self.failure: str | None = None
         """Why the state is FAILED."""
         self.channel: Channel | None = None
         """Set while the state is READY."""
         self.process_id: int | None = None
-        """Of the host that is running or starting."""
+        """Of the process that is running or starting."""
 
     def start(self) -> None:
-        """Start the first host without waiting for it."""
+        """Start the first process without waiting for it."""
         sweep_scratch()
         self._task = asyncio.create_task(self._run())
 
     @property
     def num_standby(self) -> int:
-        """Hosts that wait to take over."""
-        return self._spare.num_ready
+        """Processes that wait to replace a lost one."""
+        return self._standby.num_ready
 
     def give_up(self, reason: str) -> None:
-        """Lose the host that serves, which is of no use any more; the next one is started as after any loss."""
-        if self._host is not None:
-            _log.error("the engine host is ended: %s", reason)
-            self._host.kill()
+        """Kill the process in service, which has become useless; another one is started as after any loss."""
+        if self._process is not None:
+            _log.error("the engine process is killed: %s", reason)
+            self._process.kill()
 
     async def close(self) -> None:
-        """Stop the host and everything it started; returns when nothing is left."""
+        """Stop the process and its child processes; returns when all are gone."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
 
     async def _run(self) -> None:
         try:
-            await self._live()
+            await self._keep_running()
         except Exception as error:
             _log.exception("the engine is not supervised any more")
             self.failure = f"the supervision of the engine failed ({type(error).__name__})"
             self.state = EngineState.FAILED
         finally:
-            if spare := await self._spare.take():
-                await spare.stop()
+            if standby := await self._standby.take():
+                await standby.stop()
 
-    async def _live(self) -> None:
+    async def _keep_running(self) -> None:
         num_losses = num_failed_starts = 0
         while self.failure is None:
-            served_s = await self._live_once()
+            served_s = await self._run_once()
             if served_s is None:
                 num_failed_starts += 1
                 if num_failed_starts == MAX_FAILED_STARTS:
@@ -120,57 +119,57 @@ class Supervisor:
                 num_losses += 1
         self.state = EngineState.FAILED
 
-    async def _live_once(self) -> float | None:
-        """Run one host to its end: seconds it served, or None if it never got ready."""
+    async def _run_once(self) -> float | None:
+        """Run one process to its end: seconds in service, or None if it was never ready."""
         try:
-            host = await self._spare.take() or await EngineProcess.spawn(self._command)
+            process = await self._standby.take() or await EngineProcess.spawn(self._command)
         except OSError as error:
-            _log.error("the engine host cannot be started: %s", error)
+            _log.error("the engine process cannot be started: %s", error)
             await asyncio.sleep(SPAWN_PAUSE_S)
             return None
-        self._host = host
-        self.process_id = host.process_id
-        host.start()
-        attending = asyncio.create_task(self._attend(host.channel))
+        self._process = process
+        self.process_id = process.process_id
+        process.start()
+        reading = asyncio.create_task(self._read_messages(process.channel))
         try:
-            await asyncio.wait({host.ended, attending}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({attending}, timeout=_LAST_WORDS_S)
+            await asyncio.wait({process.ended, reading}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({reading}, timeout=_DRAIN_S)
         finally:
             ready_at_s, self._ready_at_s = self._ready_at_s, None
             if ready_at_s is not None:
                 self.state = EngineState.RESTARTING
             self.channel = None
             self._on_loss()
-            attending.cancel()
-            stopping = asyncio.create_task(host.stop())
+            reading.cancel()
+            stopping = asyncio.create_task(process.stop())
             try:
                 await asyncio.shield(stopping)
-            except asyncio.CancelledError:  # closed while a lost host was being cleared away
+            except asyncio.CancelledError:  # closed while a lost process was being stopped
                 await stopping
                 raise
             finally:
-                self._host = self.process_id = None
-        _log.warning("the engine host has ended with status %s", stopping.result())
+                self._process = self.process_id = None
+        _log.warning("the engine process has ended with status %s", stopping.result())
         return None if ready_at_s is None else asyncio.get_running_loop().time() - ready_at_s
 
-    async def _attend(self, channel: Channel) -> None:
-        """Read what the host says until it is gone, or has taken too long to get ready."""
+    async def _read_messages(self, channel: Channel) -> None:
+        """Handle messages until the process is gone, or has taken too long to get ready."""
         try:
             async with asyncio.timeout(self._start_timeout_s) as deadline:
-                while (message := await channel.receive_from_host()) is not None:
+                while (message := await channel.receive_from_engine()) is not None:
                     match message:
                         case Ready():
                             deadline.reschedule(None)
                             self._ready_at_s = asyncio.get_running_loop().time()
                             self.channel = channel
                             self.state = EngineState.READY
-                            if self._warm_spare:
-                                self._spare.plan()
+                            if self._warm_standby:
+                                self._standby.schedule()
                         case Impossible(reason):
                             self.failure = reason
                         case _:
                             self._on_message(message)
         except TimeoutError:
             _log.error("the engine was not ready after %.0f s", self._start_timeout_s)
-        except WireError:
-            _log.exception("the engine host does not speak the protocol")
+        except ProtocolError:
+            _log.exception("the engine process violates the protocol")

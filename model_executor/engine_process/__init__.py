@@ -1,1 +1,1 @@
-"""The process that runs vLLM."""
+"""The engine process, which runs vLLM: startup, requests, media files, grammar checks, statistics."""

@@ -1,7 +1,7 @@
-"""Says which grammars vLLM may be given: each is tried first, in a process that may die of it.
+"""Compiles each grammar in a sandboxed child process first, so that none can stall or crash vLLM.
 
-A schema of a few lines can take minutes and gigabytes to compile, or end the process. What was found is remembered.
-Clients take turns, and a grammar nobody waits for any more is not tried to the end.
+A schema of a few lines can take minutes and gigabytes to compile, or crash the process. Verdicts are cached. Clients
+take turns, and a check that no request waits for any more is canceled.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ import msgspec
 
 from model_executor.engine import EngineBusyError, Grammar, RequestFailedError, RequestRefusedError
 from model_executor.engine_process.grammar_process import (
+    CHECK,
     CLONE,
     DEADLINE_S,
     TOO_EXPENSIVE,
-    TRY,
     fork_keeper,
-    framed,
 )
 from model_executor.fair_queue import FairQueue, QueueFullError
+from model_executor.ipc import frame
 
 MAX_VERDICTS = 4096
 MAX_WAITING = 64
@@ -50,23 +50,22 @@ class _Trial:
 
 
 class GrammarCheck:
-    """Tries grammars; made by `fork`, used in one event loop after `start`."""
+    """Decides which grammars may reach vLLM; made by `fork`, used in one event loop after `start`."""
 
     def __init__(self, keepers: list[socket.socket]) -> None:
-        """See `fork`."""
         self._keepers = keepers
         # Two at a time, of one client one: what takes long does not hold up the others.
         self._places = FairQueue(2, max_per_client=1, max_waiting=MAX_WAITING)
         self._trials: OrderedDict[bytes, _Trial] = OrderedDict()
 
     @classmethod
-    def fork(cls, folder: Path) -> "GrammarCheck":
+    def fork(cls, model_dir: Path) -> "GrammarCheck":
         """Start the processes; to be called before this one has threads.
 
         Args:
-            folder: the model's, for its vocabulary.
+            model_dir: the model's directory, for its vocabulary.
         """
-        check = cls([fork_keeper(folder)])
+        check = cls([fork_keeper(model_dir)])
         check._clone()
         return check
 
@@ -157,7 +156,7 @@ async def _try(keeper: socket.socket, grammar: Grammar) -> str | None:
     ours, theirs = socket.socketpair()
     with theirs:
         try:
-            socket.send_fds(keeper, [TRY], [theirs.fileno()])
+            socket.send_fds(keeper, [CHECK], [theirs.fileno()])
         except OSError as error:
             ours.close()
             raise _KeeperLostError from error
@@ -170,7 +169,7 @@ async def _try(keeper: socket.socket, grammar: Grammar) -> str | None:
             raise _KeeperLostError from error
         try:
             async with asyncio.timeout(DEADLINE_S):
-                writer.write(framed(msgspec.msgpack.encode(grammar)))
+                writer.write(frame(msgspec.msgpack.encode(grammar)))
                 (num_bytes,) = struct.unpack(">I", await reader.readexactly(4))
                 return msgspec.msgpack.decode(await reader.readexactly(num_bytes), type=str | None)
         except (TimeoutError, OSError, asyncio.IncompleteReadError):

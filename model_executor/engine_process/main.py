@@ -1,16 +1,16 @@
-"""The engine-host process: owns vLLM and lets nothing of it out.
+"""The engine process's program: prepares the environment, loads the model into vLLM, serves the socket, exits.
 
 Run by `model_executor/client/supervisor.py`, never by hand:
 
-    python -m model_executor.engine_process.main --model FOLDER --shared-memory FOLDER --settings JSON --socket N
+    python -m model_executor.engine_process.main --model DIRECTORY --shared-memory DIRECTORY --settings JSON --socket N
 
-where N is an inherited end of a socket pair. It imports what it needs, waits there for `Start`, loads the model, says
-`Ready` (or `Impossible`), serves until the other end hangs up or SIGTERM comes, and logs to stderr. Exit status: 0 when
-told to stop, EXIT_IMPOSSIBLE when no start can succeed, EXIT_LOST when vLLM's engine process was lost, EXIT_PROTOCOL
-when the other end talks nonsense, 1 for the unexpected.
+where N is an inherited end of a socket pair. It imports its libraries, waits for `Start`, loads the model, sends
+`Ready` (or `Impossible`), serves until the peer closes its end or SIGTERM arrives, and logs to stderr. Exit status: 0
+when stopped, EXIT_IMPOSSIBLE when no start can succeed, EXIT_LOST when vLLM's own engine process was lost,
+EXIT_PROTOCOL when the peer violates the protocol, 1 for anything unexpected.
 
-Order matters at the start: the environment before torch is imported (OpenMP reads it then), and vLLM's engine process
-forked before any thread exists.
+Order matters at startup: the environment is set before torch is imported (OpenMP reads it then), and vLLM's engine
+process is forked before any thread exists.
 """
 
 import argparse
@@ -24,13 +24,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model_executor.checkpoint.config import CheckpointError, read_checkpoint
+from model_executor.checkpoint.config import read_checkpoint
+from model_executor.checkpoint.errors import CheckpointError
 from model_executor.checkpoint.lora import read_adapters
 from model_executor.cpu import num_cores, on_cpu
 from model_executor.engine import EngineSettings
 from model_executor.engine_process.media_files import OpenMediaFiles
 from model_executor.engine_process.session import Session
-from model_executor.ipc import Channel, Impossible, frame, wait_for_start
+from model_executor.ipc import Channel, Impossible, encode, wait_for_start
 from model_executor.privacy import close_to_others
 
 if TYPE_CHECKING:
@@ -41,13 +42,13 @@ EXIT_IMPOSSIBLE = 3
 EXIT_LOST = 4
 EXIT_PROTOCOL = 5
 _PR_SET_PDEATHSIG = 1
-_NEEDLESS = ("scipy", "sklearn")
-"""What transformers and vLLM import where they find it, for audio, losses and drafting: a tenth of all imports."""
+_UNUSED_PACKAGES = ("scipy", "sklearn")
+"""transformers and vLLM import these if installed, for audio, losses and drafting: a tenth of the import time."""
 
 
 def main() -> int:
     """Run the process; returns its exit status."""
-    parser = argparse.ArgumentParser(description="The engine host; the server starts it.")
+    parser = argparse.ArgumentParser(description="The engine process; the server starts it.")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--shared-memory", type=Path, required=True)
     parser.add_argument("--settings", type=EngineSettings.model_validate_json, required=True)
@@ -59,8 +60,8 @@ def main() -> int:
     _allow_many_files()
     cpu = on_cpu()
     _prepare_environment(arguments.settings, cpu=cpu)
-    for name in _NEEDLESS:
-        sys.modules[name] = None  # type: ignore[assignment]  # the documented way to have it not found
+    for name in _UNUSED_PACKAGES:
+        sys.modules[name] = None  # type: ignore[assignment]  # the documented way to make an import fail
     from model_executor.engine_process.grammar_check import GrammarCheck
     from model_executor.engine_process.vllm_config import (  # torch and vllm read the environment when imported
         SettingsError,
@@ -72,37 +73,37 @@ def main() -> int:
         return 0
     try:
         checkpoint = read_checkpoint(arguments.model)
-        adapters = read_adapters(arguments.settings.lora_folder, checkpoint.folder)
-        grammars = GrammarCheck.fork(checkpoint.folder)
-        engine, gauges = launch(checkpoint, arguments.settings, adapters, cpu=cpu)
+        adapters = read_adapters(arguments.settings.lora_dir, checkpoint.directory)
+        grammars = GrammarCheck.fork(checkpoint.directory)
+        vllm, stats = launch(checkpoint, arguments.settings, adapters, cpu=cpu)
     except (CheckpointError, SettingsError) as error:
-        end.sendall(frame(Impossible(str(error))))
+        end.sendall(encode(Impossible(str(error))))
         return EXIT_IMPOSSIBLE
-    held = OpenMediaFiles(arguments.shared_memory)
-    runner = VllmEngine(engine, gauges, held, grammars, checkpoint.end_token_ids, adapters)
+    files = OpenMediaFiles(arguments.shared_memory)
+    engine = VllmEngine(vllm, stats, files, grammars, checkpoint.end_token_ids, adapters)
     try:
-        return asyncio.run(_serve(end, runner, grammars, arguments.settings))
+        return asyncio.run(_serve(end, engine, grammars, arguments.settings))
     except SettingsError as error:
-        end.sendall(frame(Impossible(str(error))))
+        end.sendall(encode(Impossible(str(error))))
         return EXIT_IMPOSSIBLE
     finally:
-        runner.close()
+        engine.close()
 
 
-async def _serve(end: socket.socket, runner: "VllmEngine", grammars: "GrammarCheck", settings: EngineSettings) -> int:
-    """Serve until the other side hangs up, SIGTERM comes, or the engine is lost.
+async def _serve(end: socket.socket, engine: "VllmEngine", grammars: "GrammarCheck", settings: EngineSettings) -> int:
+    """Serve until the peer closes its end, SIGTERM arrives, or the engine is lost; returns the exit status.
 
     Raises:
         SettingsError: an adapter cannot be loaded; nothing was sent.
     """
     grammars.start()
-    await runner.load_adapters()
+    await engine.load_adapters()
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     channel = await Channel.open(end)
-    session = Session(channel, runner, settings)
+    session = Session(channel, engine, settings)
     serving = asyncio.create_task(session.run())
-    loss = asyncio.create_task(runner.wait_for_loss())
+    loss = asyncio.create_task(engine.wait_for_loss())
     stop = asyncio.create_task(stopped.wait())
     await asyncio.wait({serving, loss, stop}, return_when=asyncio.FIRST_COMPLETED)
     channel.close()
@@ -115,47 +116,47 @@ async def _serve(end: socket.socket, runner: "VllmEngine", grammars: "GrammarChe
 
 
 def _tie_lives(end: socket.socket) -> None:
-    """Have the kernel end this process with its parent, and every process forked from this one with this one."""
+    """Make the kernel end this process together with its parent, and every forked child together with this process."""
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
     def in_child() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        end.close()  # or the other side would not see this process hang up
+        end.close()  # otherwise the peer would not notice when this process closes its end
 
     os.register_at_fork(after_in_child=in_child)
 
 
 def _allow_many_files() -> None:
-    """Each medium of a running request is an open file."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    """Raise the limit on open files: each media item of a running request is one."""
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
 
 
 def _prepare_environment(settings: EngineSettings, *, cpu: bool) -> None:
-    """Set what torch, OpenMP and vLLM read when they are imported."""
+    """Set the environment variables that torch, OpenMP and vLLM read when they are imported."""
     num_workers = settings.tensor_parallel_size * settings.pipeline_parallel_size
-    wanted = {
+    variables = {
         "OMP_NUM_THREADS": str(settings.num_threads or max(1, num_cores() // num_workers)),
-        # Threads that spin while they wait make every step several times slower once something else wants the core.
+        # Threads that spin while they wait make every step several times slower once another program uses the core.
         "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",  # the model is a folder by now
+        "HF_HUB_OFFLINE": "1",  # the model has been downloaded
         "TRANSFORMERS_VERBOSITY": "error",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_PLUGINS": "tessera",
     }
     if cpu:
         # Otherwise the first request with log-probabilities compiles for a quarter of a minute.
-        wanted["TORCH_COMPILE_DISABLE"] = "1"
-        wanted["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # the cores are shared with the media workers
+        variables["TORCH_COMPILE_DISABLE"] = "1"
+        variables["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # the cores are shared with the media workers
     if settings.runs_single(cpu=cpu):
-        wanted["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # else the CPU platform moves the worker to a third process
-    os.environ.update(wanted)
+        variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # else the CPU platform moves the worker to a third process
+    os.environ.update(variables)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 
 if __name__ == "__main__":
     status = main()
     sys.stderr.flush()
-    os._exit(status)  # vLLM leaves threads behind that would be waited for
+    os._exit(status)  # a normal exit would wait for threads that vLLM leaves behind

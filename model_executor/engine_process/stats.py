@@ -1,5 +1,4 @@
-# mypy: allow-subclassing-any
-"""What vLLM reports after each step, added up for `EngineStats`."""
+"""Collects vLLM's statistics after each step and sums them up for `EngineStats`."""
 
 from typing import Any
 
@@ -9,11 +8,11 @@ from model_executor.engine import EngineStats
 
 
 class StatsCollector(StatLoggerBase):
-    """A stat logger of vLLM's that logs nothing and remembers."""
+    """A vLLM stat logger that keeps the values instead of logging them."""
 
     def __init__(self, *_: Any) -> None:
         """Start at zero; vLLM passes its configuration, which is not needed."""
-        self._gauges: dict[str, float] = {}
+        self._current: dict[str, float] = {}
         self._counters = dict.fromkeys(
             (
                 "num_steps",
@@ -32,7 +31,7 @@ class StatsCollector(StatLoggerBase):
         """Called by vLLM after each step; either argument may be None."""
         self._counters["num_steps"] += 1
         if scheduler_stats is not None:
-            self._gauges = {
+            self._current = {
                 "num_running": scheduler_stats.num_running_reqs,
                 "num_waiting": scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs,
                 "kv_cache_usage": scheduler_stats.kv_cache_usage,
@@ -50,13 +49,13 @@ class StatsCollector(StatLoggerBase):
         return self._counters["num_steps"]
 
     def log_engine_initialized(self) -> None:
-        """Nothing to say."""
+        """Called by vLLM once; logs nothing."""
 
     def count_media(self, num_items: int, num_encoded: int) -> None:
-        """Count the media of a request that was answered, and how many of them had to be encoded."""
+        """Count the media items of an answered request, and how many of them had to be encoded."""
         self._counters["encoder_cache_queries"] += num_items
         self._counters["encoder_cache_hits"] += num_items - num_encoded
 
-    def reading(self) -> EngineStats:
-        """The newest values."""
-        return EngineStats(**self._gauges, **self._counters)  # type: ignore[arg-type]
+    def stats(self) -> EngineStats:
+        """The current values."""
+        return EngineStats(**self._current, **self._counters)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""From settings to a running vLLM: its arguments, the layout of its processes, and what can be refused beforehand."""
+"""Starts vLLM from the settings: engine arguments, process layout, and checks of settings that cannot work."""
 
 import math
 import os
@@ -17,82 +17,82 @@ from model_executor.checkpoint.config import Checkpoint
 from model_executor.checkpoint.lora import MAX_RANK, Adapter
 from model_executor.checkpoint.quantization import CPU_FORMATS
 from model_executor.cpu import has_native_bfloat16
-from model_executor.engine import EngineSettings
+from model_executor.engine import CPU_KV_CACHE_BYTES, EngineSettings
 from model_executor.engine_process.stats import StatsCollector
 
-CPU_KV_CACHE_BYTES = 2 << 30
-"""Default on CPU, where vLLM cannot measure what is free for it."""
 _RANKS = (8, 16, 32, 64, 128, 256, 320, MAX_RANK)
-"""What vLLM may be told to make room for."""
+"""Values that vLLM accepts as the largest rank."""
 _ADAPTED = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
-"""Modules that make room for adapters; others would only cost time (`model_executor/checkpoint/lora.py` refuses
+"""Modules with room for adapters; others would only cost time (`model_executor/checkpoint/lora.py` rejects
 them)."""
 
 
 class SettingsError(Exception):
-    """These settings and this model can never work together; the text says what to change."""
+    """The settings and the model can never work together; the text says what to change."""
 
 
 def launch(
     checkpoint: Checkpoint, settings: EngineSettings, adapters: Sequence[Adapter] = (), *, cpu: bool
 ) -> tuple[AsyncLLM, StatsCollector]:
-    """Start vLLM; returns when it can take requests to the model itself, and adapters.
+    """Start vLLM; returns when it accepts adapters, and requests to the model itself.
 
     Args:
         checkpoint: the model.
         settings: of the engine.
-        adapters: what `load_adapters` will load.
+        adapters: those that `load_adapters` will load.
         cpu: whether this is the CPU build.
 
     Returns:
-        vLLM, and what it reports its statistics to.
+        vLLM, and the collector of its statistics.
 
     Raises:
         SettingsError: see the class.
     """
     single = settings.runs_single(cpu=cpu)
     if single and settings.tensor_parallel_size * settings.pipeline_parallel_size > 1:
-        raise SettingsError("TESSERA_ENGINE__PROCESS_LAYOUT=single runs on one device; use multi for several")
+        raise SettingsError("TESSERA_ENGINE__PROCESS_LAYOUT=single supports one device only; use multi for several")
     if cpu and settings.pipeline_parallel_size > 1:
         raise SettingsError("TESSERA_ENGINE__PIPELINE_PARALLEL_SIZE above 1 needs GPUs")
-    if cpu and checkpoint.quantisation and not checkpoint.quantisation.runs_on_cpu:
-        raise SettingsError(f"the model is quantised as {checkpoint.quantisation}; a CPU runs {CPU_FORMATS}")
+    if cpu and checkpoint.quantization and not checkpoint.quantization.runs_on_cpu:
+        raise SettingsError(
+            f"the model's quantization, {checkpoint.quantization}, is not supported on a CPU. Supported: {CPU_FORMATS}"
+        )
     try:
         arguments = _arguments(checkpoint, settings, _lora_arguments(adapters, cpu=cpu), cpu=cpu, single=single)
         config = arguments.create_engine_config()
     except ValueError as error:
-        raise SettingsError(f"vLLM refuses these settings: {error}") from error
+        raise SettingsError(f"vLLM rejects these settings: {error}") from error
     _check_kv_cache(config)
     _check_adapters(adapters, config)
     if single:
-        # The CPU platform has just forced "spawn"; forking saves the child all imports.
+        # The CPU platform has just forced "spawn"; a forked child needs no imports.
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
-    gauges = StatsCollector()
+    stats = StatsCollector()
     engine = AsyncLLM(
         config,
         Executor.get_class(config),
         log_stats=False,
         log_requests=False,
-        stat_loggers=[lambda *_: gauges],
+        stat_loggers=[lambda *_: stats],
     )
-    return engine, gauges
+    return engine, stats
 
 
 async def load_adapters(engine: AsyncLLM, adapters: Iterable[Adapter]) -> dict[str, LoRARequest]:
-    """Have vLLM load adapters, all of which stay loaded.
+    """Load adapters into vLLM; all stay loaded.
 
     Returns:
-        By name, what makes a request to vLLM one to the adapter.
+        By adapter name: the argument that makes vLLM use the adapter for a request.
 
     Raises:
-        SettingsError: one of them cannot be loaded.
+        SettingsError: an adapter cannot be loaded.
     """
     requests = {}
     for number, adapter in enumerate(adapters, start=1):
-        request = LoRARequest(adapter.name, number, str(adapter.folder))
+        request = LoRARequest(adapter.name, number, str(adapter.directory))
         try:
             await engine.add_lora(request)
-        except Exception as error:  # the engine process hands on whatever it met, by its text alone
+        except Exception as error:  # vLLM's engine process passes on any error, as text only
             raise SettingsError(f"vLLM cannot load the adapter {adapter.name!r}: {error}") from error
         requests[adapter.name] = request
     return requests
@@ -111,13 +111,13 @@ def _lora_arguments(adapters: Sequence[Adapter], *, cpu: bool) -> dict[str, Any]
 
 
 def _check_adapters(adapters: Iterable[Adapter], config: VllmConfig) -> None:
-    """Refuse variants of LoRA that vLLM would compute as the plain one."""
+    """Reject variants of LoRA that vLLM would compute as plain LoRA."""
     for adapter in adapters:
         assert config.lora_config is not None
         try:
             PEFTHelper.from_dict(adapter.config).validate_legal(config.lora_config)
         except (ValueError, TypeError) as error:
-            raise SettingsError(f"the adapter {adapter.name!r} cannot be served: {error}") from error
+            raise SettingsError(f"the adapter {adapter.name!r} is not supported: {error}") from error
 
 
 def _arguments(
@@ -126,14 +126,14 @@ def _arguments(
     max_model_len = settings.max_model_len or checkpoint.max_model_len
     if max_model_len > checkpoint.max_model_len:
         raise SettingsError(
-            f"TESSERA_ENGINE__MAX_MODEL_LEN is {max_model_len}, but the model was made for {checkpoint.max_model_len}"
+            f"TESSERA_ENGINE__MAX_MODEL_LEN is {max_model_len}; the model supports at most {checkpoint.max_model_len}"
         )
     dtype = settings.dtype
     if dtype == "auto":
         dtype = checkpoint.number_format(cpu=cpu, native_bfloat16=has_native_bfloat16())
     max_num_seqs = settings.max_num_seqs + settings.num_guest_seqs
     return AsyncEngineArgs(
-        model=str(checkpoint.folder),
+        model=str(checkpoint.directory),
         dtype=dtype,
         max_model_len=max_model_len,
         max_num_batched_tokens=max(settings.max_num_batched_tokens, max_num_seqs),
@@ -146,9 +146,9 @@ def _arguments(
         distributed_executor_backend="uni" if single else None,
         enforce_eager=cpu,  # compiling takes minutes on a CPU and gains little there
         generation_config="vllm",  # no sampling defaults from the checkpoint; end tokens come with each request
-        # No other engine, which would mean something else by a schema, and no white space without end.
+        # No other backend, which would interpret a schema differently, and no endless white space.
         structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
-        mm_processor_cache_gb=0,  # items are names of files
+        mm_processor_cache_gb=0,  # items are file names
         skip_mm_profiling=cpu,
         worker_extension_cls="model_executor.models.qwen2_vl.worker.EncodedMedia",
         **lora,
@@ -156,17 +156,17 @@ def _arguments(
 
 
 def _check_kv_cache(config: VllmConfig) -> None:
-    """Refuse a KV cache that cannot hold one request of full length, which would otherwise wait for ever."""
+    """Reject a KV cache that cannot hold one request of full length, which would otherwise wait forever."""
     if (available := config.cache_config.kv_cache_memory_bytes) is None:
-        return  # vLLM measures, and checks, by itself
+        return  # vLLM measures and checks it
     model, parallel = config.model_config, config.parallel_config
     per_token = 2 * model.get_num_layers(parallel) * model.get_num_kv_heads(parallel) * model.get_head_size()
     item_bytes = torch.tensor([], dtype=model.dtype).element_size()
     block = config.cache_config.block_size
-    num_blocks = math.ceil(model.max_model_len / block) + 1  # vLLM keeps one block for itself
+    num_blocks = math.ceil(model.max_model_len / block) + 1  # vLLM reserves one block
     needed = num_blocks * block * per_token * item_bytes
     if available < needed:
         raise SettingsError(
-            f"a request of {model.max_model_len} tokens needs a KV cache of {needed} bytes, and there are {available}:"
+            f"a request of {model.max_model_len} tokens needs a KV cache of {needed} bytes, but it has {available}:"
             f" raise TESSERA_ENGINE__KV_CACHE_BYTES or lower TESSERA_ENGINE__MAX_MODEL_LEN"
         )

@@ -1,8 +1,9 @@
-"""A checkpoint's Jinja chat template, rendered so that client text stays apart from control text. Pure.
+"""Renders a checkpoint's Jinja chat template and separates user text from template text in the result. Pure.
 
-Every piece of client text goes in as an unguessable mark, and the result is split at the marks: whatever a client types
-can never become a control token, and the template's own logic still decides everything around it. Of tools and calls,
-strings are marked one by one, so that a template can walk through them; what it turns into JSON is one piece.
+Every piece of user text enters the template as an unguessable sentinel, and the result is split at the sentinels: user
+text can never become a special token, and the template's own logic still decides everything around it. In tools and
+tool calls each string gets a sentinel of its own, so that a template can iterate over them; a value that the template
+turns into JSON is one piece.
 """
 
 import json
@@ -22,43 +23,42 @@ from model_executor.processor.tokenizer import TemplateText, UserText
 
 Text = UserText | TemplateText
 
-_MARKS = "marks of client text"
-"""The name, which no template can write, of the `Sentinels` of a rendering."""
+_SENTINELS = "sentinels of user text"
+"""The variable that holds a rendering's `Sentinels`; no template can refer to this name."""
 _PLAIN_KEY = re.compile(r"[\w$.-]+")
-"""Names in an object that a template may look up; they cannot hold a control token."""
+"""Keys of an object that a template may look up; they cannot contain a special token."""
 
 
 class TemplateFaultError(Exception):
-    """The chat template refuses the conversation, or loses or repeats parts of it."""
+    """The chat template rejects the conversation, or drops or repeats parts of it."""
 
 
 class Sentinels:
-    """Stand-ins for the client text of one rendering."""
+    """Stand-ins for the user text of one rendering."""
 
     def __init__(self) -> None:
-        """See the class."""
         self._secret = secrets.token_hex(8)
-        # A private-use character and 64 random bits: no client text holds it.
+        # A private-use character and 64 random bits: no user text contains it.
         self._pattern = re.compile(f"\ue000{self._secret}:(\\d+);")
         self._pieces: list[Sequence[Text]] = []
-        self._inside: dict[int, list[int]] = {}
+        self._nested: dict[int, list[int]] = {}
         self._once: list[int] = []
-        self._some: set[int] = set()
+        self._at_least_once: set[int] = set()
 
     def content(self, texts: Sequence[Text]) -> str:
-        """The mark of something said, which must come out once and in its place."""
+        """The sentinel of a message's text, which the template must write once and in order."""
         self._once.append(len(self._pieces))
-        return self._mark(texts)
+        return self._add(texts)
 
     def name(self, name: str) -> str:
-        """The mark of a name that must come out, wherever and however often."""
-        self._some.add(len(self._pieces))
-        return self._mark([UserText(name)])
+        """The sentinel of a name, which the template must write at least once, anywhere."""
+        self._at_least_once.add(len(self._pieces))
+        return self._add([UserText(name)])
 
     def value(self, value: Any) -> Any:
-        """A JSON value with marks in place of its texts, which may come out."""
+        """A JSON value with sentinels instead of its strings, which the template may write or not."""
         if isinstance(value, str):
-            return self._mark([UserText(value)])
+            return self._add([UserText(value)])
         if isinstance(value, Mapping):
             return {
                 key if _PLAIN_KEY.fullmatch(key) else self.value(key): self.value(entry) for key, entry in value.items()
@@ -66,74 +66,72 @@ class Sentinels:
         return [self.value(entry) for entry in value] if isinstance(value, list) else value
 
     def json(self, value: Any, **options: Any) -> str:
-        """The mark of `value` as JSON text, the texts it holds counting as come out."""
-        inside: list[int] = []
-        text = json.dumps(self._unmarked(value, inside), **options)
-        self._inside[len(self._pieces)] = inside
-        return self._mark([UserText(text)])
+        """The sentinel of `value` as JSON text; writing it counts as writing the strings in it."""
+        nested: list[int] = []
+        text = json.dumps(self._restore(value, nested), **options)
+        self._nested[len(self._pieces)] = nested
+        return self._add([UserText(text)])
 
     def split(self, rendered: str) -> list[Text]:
-        """What came out, client text apart.
+        """The rendered text, with user text as separate pieces.
 
         Raises:
-            TemplateFaultError: something that was said is missing, or is not in its place.
+            TemplateFaultError: a message's text or a name is missing, repeated, or out of order.
         """
         texts: list[Text] = []
         seen: list[int] = []
         for number, piece in enumerate(self._pattern.split(rendered)):
             if number % 2:
-                seen += self._inside.get(int(piece), [int(piece)])
+                seen += self._nested.get(int(piece), [int(piece)])
                 texts += self._pieces[int(piece)]
             elif self._secret in piece:
-                raise TemplateFaultError("the model's chat template takes texts of this conversation apart")
+                raise TemplateFaultError("the model's chat template splits texts of this conversation")
             else:
                 texts.append(TemplateText(piece))
         once = set(self._once)
-        if [index for index in seen if index in once] != self._once or not self._some.issubset(seen):
-            raise TemplateFaultError(
-                "the model's chat template leaves out, repeats or reorders parts of this conversation"
-            )
+        if [index for index in seen if index in once] != self._once or not self._at_least_once.issubset(seen):
+            raise TemplateFaultError("the model's chat template drops, repeats or reorders parts of this conversation")
         return texts
 
-    def _mark(self, texts: Sequence[Text]) -> str:
+    def _add(self, texts: Sequence[Text]) -> str:
         self._pieces.append(texts)
         return f"\ue000{self._secret}:{len(self._pieces) - 1};"
 
-    def _unmarked(self, value: Any, inside: list[int]) -> Any:
-        """`value` with its own texts; the numbers of their marks are added to `inside`."""
+    def _restore(self, value: Any, numbers: list[int]) -> Any:
+        """`value` with its original strings; the numbers of their sentinels are appended to `numbers`."""
         if isinstance(value, str):
-            marks = [int(number) for number in self._pattern.findall(value)]
-            inside += marks
-            originals = iter("".join(text.text for text in self._pieces[number]) for number in marks)
+            sentinels = [int(number) for number in self._pattern.findall(value)]
+            numbers += sentinels
+            originals = iter("".join(text.text for text in self._pieces[number]) for number in sentinels)
             return self._pattern.sub(lambda _: next(originals), value)
         if isinstance(value, Mapping):
-            return {self._unmarked(key, inside): self._unmarked(entry, inside) for key, entry in value.items()}
-        return [self._unmarked(entry, inside) for entry in value] if isinstance(value, list | tuple) else value
+            return {self._restore(key, numbers): self._restore(entry, numbers) for key, entry in value.items()}
+        return [self._restore(entry, numbers) for entry in value] if isinstance(value, list | tuple) else value
 
 
-def render_template(template: str, marks: Sentinels, **variables: Any) -> list[Text]:
+def render_template(template: str, sentinels: Sentinels, **variables: Any) -> list[Text]:
     """The texts of a prompt.
 
     Args:
         template: Jinja source.
-        marks: stand-ins that `variables` hold.
-        variables: what the template may use.
+        sentinels: those that `variables` contain.
+        variables: the template's variables.
 
     Raises:
-        TemplateFaultError: see the class.
+        TemplateFaultError: the template rejects the conversation, or drops or repeats parts of it.
     """
     try:
-        rendered = _compiled(template).render({**variables, _MARKS: marks})
+        rendered = _compile(template).render({**variables, _SENTINELS: sentinels})
     except TemplateFaultError:
         raise
-    except Exception as error:  # a template is a program of somebody else's and may fail in any way
-        raise TemplateFaultError(f"the model's chat template refuses this conversation: {error}") from error
-    return marks.split(rendered)
+    except Exception as error:  # the checkpoint's template is a foreign program and may fail in any way
+        raise TemplateFaultError(f"the model's chat template rejects this conversation: {error}") from error
+    return sentinels.split(rendered)
 
 
 @lru_cache(maxsize=8)
-def knows_tools(template: str) -> bool:
-    """Whether a template can tell a model of tools.
+def supports_tools(template: str) -> bool:
+    """Whether a template writes tool descriptions into the prompt.
 
     Raises:
         TemplateFaultError: it cannot be read.
@@ -145,7 +143,7 @@ def knows_tools(template: str) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _compiled(template: str) -> Template:
+def _compile(template: str) -> Template:
     try:
         return _environment().from_string(template)
     except TemplateError as error:
@@ -168,9 +166,9 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """What transformers gives templates under the name `tojson`: plain JSON, not made safe for web pages."""
-    marks: Sentinels = context[_MARKS]
-    return marks.json(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    """Transformers' filter `tojson`: plain JSON, without Jinja's escapes for HTML."""
+    sentinels: Sentinels = context[_SENTINELS]
+    return sentinels.json(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _raise_exception(message: str) -> NoReturn:

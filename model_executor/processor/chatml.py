@@ -1,7 +1,7 @@
-"""Messages to prompt segments: ChatML, by the checkpoint's own chat template or by ours. Pure.
+"""Renders messages to prompt segments in ChatML, by the checkpoint's own chat template or the built-in one. Pure.
 
-Client text stays apart from control text, so whatever a client types can never become a control token
-(`model_executor/processor/chat_template.py` says how a template is kept to that).
+User text and template text are separate segments, so user text can never become a special token
+(`model_executor/processor/chat_template.py` ensures it for the checkpoint's template).
 
 Twin: `model_executor/processor/tokenizer.py` turns the segments into ids.
 """
@@ -20,23 +20,23 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 _LABEL: dict[Modality, str] = {"image": "Picture", "video": "Video"}
 PLACEHOLDERS: dict[Modality, str] = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
-"""The token that stands for each token of a medium."""
+"""Names of the placeholder tokens, one per modality."""
 _MODALITY = {name: modality for modality, name in PLACEHOLDERS.items()}
 _PLACEHOLDER_PATTERN = re.compile("(" + "|".join(map(re.escape, _MODALITY)) + ")")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A function the assistant called."""
+    """A function call of the assistant."""
 
     name: str
     arguments: Mapping[str, Any] | str
-    """The text as it was written where that is no JSON object."""
+    """The text itself if it is no JSON object."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn: its parts in order, text as strings and media as slots, and what it calls."""
+    """One turn: its parts in order, text as strings and media as placeholders, and its tool calls."""
 
     role: Role
     parts: tuple[str | MediaPlaceholder, ...]
@@ -45,14 +45,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class RenderedTurn:
-    """One turn with everything that is not said by itself, such as calls, written out."""
+    """One turn with its tool calls and results written out as text."""
 
     role: Role
     parts: tuple[Segment, ...]
 
 
-def segments_of(turn: Message | RenderedTurn) -> list[Segment]:
-    """The parts of a turn, client text apart."""
+def turn_segments(turn: Message | RenderedTurn) -> list[Segment]:
+    """The parts of a turn as segments."""
     return [UserText(part) if isinstance(part, str) else part for part in turn.parts]
 
 
@@ -68,30 +68,30 @@ def render(
     """Segments of a conversation, in prompt order.
 
     Args:
-        messages: the turns; media slots are numbered from 0 in the order they stand.
-        template: the checkpoint's Jinja chat template; None for the built-in ChatML, which knows neither tools nor
-            calls nor results (`server/tools/hermes.py` makes text of them).
-        tools: what may be called, as the API describes it.
-        add_generation_prompt: end with the opening of an assistant turn.
-        continue_final_message: leave the last turn open, for the model to go on with it; excludes the former.
-        add_vision_id: name each medium (`Picture 1: `) before it.
+        messages: the turns; media placeholders are numbered from 0 in prompt order.
+        template: the checkpoint's Jinja chat template; None for the built-in ChatML, which supports neither tools nor
+            tool calls nor results (`server/tools/hermes.py` turns them into text).
+        tools: the available tools, as the API describes them.
+        add_generation_prompt: end with the beginning of an assistant turn.
+        continue_final_message: leave the last turn open for the model to continue; excludes `add_generation_prompt`.
+        add_vision_id: write a label such as `Picture 1: ` before each image and video.
 
     Raises:
-        TemplateFaultError: the template refuses the conversation, or loses or repeats parts of it.
+        TemplateFaultError: the template rejects the conversation, or drops or repeats parts of it.
 
     Source: Qwen2-VL report (arXiv 2409.12191) section 2.3 and the release's chat template.
     """
     if continue_final_message and (not messages or add_generation_prompt):
         raise TemplateFaultError("continue_final_message needs a last message and no generation prompt")
     if template is None:
-        segments = _chatml(messages, add_generation_prompt=add_generation_prompt, add_vision_id=add_vision_id)
+        segments = _render_chatml(messages, add_generation_prompt=add_generation_prompt, add_vision_id=add_vision_id)
     else:
-        segments = _templated(messages, template, tools, add_generation_prompt, add_vision_id)
-    merged = _merged(segments)
-    return _reopened(merged) if continue_final_message else merged
+        segments = _render_template(messages, template, tools, add_generation_prompt, add_vision_id)
+    merged = _merge(segments)
+    return _reopen_last_turn(merged) if continue_final_message else merged
 
 
-def _chatml(
+def _render_chatml(
     messages: Sequence[Message | RenderedTurn], *, add_generation_prompt: bool, add_vision_id: bool
 ) -> list[Segment]:
     segments: list[Segment] = []
@@ -100,7 +100,7 @@ def _chatml(
         segments.append(TemplateText(f"<|im_start|>system\n{DEFAULT_SYSTEM}<|im_end|>\n"))
     for message in messages:
         segments.append(TemplateText(f"<|im_start|>{message.role}\n"))
-        for part in segments_of(message):
+        for part in turn_segments(message):
             if not isinstance(part, MediaPlaceholder):
                 segments.append(part)
                 continue
@@ -113,69 +113,71 @@ def _chatml(
     return segments
 
 
-def _templated(
+def _render_template(
     messages: Sequence[Message | RenderedTurn],
     template: str,
     tools: Sequence[Mapping[str, Any]],
     add_generation_prompt: bool,
     add_vision_id: bool,
 ) -> list[Segment]:
-    marks = Sentinels()
+    sentinels = Sentinels()
     rendered = render_template(
         template,
-        marks,
-        messages=[_turn(message, marks) for message in messages],
-        tools=[_named(tool, marks) for tool in tools] or None,
+        sentinels,
+        messages=[_template_message(message, sentinels) for message in messages],
+        tools=[_template_function(tool, sentinels) for tool in tools] or None,
         add_generation_prompt=add_generation_prompt,
         add_vision_id=add_vision_id,
     )
-    slots = [part for message in messages for part in message.parts if isinstance(part, MediaPlaceholder)]
-    return _placed(rendered, slots)
+    placeholders = [part for message in messages for part in message.parts if isinstance(part, MediaPlaceholder)]
+    return _place_media(rendered, placeholders)
 
 
-def _turn(message: Message | RenderedTurn, marks: Sentinels) -> dict[str, Any]:
-    """A message as templates take it."""
-    parts = segments_of(message)
+def _template_message(message: Message | RenderedTurn, sentinels: Sentinels) -> dict[str, Any]:
+    """A message in the form that chat templates read."""
+    parts = turn_segments(message)
     texts = [part for part in parts if not isinstance(part, MediaPlaceholder)]
     content: str | list[dict[str, str]] = ""
     if len(texts) < len(parts):
         content = [
             {"type": part.modality, part.modality: ""}
             if isinstance(part, MediaPlaceholder)
-            else {"type": "text", "text": marks.content([part])}
+            else {"type": "text", "text": sentinels.content([part])}
             for part in parts
         ]
     elif texts:
-        content = marks.content(texts)
+        content = sentinels.content(texts)
     turn: dict[str, Any] = {"role": message.role, "content": content}
     if isinstance(message, Message) and message.calls:
         turn["tool_calls"] = [
-            _named({"type": "function", "function": {"name": call.name, "arguments": call.arguments}}, marks)
+            _template_function(
+                {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}, sentinels
+            )
             for call in message.calls
         ]
     return turn
 
 
-def _named(tool: Mapping[str, Any], marks: Sentinels) -> dict[str, Any]:
-    """A function, or a call of one, of which at least the name must come out."""
-    function = {**marks.value(tool["function"]), "name": marks.name(tool["function"]["name"])}
+def _template_function(tool: Mapping[str, Any], sentinels: Sentinels) -> dict[str, Any]:
+    """A function or a function call for the template, which must write at least its name."""
+    function = {**sentinels.value(tool["function"]), "name": sentinels.name(tool["function"]["name"])}
     return {"type": "function", "function": function}
 
 
-def _placed(texts: Sequence[Text], slots: Sequence[MediaPlaceholder]) -> list[Segment]:
-    """Texts with the media in the places the template has for them."""
+def _place_media(texts: Sequence[Text], placeholders: Sequence[MediaPlaceholder]) -> list[Segment]:
+    """Texts with the media where the template has written their placeholder tokens."""
     segments: list[Segment] = []
     for text in texts:
-        segments.extend(_control(text.text) if isinstance(text, TemplateText) else [text])
-    placed = [segment for segment in segments if isinstance(segment, MediaPlaceholder)]
-    if [slot.modality for slot in placed] != [slot.modality for slot in slots]:
-        raise TemplateFaultError("the model's chat template leaves out, repeats or reorders media of this conversation")
-    in_order = iter(slots)
+        segments.extend(_split_placeholders(text.text) if isinstance(text, TemplateText) else [text])
+    written = [segment.modality for segment in segments if isinstance(segment, MediaPlaceholder)]
+    if written != [placeholder.modality for placeholder in placeholders]:
+        raise TemplateFaultError("the model's chat template drops, repeats or reorders media of this conversation")
+    in_order = iter(placeholders)
     return [next(in_order) if isinstance(segment, MediaPlaceholder) else segment for segment in segments]
 
 
-def _control(text: str) -> Iterator[Segment]:
-    """Control text with the template's media placeholders taken out as slots (numbered by the caller)."""
+def _split_placeholders(text: str) -> Iterator[Segment]:
+    """Template text and its placeholder tokens as separate segments (the caller numbers the placeholders)."""
     for piece in _PLACEHOLDER_PATTERN.split(text):
         if piece in _MODALITY:
             yield MediaPlaceholder(-1, _MODALITY[piece])
@@ -183,16 +185,16 @@ def _control(text: str) -> Iterator[Segment]:
             yield TemplateText(piece)
 
 
-def _reopened(segments: list[Segment]) -> list[Segment]:
-    """The segments without what closes the last turn."""
+def _reopen_last_turn(segments: list[Segment]) -> list[Segment]:
+    """The segments without the end of the last turn."""
     last = segments[-1]
     if not isinstance(last, TemplateText) or "<|im_end|>" not in last.text:
         raise TemplateFaultError("the model's chat template does not close a turn with <|im_end|>")
-    return _merged([*segments[:-1], TemplateText(last.text.rpartition("<|im_end|>")[0])])
+    return _merge([*segments[:-1], TemplateText(last.text.rpartition("<|im_end|>")[0])])
 
 
-def _merged(segments: list[Segment]) -> list[Segment]:
-    """Neighbouring control texts as one, empty texts left out."""
+def _merge(segments: list[Segment]) -> list[Segment]:
+    """Adjacent template texts as one segment, without empty texts."""
     merged: list[Segment] = []
     for segment in segments:
         if not isinstance(segment, MediaPlaceholder) and not segment.text:

@@ -1,8 +1,8 @@
-"""How large a medium becomes and how many tokens it costs: integers in, integers out.
+"""Sizes, frame counts, grids and token counts of images and videos: integers in, integers out.
 
-What it does: the resize rule, the frame count of a clip, the pixel budget of a clip, the grid and the token count.
-What it does not: touch a pixel or open a file. Twins that must agree: `model_executor/processor/patches.py` (rows
-per grid), `model_executor/processor/mrope_positions.py` (positions per grid).
+Has the resize rule, the frame count and pixel budget of a video, the grid and the token count; touches no pixel and
+opens no file. Twins that must agree: `model_executor/processor/patches.py` (rows per grid),
+`model_executor/processor/mrope_positions.py` (positions per grid).
 
 Source: Qwen2-VL report (arXiv 2409.12191) section 2.1 and 2.2; qwen-vl-utils `vision_process.py` for the formulas.
 """
@@ -10,6 +10,8 @@ Source: Qwen2-VL report (arXiv 2409.12191) section 2.1 and 2.2; qwen-vl-utils `v
 import math
 from dataclasses import dataclass
 
+CHANNELS = 3
+"""Red, green, blue."""
 PATCH_PX = 14
 """Side of one patch, in pixels."""
 MERGE = 2
@@ -31,7 +33,7 @@ VIDEO_MAX_FRAMES = 768
 
 
 class GeometryError(Exception):
-    """A medium whose shape the model cannot take: an empty side, or an aspect ratio above 200."""
+    """The model does not support an image or video of this shape: a side of 0 px, or an aspect ratio above 200."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Patches of a medium: `t` temporal slices of `h` x `w` patches; `h` and `w` are even."""
+    """Patches of an image or video: `t` temporal slices of `h` x `w` patches; `h` and `w` are even."""
 
     t: int
     h: int
@@ -62,9 +64,9 @@ class Grid:
 
 
 def smart_resize(height: int, width: int, *, min_pixels: int, max_pixels: int) -> Size:
-    """The size a picture is resized to: multiples of 28 near the original, within the pixel limits.
+    """The size an image is resized to: multiples of 28 near the original, within the pixel limits.
 
-    Rounds half to even. Each side is at least 28, so a very narrow picture may still exceed `max_pixels`; callers
+    Rounds half to even. Each side is at least 28, so a very narrow image may still exceed `max_pixels`; callers
     that need the limit to hold use `fit`.
 
     Raises:
@@ -73,7 +75,7 @@ def smart_resize(height: int, width: int, *, min_pixels: int, max_pixels: int) -
     Source: qwen-vl-utils `smart_resize`; transformers' function of that name lacks the lower bound of 28 per side.
     """
     if height < 1 or width < 1:
-        raise GeometryError(f"a picture of {width}x{height} px has no content")
+        raise GeometryError(f"an image of {width}x{height} px is empty")
     if max(height, width) / min(height, width) > MAX_ASPECT_RATIO:
         raise GeometryError(f"the aspect ratio of {width}x{height} px is above {MAX_ASPECT_RATIO}")
     rounded = Size(_round(height), _round(width))
@@ -88,13 +90,13 @@ def smart_resize(height: int, width: int, *, min_pixels: int, max_pixels: int) -
 
 
 def fit(height: int, width: int, *, min_pixels: int, max_pixels: int) -> Size:
-    """`smart_resize` with `max_pixels` made strict: where the 28 px lower bound breaks it, the longer side gives way.
+    """`smart_resize` with a strict `max_pixels`: where the minimum of 28 px exceeds it, the longer side is shortened.
 
     Args:
         height: source height in pixels.
         width: source width in pixels.
-        min_pixels: lower limit of the result's area; gives way to `max_pixels`.
-        max_pixels: upper limit of the result's area; values under one token (784) count as one token.
+        min_pixels: lower limit of the result's area; `max_pixels` takes precedence.
+        max_pixels: upper limit of the result's area; values below one token (784) count as one token.
 
     Raises:
         GeometryError: as `smart_resize`.
@@ -109,7 +111,7 @@ def fit(height: int, width: int, *, min_pixels: int, max_pixels: int) -> Size:
 
 
 def image_grid(size: Size) -> Grid:
-    """The grid of a still picture resized to `size` (sides are multiples of 28)."""
+    """The grid of an image resized to `size` (sides are multiples of 28)."""
     return Grid(1, size.height // PATCH_PX, size.width // PATCH_PX)
 
 
@@ -126,14 +128,14 @@ def num_video_frames(
     min_frames: int = VIDEO_MIN_FRAMES,
     max_frames: int = VIDEO_MAX_FRAMES,
 ) -> int:
-    """How many frames of a clip the model sees: even, 2 to 768, two a second unless that leaves the limits.
+    """The number of frames to sample from a video: even, 2 to 768, two per second unless that exceeds the limits.
 
-    Never more than the clip has, except that a clip of one frame gives two (the frame twice).
+    Never more than the video has, except that a video of one frame gives two (the same frame twice).
 
     Args:
-        num_source_frames: frames the clip holds, at least 1.
-        duration_s: presentation time of the clip; 0 where unknown.
-        fps: frames to take per second of presentation time, above 0.
+        num_source_frames: frames of the video, at least 1.
+        duration_s: presentation time of the video; 0 if unknown.
+        fps: frames to sample per second of presentation time, above 0.
         min_frames: lower limit, rounded up to even.
         max_frames: upper limit, rounded down to even and never above 768.
 
@@ -141,8 +143,8 @@ def num_video_frames(
     """
     upper = min(max_frames, VIDEO_MAX_FRAMES, num_source_frames) // 2 * 2
     lower = -(-min_frames // 2) * 2
-    wanted = min(max(duration_s * fps, lower), upper)
-    return max(2, math.floor(wanted / 2) * 2)
+    num_frames = min(max(duration_s * fps, lower), upper)
+    return max(2, math.floor(num_frames / 2) * 2)
 
 
 def video_size(
@@ -154,9 +156,9 @@ def video_size(
     max_pixels: int = VIDEO_FRAME_MAX_PIXELS,
     total_pixels: int = MAX_VIDEO_TOKENS * TOKEN_PX,
 ) -> Size:
-    """The one size all frames of a clip are resized to, so that the clip costs at most 16 384 tokens.
+    """The size that all frames of a video are resized to, so that the video has at most 16 384 tokens.
 
-    Resolution gives way first, down to one token per slice. `min_pixels` holds only while the cap allows it.
+    The resolution falls as far as needed, down to one token per slice; `min_pixels` applies only within the limit.
 
     Args:
         height: source height in pixels.
@@ -170,8 +172,8 @@ def video_size(
         GeometryError: as `smart_resize`.
     """
     total = min(total_pixels, MAX_VIDEO_TOKENS * TOKEN_PX)
-    top = min(VIDEO_FRAME_MAX_PIXELS, max_pixels, total * TEMPORAL_PATCH_FRAMES // num_frames)
-    return fit(height, width, min_pixels=min(min_pixels, top), max_pixels=top)
+    limit = min(VIDEO_FRAME_MAX_PIXELS, max_pixels, total * TEMPORAL_PATCH_FRAMES // num_frames)
+    return fit(height, width, min_pixels=min(min_pixels, limit), max_pixels=limit)
 
 
 def _round(side: float) -> int:

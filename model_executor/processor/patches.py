@@ -1,7 +1,7 @@
-"""Pixels to patch rows: pure numpy, one strided copy per channel, straight into the buffer the engine will read.
+"""Cuts pixels into patch rows: numpy only, one strided copy per channel into the buffer that the engine reads. Pure.
 
-Rows are ordered (t, h/2, w/2, 2, 2): the four patches of one token lie together. A row is (C, D, 14, 14) with D = 1
-frame for a picture (the engine folds the duplicate a still stands for into its weights) and D = 2 for a clip.
+Rows are ordered (t, h/2, w/2, 2, 2): the four patches of one token are adjacent. A row is (C, D, 14, 14) with D = 1
+frame for an image (the engine folds its duplicate frame into the weights) and D = 2 for a video.
 
 Twin that must agree: `model_executor/processor/geometry.py` (grids), `model_executor/models/qwen2_vl/vision.py` (the
 patch embedding). Source: Qwen2-VL report (arXiv 2409.12191) section 2.1.
@@ -10,12 +10,10 @@ patch embedding). Source: Qwen2-VL report (arXiv 2409.12191) section 2.1.
 import numpy as np
 from numpy.typing import NDArray
 
-from model_executor.processor.geometry import MERGE, PATCH_PX, TEMPORAL_PATCH_FRAMES, Grid
-
-CHANNELS = 3
+from model_executor.processor.geometry import CHANNELS, MERGE, PATCH_PX, TEMPORAL_PATCH_FRAMES, Grid
 
 Pixels = NDArray[np.uint8]
-"""uint8 [height, width, 3], RGB, 0..255. Cut fastest where each channel lies in one piece."""
+"""uint8 [height, width, 3], RGB, 0..255. Fastest if each channel is contiguous in memory."""
 Rows = NDArray[np.uint8]
 """uint8 [P, 3 * D * 14 * 14]."""
 
@@ -23,12 +21,12 @@ _PATCH_LINE = np.dtype((np.void, PATCH_PX))
 
 
 def row_bytes(num_depth_frames: int) -> int:
-    """Bytes of one row; `num_depth_frames` is D: 1 for a picture, 2 for a clip."""
+    """Bytes of one row; `num_depth_frames` is D: 1 for an image, 2 for a video."""
     return CHANNELS * num_depth_frames * PATCH_PX * PATCH_PX
 
 
-def write_picture(rows: Rows, grid: Grid, pixels: Pixels) -> None:
-    """Fill the rows of a picture.
+def write_image(rows: Rows, grid: Grid, pixels: Pixels) -> None:
+    """Fill the rows of an image.
 
     Args:
         rows: uint8 [h * w, 588], written.
@@ -38,13 +36,13 @@ def write_picture(rows: Rows, grid: Grid, pixels: Pixels) -> None:
     _write(rows, grid, 0, 0, 1, pixels)
 
 
-def write_clip_frame(rows: Rows, grid: Grid, index: int, pixels: Pixels) -> None:
+def write_video_frame(rows: Rows, grid: Grid, index: int, pixels: Pixels) -> None:
     """Fill one frame's half of the rows of its temporal slice.
 
     Args:
         rows: uint8 [t * h * w, 1176], written.
-        grid: of the whole clip.
-        index: which frame, 0 to 2 * t - 1.
+        grid: of the whole video.
+        index: of the frame, 0 to 2 * t - 1.
         pixels: uint8 [14 * h, 14 * w, 3].
     """
     t, depth = divmod(index, TEMPORAL_PATCH_FRAMES)
@@ -55,7 +53,7 @@ def _write(rows: Rows, grid: Grid, t: int, depth: int, num_depth_frames: int, pi
     planes = np.moveaxis(pixels, -1, 0)
     if planes.strides[-1] != 1:
         planes = np.ascontiguousarray(planes)
-    # A line of a patch is copied as one item of 14 bytes.
+    # Each line of a patch is copied as one item of 14 bytes.
     high, wide = grid.h // MERGE, grid.w // MERGE
     target = rows.view(_PATCH_LINE).reshape(grid.t, high, wide, MERGE, MERGE, CHANNELS, num_depth_frames, PATCH_PX)
     source = planes.view(_PATCH_LINE).reshape(CHANNELS, high, MERGE, PATCH_PX, wide, MERGE)

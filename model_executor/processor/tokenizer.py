@@ -1,8 +1,8 @@
-"""Segments of a prompt to token ids, with the model's own tokenizer; control and client text never mix.
+"""The model's tokenizer: encodes prompt segments to token ids, without letting user text become special tokens.
 
-Control text may hold special tokens (`<|im_start|>`); in client text the same characters are plain text. Runs of plain
-text are encoded in one piece, across the border between control and client text, so the ids equal those of the whole
-prompt encoded at once wherever the client typed no special token.
+Template text may contain special tokens (`<|im_start|>`); in user text the same characters are plain text. A run of
+plain text is encoded in one piece, across the border between template and user text, so the ids equal those of the
+whole prompt encoded at once unless the user text spells a special token.
 """
 
 import json
@@ -15,30 +15,30 @@ from pathlib import Path
 
 from tokenizers import Tokenizer as Backend
 
-from model_executor.checkpoint.config import CheckpointError
+from model_executor.checkpoint.errors import CheckpointError
 from model_executor.engine import Modality
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateText:
-    """Text of the prompt format; special tokens in it are special."""
+    """Text of the prompt format; it may contain special tokens."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class UserText:
-    """Text somebody wrote; nothing in it is special."""
+    """Text of a user or client; special tokens in it are plain text."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class MediaPlaceholder:
-    """The place of one medium's placeholders; the delimiters around it are control text."""
+    """The position of one image or video in the prompt; the delimiters around it are template text."""
 
     index: int
-    """Which medium, counted from 0 over the whole request."""
+    """Number of the media item, counted from 0 over the whole request."""
     modality: Modality
 
 
@@ -46,17 +46,17 @@ Segment = TemplateText | UserText | MediaPlaceholder
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """Token ids of a prompt and where its media stand."""
+class EncodedPrompt:
+    """Token ids of a prompt and the offsets of its media."""
 
     token_ids: list[int]
     media_offsets: list[int]
-    """By medium index: index in `token_ids` of the first placeholder."""
+    """By media item: index in `token_ids` of its first placeholder; -1 if the prompt does not contain it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Plain text, encoded in one piece, and the number of the segment each part of it comes from."""
+    """Plain text that is encoded in one piece, and the number of the segment that each part comes from."""
 
     texts: list[str]
     numbers: list[int]
@@ -75,15 +75,14 @@ class Tokenizer:
     """A checkpoint's tokenizer.
 
     Args:
-        folder: the model folder; `tokenizer.json` is read.
+        model_dir: the model's directory, of which `tokenizer.json` is read.
 
     Raises:
         CheckpointError: the file is malformed or lacks Qwen's special tokens.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """See the class."""
-        source = (folder / "tokenizer.json").read_text("utf-8")
+    def __init__(self, model_dir: Path) -> None:
+        source = (model_dir / "tokenizer.json").read_text("utf-8")
         try:
             self._full = Backend.from_str(source)
             plain = json.loads(source)
@@ -93,27 +92,28 @@ class Tokenizer:
             raise CheckpointError(f"the model's tokenizer.json cannot be read: {error}") from error
         vocabulary = self._full.get_vocab()
         self.num_tokens = max(vocabulary.values()) + 1
-        """Ids there are, special ones included; valid ids are below it."""
+        """Size of the vocabulary, special tokens included; valid ids are below it."""
         self.max_token_bytes = max(map(len, vocabulary))
         """Bytes of the longest token."""
         self._special = {token.content: id_ for id_, token in self._full.get_added_tokens_decoder().items()}
         try:
-            self._placeholders: dict[Modality, int] = {
+            self.placeholder_ids: dict[Modality, int] = {
                 "image": self._special["<|image_pad|>"],
                 "video": self._special["<|video_pad|>"],
             }
+            """Id of each modality's placeholder token."""
         except KeyError as error:
             raise CheckpointError(f"the model's tokenizer has no {error.args[0]} token") from error
         longest_first = sorted(self._special, key=len, reverse=True)
         self._splitter = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
         self._byte_of = byte_alphabet()
 
-    def encode(self, segments: Iterable[Segment], num_media_tokens: Sequence[int]) -> Encoded:
+    def encode(self, segments: Iterable[Segment], num_media_tokens: Sequence[int]) -> EncodedPrompt:
         """Token ids of `segments`, with placeholders spliced in.
 
         Args:
             segments: in prompt order.
-            num_media_tokens: placeholders of each medium, by `MediaPlaceholder.index`.
+            num_media_tokens: placeholders of each media item, by `MediaPlaceholder.index`.
         """
         ids: list[int] = []
         offsets = [-1] * len(num_media_tokens)
@@ -123,15 +123,15 @@ class Tokenizer:
                     ids.extend(self._plain.encode(piece.text, add_special_tokens=False).ids)
                 case (_, MediaPlaceholder(index, modality)):
                     offsets[index] = len(ids)
-                    ids.extend([self._placeholders[modality]] * num_media_tokens[index])
+                    ids.extend([self.placeholder_ids[modality]] * num_media_tokens[index])
                 case (_, token_id):
                     ids.append(token_id)
-        return Encoded(ids, offsets)
+        return EncodedPrompt(ids, offsets)
 
     def count(self, segments: Sequence[Segment], num_media_tokens: Sequence[int]) -> list[int]:
-        """How many tokens each segment has in what `encode` makes of them all.
+        """Number of tokens of each segment in the result of `encode`.
 
-        A token over the border of two texts counts for the one it begins in.
+        A token that spans two texts counts for the one it starts in.
 
         Args:
             segments: as `encode`.
@@ -151,7 +151,7 @@ class Tokenizer:
         return counts
 
     def _pieces(self, segments: Iterable[Segment]) -> Iterator["_Run | tuple[int, int | MediaPlaceholder]"]:
-        """What is encoded in one go: runs of plain text; special tokens and media, with their segment's number."""
+        """Pieces to encode separately: runs of plain text; special tokens and media with their segment number."""
         run = _Run([], [])
         for number, atom in self._atoms(segments):
             if isinstance(atom, str):
@@ -177,11 +177,11 @@ class Tokenizer:
                     yield number, segment
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """Text of `token_ids`; broken characters come out as U+FFFD."""
+        """Text of `token_ids`; incomplete characters become U+FFFD."""
         return self._full.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes one token stands for; a special token's are those of its name. Empty for an id without a token."""
+        """The bytes of one token; for a special token those of its name. Empty for an id without a token."""
         token = self._full.id_to_token(token_id)
         if token is None:
             return b""
@@ -195,10 +195,10 @@ class Tokenizer:
 
 
 def byte_alphabet() -> dict[str, int]:
-    """The printable stand-in of each byte in a byte-level BPE vocabulary, reversed.
+    """The byte that each character of a byte-level BPE vocabulary represents.
 
-    Source: Radford et al. 2019 (GPT-2): bytes that are printable Latin-1 stand for themselves, the others for the code
-    points from 256 on, in order.
+    Source: Radford et al. 2019 (GPT-2): printable Latin-1 bytes represent themselves; the code points from 256 on
+    represent the other bytes, in order.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(printable)]

@@ -19,7 +19,7 @@ from starlette.types import Message as Event
 
 from model_executor.fair_queue import CLIENT, FairQueue
 from server.api.validation import refusal
-from server.core.concurrency import in_thread
+from server.core.concurrency import run_to_completion
 from server.core.errors import BadRequestError, RateLimitError, TooLargeError
 from server.files.store import FileStore
 from server.prompt.messages import Context, StoredFile
@@ -171,7 +171,7 @@ async def read_json(request: Request, model: type[Model]) -> Model:
         large_bodies: FairQueue = request.app.state.large_bodies
         async with large_bodies.place():
             await _require_few_values(body)
-            return await in_thread(lambda: _validated(body, model, _context(request)))
+            return await run_to_completion(lambda: _validated(body, model, _context(request)))
     finally:
         body.clear()
         if (arrival := getattr(request.state, "arrival", None)) is not None:

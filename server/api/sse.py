@@ -13,8 +13,7 @@ from typing import Protocol
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from server.core.errors import ApiError, UnavailableError
-from server.middleware.errors import reported
+from server.core.errors import ApiError, UnavailableError, report_error
 
 DONE = b"data: [DONE]\n\n"
 LAST_WORDS_S = 1.0
@@ -139,6 +138,6 @@ class EventStream(Response):
     def _frame(self, item: Event | Exception | bytes, scope: Scope) -> bytes:
         if isinstance(item, bytes):
             return item
-        event = self._failure(reported(item, scope)) if isinstance(item, Exception) else item
+        event = self._failure(report_error(item, scope)) if isinstance(item, Exception) else item
         name = f"event: {event.type}\n".encode() if self._named else b""  # type: ignore[attr-defined]
         return name + b"data: " + event.encode() + b"\n\n"

@@ -33,7 +33,7 @@ def refusal(error: ValidationError, *, prefix: str = "") -> ClientError:
         location.append(context["param"])
     param = field_name(location)
     if kind == "file_not_found":
-        return NotFoundError(f"'{param}': {detail['msg']}", param=param)
+        return NotFoundError(f"'{param}': {detail['msg']}", param=param, code=kind)
     if kind == "missing":
         return BadRequestError(f"'{param}' is missing.", param=param, code="missing_required_parameter")
     if kind == "extra_forbidden":

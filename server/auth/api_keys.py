@@ -1,6 +1,6 @@
-"""The API keys the server knows: their names, their hashes, their limits; from the settings, or a file that may change.
+"""API keys: names, hashes and limits, from the settings and from a key file that is reloaded when it changes.
 
-Only SHA-256 hashes are kept. A slow hash would protect keys that can be guessed; these are long random strings, which
+Only SHA-256 hashes are stored. A slow hash protects keys that can be guessed; these are long random strings, which
 cannot, and every request is checked against them.
 
 A key file is TOML:
@@ -25,46 +25,45 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 CHECK_INTERVAL_S = 1.0
-"""How often the file is looked at, at most."""
+"""Minimum time between two checks of the file."""
 
 _log = logging.getLogger("tessera.keys")
 _Limit = Annotated[int, Field(ge=1)] | None
 
 
 class KeyFileError(Exception):
-    """The key file cannot be read or says something else than keys; the text says what."""
+    """The key file cannot be read or is invalid; the text says why."""
 
 
 class Key(BaseModel):
-    """A key, without itself."""
+    """An API key's hash, name and limits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-    """Stands for the key in logs, metrics and messages."""
+    """Identifies the key in logs, metrics and messages."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """Hex digest of the key."""
     requests_per_minute: _Limit = None
     tokens_per_minute: _Limit = None
     """Tokens of prompts and answers together."""
     concurrent_requests: _Limit = None
-    """Requests being answered at the same time."""
+    """Requests in progress at the same time."""
     owner: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
-    """Whose files and caches the key opens, where that is not the name: a name that is given to somebody else gets a
-    new owner with it."""
+    """The owner of files and caches, if that is not the name: a name that somebody else gets needs a new owner."""
 
     @property
     def tenant(self) -> str:
-        """Whose files and caches the key opens: its name's, so that a key can be replaced under the same name."""
+        """The owner of files and caches: the name, so that a key can be replaced under the same name."""
         return self.owner or self.name
 
 
 class _SettingsKey(Key):
-    """A key of the settings, whose name says only where it stands there."""
+    """A key from the settings; its name is only its position there."""
 
     @property
     def tenant(self) -> str:
-        """Those of the key itself, wherever it stands."""
+        """The owner of files and caches: the key itself, whatever its position."""
         return self.sha256[:32]
 
 
@@ -75,30 +74,30 @@ class _KeyFile(BaseModel):
 
 
 class KeyRing:
-    """All keys, as they are now.
+    """The currently valid keys.
 
     Args:
-        plain: keys of the settings; they are named `key-1`, `key-2`, … in their order.
-        file: a key file, read again when it changes; None for none.
+        plain: keys from the settings; they are named `key-1`, `key-2`, … in order.
+        file: a key file, reloaded when it changes; None: there is none.
         clock: in seconds.
 
     Raises:
-        KeyFileError: see the class. Later, a faulty file is logged and the keys stay as they were.
+        KeyFileError: the file cannot be read or is invalid. If that happens at a reload, it is logged and the keys stay
+            as they were.
     """
 
     def __init__(
         self, plain: Sequence[str], file: Path | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """See the class."""
-        self._fixed: list[Key] = [_SettingsKey(name=f"key-{i}", sha256=hashed(key)) for i, key in enumerate(plain, 1)]
+        self._fixed: list[Key] = [_SettingsKey(name=f"key-{i}", sha256=hash_key(key)) for i, key in enumerate(plain, 1)]
         self._file = None if file is None else file.expanduser()
         self._clock = clock
-        self._stamp = _stamp(self._file)
-        self._checked_s = clock()
+        self._version = _file_version(self._file)
+        self._checked_at_s = clock()
         self._keys = self._read()
 
     def __bool__(self) -> bool:
-        """Whether there is any key, without which everybody may ask."""
+        """Whether there are keys; without any, no key is required."""
         return bool(self._keys)
 
     @property
@@ -107,29 +106,29 @@ class KeyRing:
         return self._keys
 
     def find(self, key: str) -> Key | None:
-        """The entry of a key somebody sent, or None."""
-        self._renew()
-        digest = hashed(key)
-        # All are compared, so the time tells neither which one matched nor how much of it.
+        """The entry of a key that a client sent; None if it is not valid."""
+        self._reload()
+        digest = hash_key(key)
+        # All are compared, so the time reveals neither which one matched nor how much of it.
         matches = [known for known in self._keys if hmac.compare_digest(digest, known.sha256)]
         return matches[0] if matches else None
 
-    def _renew(self) -> None:
-        """Read the file again where it has changed."""
+    def _reload(self) -> None:
+        """Read the file again if it has changed."""
         now_s = self._clock()
-        if self._file is None or now_s - self._checked_s < CHECK_INTERVAL_S:
+        if self._file is None or now_s - self._checked_at_s < CHECK_INTERVAL_S:
             return
-        self._checked_s = now_s
-        stamp = _stamp(self._file)
-        if stamp == self._stamp:
+        self._checked_at_s = now_s
+        version = _file_version(self._file)
+        if version == self._version:
             return
-        self._stamp = stamp
+        self._version = version
         try:
             self._keys = self._read()
         except KeyFileError as error:
-            _log.error("the changed key file is not used, the keys stay as they were: %s", error)
+            _log.error("ignoring the changed key file, the previous keys stay valid: %s", error)
         else:
-            _log.info("the key file has changed and was read: %d keys", len(self._keys))
+            _log.info("reloaded the changed key file: %d keys", len(self._keys))
 
     def _read(self) -> list[Key]:
         keys = self._fixed + ([] if self._file is None else _read_file(self._file))
@@ -140,8 +139,8 @@ class KeyRing:
         return keys
 
 
-def hashed(key: str) -> str:
-    """Hex SHA-256 of a key, as `printf %s KEY | sha256sum` tells it."""
+def hash_key(key: str) -> str:
+    """Hex SHA-256 of a key, as `printf %s KEY | sha256sum` prints it."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
@@ -152,18 +151,18 @@ def _read_file(file: Path) -> list[Key]:
         raise KeyFileError(f"The key file cannot be read: {error.strerror or error}.") from error
     except ValidationError as error:
         fault = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(map(str, fault["loc"]))
-        raise KeyFileError(f"The key file is wrong at {place}: {fault['msg']}.") from error
+        location = ".".join(map(str, fault["loc"]))
+        raise KeyFileError(f"The key file is invalid at {location}: {fault['msg']}.") from error
     except ValueError as error:  # not UTF-8, or not TOML
         raise KeyFileError(f"The key file is not TOML: {error}.") from error
 
 
-def _stamp(file: Path | None) -> tuple[int, int, int] | None:
-    """Changes whenever the file does; None where there is none."""
+def _file_version(file: Path | None) -> tuple[int, int, int] | None:
+    """A value that changes whenever the file does; None if there is no file."""
     if file is None:
         return None
     try:
-        state = file.stat()
+        status = file.stat()
     except OSError:
-        return None  # reading it will say why
-    return state.st_mtime_ns, state.st_size, state.st_ino
+        return None  # reading it will report the error
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -1,4 +1,4 @@
-"""An engine that charges what it computes to the key that asked."""
+"""Charges the tokens that the engine computes to the API key of the request."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -8,17 +8,16 @@ from server.auth.rate_limits import KeyUsage
 
 
 class MeteredEngine:
-    """The same engine, for requests of one key.
+    """An engine that charges its tokens to one key.
 
     Args:
-        engine: what computes.
-        account: whose.
+        engine: computes the answers.
+        usage: of the key.
     """
 
-    def __init__(self, engine: Engine, account: KeyUsage) -> None:
-        """See the class."""
+    def __init__(self, engine: Engine, usage: KeyUsage) -> None:
         self._engine = engine
-        self._account = account
+        self._usage = usage
 
     @property
     def state(self) -> EngineState:
@@ -35,15 +34,15 @@ class MeteredEngine:
         """As the engine's."""
         return self._engine.max_model_len
 
-    async def generate(self, request_id: str, prompt: Prompt, limits: SamplingParams) -> AsyncGenerator[Delta, None]:
-        """As the engine's; the prompt is charged with the first delta, so that nobody pays for a refusal."""
-        charged = False
-        async with aclosing(self._engine.generate(request_id, prompt, limits)) as deltas:
+    async def generate(self, request_id: str, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Delta, None]:
+        """As the engine's; the prompt is charged with the first delta, so that a rejected request costs nothing."""
+        is_prompt_charged = False
+        async with aclosing(self._engine.generate(request_id, prompt, params)) as deltas:
             async for delta in deltas:
-                if not charged:
-                    charged = True
-                    self._account.charge(len(prompt.token_ids), "prompt")
-                self._account.charge(len(delta.token_ids), "generation")
+                if not is_prompt_charged:
+                    is_prompt_charged = True
+                    self._usage.charge(len(prompt.token_ids), "prompt")
+                self._usage.charge(len(delta.token_ids), "generation")
                 yield delta
 
     async def stats(self) -> EngineStats:

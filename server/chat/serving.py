@@ -21,12 +21,11 @@ from model_executor.engine import Delta, Engine, Prompt
 from model_executor.processor.tokenizer import Tokenizer
 from server.chat.request import ChatCompletionRequest
 from server.chat.response import ChatCompletion, ChatCompletionChunk, Report
-from server.core.metrics import Metrics
+from server.core.metrics import MediaLoad, Metrics
 from server.generation.grammar import grammar_of
 from server.generation.latency import timed
 from server.generation.output import Answer
 from server.generation.sampling_params import sampling_params
-from server.media.preprocessor import MediaLoad
 from server.media.progress import Progress
 from server.media.types import MediaPart, PreparedMedia
 from server.prompt.builder import build_prompt

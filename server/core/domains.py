@@ -1,38 +1,37 @@
-"""Domains media may or may not be fetched from. Pure."""
+"""Parses and matches the domains that media may or may not be fetched from. Pure."""
 
-import httpx
+import idna
 
 _NOT_IN_NAMES = frozenset("/:@?#%*[] ")
 
 
 def split_domains(text: str) -> frozenset[str]:
-    """The domains of a setting, as hosts of URLs are written.
+    """The domains in a setting's value, in the form that URLs have.
 
     Args:
-        text: names separated by commas, international ones in either form.
+        text: names separated by commas, international ones in Unicode or Punycode.
 
     Raises:
         ValueError: one is not a name.
     """
     domains = set()
     for name in filter(None, (part.strip() for part in text.split(","))):
-        try:
-            url = httpx.URL(f"http://{name.lower().rstrip('.')}/")
-        except httpx.InvalidURL as error:
-            raise ValueError(f"{name!r} is not a domain") from error
-        host = url.raw_host.decode("ascii")
+        host = name.lower().rstrip(".")
         if set(name) & _NOT_IN_NAMES or not host:
-            raise ValueError(f"{name!r} is not a domain; subdomains are included without any sign")
-        domains.add(host)
+            raise ValueError(f"{name!r} is not a domain; write it without wildcards, its subdomains are included")
+        try:
+            domains.add(host if host.isascii() else idna.encode(host).decode("ascii"))
+        except idna.IDNAError as error:
+            raise ValueError(f"{name!r} is not a domain") from error
     return frozenset(domains)
 
 
 def is_within(host: str, domains: frozenset[str]) -> bool:
-    """Whether a host is one of the domains or below one.
+    """Whether a host is one of the domains or a subdomain of one.
 
     Args:
-        host: as in a URL: small letters, no dot at its end.
-        domains: as `split_domains` gives them.
+        host: as in a URL: lowercase, no dot at the end.
+        domains: as returned by `split_domains`.
     """
     labels = host.split(".")
     return any(".".join(labels[start:]) in domains for start in range(len(labels)))

@@ -1,14 +1,14 @@
-"""Every error the API answers, and the one body they share.
+"""The API's errors: status, type and code of each, the error body, and the translation of other exceptions.
 
     ApiError                     has a status, a `type`, a `param` and a `code`
-    ├── ClientError              4xx: the request is at fault
+    ├── ClientError              4xx: the client is at fault
     │   ├── BadRequestError      400  invalid_request_error
     │   ├── AuthenticationError  401  invalid_api_key
     │   ├── NotFoundError        404
-    │   ├── MethodError          405
+    │   ├── MethodError          405  method_not_allowed
     │   ├── TooLargeError        413
     │   └── RateLimitError       429  rate_limit_exceeded, with Retry-After
-    └── ServerError              5xx: we are at fault, or busy
+    └── ServerError              5xx: the server is at fault, or not available
         ├── InternalError        500  generic text only
         ├── UnavailableError     503  with Retry-After
         ├── DeadlineError        504  with x-should-retry: false
@@ -17,6 +17,8 @@
 `server/middleware/errors.py` turns them into responses; `server/api/sse.py` into events.
 """
 
+import logging
+from collections.abc import MutableMapping
 from typing import Any, ClassVar
 
 from model_executor.engine import EngineBusyError, EngineUnavailableError, RequestRefusedError
@@ -24,14 +26,16 @@ from model_executor.fair_queue import QueueFullError
 
 MAX_MESSAGE_CHARS = 2_000
 
+_log = logging.getLogger("tessera.error")
+
 
 class ApiError(Exception):
     """An error with an OpenAI body.
 
     Args:
-        message: the fact, for people; no paths, addresses or tracebacks. Cut at 2 000 characters.
+        message: what is wrong, for people; no paths, addresses or tracebacks. Cut at 2 000 characters.
         param: the request field at fault, such as `messages[2].content[0].image_url`.
-        code: a machine-readable code; the class's own where not given.
+        code: a machine-readable code, OpenAI's own where it has one. None: the class's default.
     """
 
     status: ClassVar[int] = 500
@@ -39,7 +43,6 @@ class ApiError(Exception):
     default_code: ClassVar[str | None] = None
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
-        """See the class."""
         super().__init__(message)
         self.message = message if len(message) <= MAX_MESSAGE_CHARS else message[: MAX_MESSAGE_CHARS - 1] + "…"
         self.param = param
@@ -47,34 +50,34 @@ class ApiError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers that belong to the answer, besides the request id."""
+        """Headers of the response, in addition to the request id."""
         return {}
 
     def body(self) -> dict[str, Any]:
-        """The OpenAI error body; all four keys are always there."""
+        """The OpenAI error body; it always has all four keys."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
 class ClientError(ApiError):
-    """The request is at fault."""
+    """The client is at fault."""
 
     status = 400
     type = "invalid_request_error"
 
 
 class BadRequestError(ClientError):
-    """The request is malformed, out of range, or brings media that cannot be used."""
+    """The request is malformed, out of range, or has media that cannot be used."""
 
 
 class AuthenticationError(ClientError):
-    """No key, or a wrong one."""
+    """No key, or an invalid one."""
 
     status = 401
     default_code = "invalid_api_key"
 
     @property
     def headers(self) -> dict[str, str]:
-        """The challenge RFC 9110 asks for."""
+        """The challenge that RFC 9110 requires."""
         return {"WWW-Authenticate": "Bearer"}
 
 
@@ -85,28 +88,28 @@ class NotFoundError(ClientError):
 
 
 class MethodError(ClientError):
-    """The route exists, the method does not.
+    """The path does not support the method.
 
     Args:
-        message: the fact.
-        allow: the methods there are, as in the `Allow` header.
+        message: what is wrong.
+        allow: the supported methods, as in the `Allow` header.
     """
 
     status = 405
+    default_code = "method_not_allowed"
 
     def __init__(self, message: str, *, allow: str) -> None:
-        """See the class."""
         super().__init__(message)
         self.allow = allow
 
     @property
     def headers(self) -> dict[str, str]:
-        """The methods there are."""
+        """The supported methods."""
         return {"Allow": self.allow}
 
 
 class TooLargeError(ClientError):
-    """The body is over the limit."""
+    """The request body, a file or the files of a key exceed a limit."""
 
     status = 413
 
@@ -115,8 +118,8 @@ class RateLimitError(ClientError):
     """Too many requests at the moment.
 
     Args:
-        message: the fact.
-        retry_after_s: when to come back.
+        message: what is wrong.
+        retry_after_s: when to try again.
     """
 
     status = 429
@@ -124,35 +127,33 @@ class RateLimitError(ClientError):
     default_code = "rate_limit_exceeded"
 
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
-        """See the class."""
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
     @property
     def headers(self) -> dict[str, str]:
-        """When to come back."""
+        """When to try again."""
         return {"Retry-After": str(self.retry_after_s)}
 
 
 class ServerError(ApiError):
-    """We are at fault, or busy."""
+    """The server is at fault, or not available."""
 
 
 class InternalError(ServerError):
-    """A fault of our own; the text tells nothing, the log tells everything."""
+    """An unexpected exception; its text is in the log only."""
 
     def __init__(self) -> None:
-        """The text is always the same."""
-        super().__init__("The server met an unexpected condition; its log has the request id.")
+        super().__init__("The server encountered an internal error; its log has the details under the request id.")
 
 
 class UnavailableError(ServerError):
-    """The model is loading or being restarted, or the uploaded files are held by another server.
+    """The model is loading or being restarted, or the uploaded files are in use by another server.
 
     Args:
-        message: the fact.
-        retry_after_s: when to come back.
-        code: what is not available, where that is not the engine.
+        message: what is wrong.
+        retry_after_s: when to try again.
+        code: for anything other than the engine.
     """
 
     status = 503
@@ -160,18 +161,17 @@ class UnavailableError(ServerError):
     default_code = "engine_unavailable"
 
     def __init__(self, message: str, *, retry_after_s: int = 2, code: str | None = None) -> None:
-        """See the class."""
         super().__init__(message, code=code)
         self.retry_after_s = retry_after_s
 
     @property
     def headers(self) -> dict[str, str]:
-        """When to come back."""
+        """When to try again."""
         return {"Retry-After": str(self.retry_after_s)}
 
 
 class DeadlineError(ServerError):
-    """Media took longer than its deadline; the SDKs must not upload it again by themselves."""
+    """Preparing media took too long; the SDKs must not retry it automatically."""
 
     status = 504
     type = "timeout_error"
@@ -184,7 +184,7 @@ class DeadlineError(ServerError):
 
 
 class StorageError(ServerError):
-    """The server has no room for a file; sending it again at once does not help."""
+    """The server cannot store a file; the SDKs must not retry it automatically."""
 
     status = 507
     default_code = "storage_full"
@@ -196,7 +196,7 @@ class StorageError(ServerError):
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """What the API answers for `error`: itself, the engine's errors by their kind, and a plain 500 for the rest."""
+    """The API error for any exception: itself, the equivalent of an engine error, or a plain 500."""
     match error:
         case ApiError():
             return error
@@ -210,3 +210,17 @@ def as_api_error(error: Exception) -> ApiError:
             return BadRequestError(str(error), param=error.param, code=error.code)
         case _:
             return InternalError()
+
+
+def report_error(error: Exception, scope: MutableMapping[str, Any]) -> ApiError:
+    """The API error for an exception; records it for the metrics and logs internal errors.
+
+    Args:
+        error: raised while the request was handled.
+        scope: the request's ASGI scope.
+    """
+    api_error = as_api_error(error)
+    scope["state"]["error"] = api_error
+    if api_error.status == 500:
+        _log.error("request failed", exc_info=error, extra={"fields": {"request_id": scope["state"].get("request_id")}})
+    return api_error

@@ -1,4 +1,4 @@
-"""The process's log: one JSON object a line on stderr."""
+"""Logging setup: one JSON object per line on stderr."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging() -> None:
-    """Send everything to stderr as JSON; uvicorn speaks up only when something is wrong."""
+    """Send all logs to stderr as JSON; of uvicorn's, only warnings and errors."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
@@ -32,5 +32,5 @@ def configure_logging() -> None:
     root.setLevel(logging.INFO)
     for name in ("uvicorn", "uvicorn.error", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # It warns of every malformed form, which any client can send without end.
+    # It warns about every malformed form, which any client can send any number of times.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)

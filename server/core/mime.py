@@ -1,7 +1,7 @@
-"""Whether bytes are a picture or a clip, told by how they begin, never by a name or a declared type. Pure.
+"""Detects from its first bytes whether a file is an image or a video, never from a name or a declared type. Pure.
 
-A first look only: what passes may still be damaged, which the decoders find out. PNG, WebP and GIF that announce an
-animation are clips; of other animations the first picture counts.
+The file may still be damaged, which the decoders detect. PNG, WebP and GIF files whose header says that they are
+animated are videos; of other animations only the first image is used.
 
 Source: the containers' own signatures; APNG's acTL comes before the first IDAT, WebP's VP8X has a flag, GIF's loop
 extension is Netscape's.
@@ -10,13 +10,13 @@ extension is Netscape's.
 from model_executor.engine import Modality
 
 HEAD_BYTES = 4096
-"""How much of the beginning is looked at."""
+"""How many of a file's first bytes are inspected."""
 
 _ISO_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _HEIF_BRANDS = frozenset({b"mif1", b"msf1", b"heic", b"heix", b"hevc", b"hevx"})
-_PICTURES = (b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
-_CLIPS = (
+_IMAGES = (b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
+_VIDEOS = (
     b"\x1a\x45\xdf\xa3",  # Matroska, WebM
     b"FLV\x01",
     b"OggS",
@@ -27,17 +27,17 @@ _GIF_LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
 _WEBP_ANIMATION = 0x02
 _TS_SYNC = 0x47
 _TS_LAYOUTS = ((0, 188), (4, 192))
-"""Where the first sync byte stands and how far apart they are: broadcast, and with four-byte time codes."""
+"""Offset of the first sync byte and distance between them: broadcast, and with four-byte time codes."""
 
 
-def modality_of(head: bytes) -> Modality | None:
-    """What a file is.
+def detect_modality(head: bytes) -> Modality | None:
+    """The modality of a file.
 
     Args:
-        head: its beginning, up to `HEAD_BYTES`.
+        head: its first bytes, up to `HEAD_BYTES`.
 
     Returns:
-        None for anything that is neither a picture nor a clip of a kind the decoders know.
+        None if it is neither an image nor a video in a supported format.
     """
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "video" if b"acTL" in head.partition(b"IDAT")[0] else "image"
@@ -47,20 +47,20 @@ def modality_of(head: bytes) -> Modality | None:
         return _riff_modality(head)
     if head[4:8] in _ISO_BOXES:
         return _iso_modality(head)
-    if head.startswith(_PICTURES):
+    if head.startswith(_IMAGES):
         return "image"
-    return "video" if head.startswith(_CLIPS) or _is_transport_stream(head) else None
+    return "video" if head.startswith(_VIDEOS) or _is_transport_stream(head) else None
 
 
 def _riff_modality(head: bytes) -> Modality | None:
     if head[8:12] == b"WEBP":
-        moves = head[12:16] == b"VP8X" and len(head) > 20 and head[20] & _WEBP_ANIMATION
-        return "video" if moves else "image"
+        is_animated = head[12:16] == b"VP8X" and len(head) > 20 and head[20] & _WEBP_ANIMATION
+        return "video" if is_animated else "image"
     return "video" if head[8:12] == b"AVI " else None
 
 
 def _iso_modality(head: bytes) -> Modality | None:
-    """MP4, MOV and the pictures that share their container; `mif1` alone does not say which picture it is."""
+    """MP4, MOV and the images that share their container; `mif1` alone does not identify the image format."""
     if head[4:8] != b"ftyp":
         return "video"
     size = int.from_bytes(head[:4])

@@ -17,15 +17,34 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, V
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
-from model_executor.checkpoint.config import BUNDLED_MODEL
+from model_executor.checkpoint.config import BUNDLED_MODEL, DEFAULT_IMAGE_MAX_PIXELS
 from model_executor.engine import EngineSettings
-from model_executor.processor.geometry import VIDEO_FPS, VIDEO_FRAME_MAX_PIXELS, VIDEO_MIN_FRAMES
+from model_executor.processor.geometry import (
+    MAX_VIDEO_TOKENS,
+    TOKEN_PX,
+    VIDEO_FPS,
+    VIDEO_FRAME_MAX_PIXELS,
+    VIDEO_MAX_FRAMES,
+    VIDEO_MIN_FRAMES,
+)
 from server.core.domains import split_domains
 
 _SECTION = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 _ORIGIN = re.compile(r"\*|https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+
+
+_RENAMED = {
+    "TESSERA_DATA_FOLDER": "TESSERA_DATA_DIR",
+    "TESSERA_ENGINE__LORA_FOLDER": "TESSERA_ENGINE__LORA_DIR",
+    "TESSERA_ENGINE__WARM_SPARE": "TESSERA_ENGINE__WARM_STANDBY",
+    "TESSERA_FILES__LIFETIME_S": "TESSERA_FILES__EXPIRES_AFTER_S",
+    "TESSERA_MEDIA__FILE_FOLDER": "TESSERA_MEDIA__ALLOWED_LOCAL_PATH",
+    "TESSERA_MEDIA__MAX_QUEUE": "TESSERA_MEDIA__MAX_QUEUED_JOBS",
+    "TESSERA_MEDIA__TIMEOUT_S": "TESSERA_MEDIA__DECODE_TIMEOUT_S",
+}
+"""Former names of settings, by which nothing can be set any more, and today's."""
 
 
 def split_list(value: str | None) -> list[str]:
@@ -44,50 +63,50 @@ class MediaSettings(BaseModel):
     """Domains media URLs may lead to, subdomains included, separated by commas. Empty: all that are not denied."""
     denied_domains: str = ""
     """Domains media URLs may not lead to, subdomains included, separated by commas."""
-    file_folder: Path | None = None
-    """Folder below which `file:` URLs may lead; links in it are not followed. Unset: `file:` URLs are refused."""
+    allowed_local_path: Path | None = None
+    """Directory that `file:` URLs may read from; links in it are not followed. Unset: `file:` URLs are rejected."""
     max_parts: int = Field(default=32, ge=0)
     """Media parts in one request."""
     max_request_bytes: int = Field(default=1 << 30, ge=1)
     """Encoded size of all media of one request together."""
     max_request_pixels: int = Field(default=2_000_000_000, ge=1)
-    """Pixels before resizing of all pictures of one request together; a clip counts one frame."""
+    """Pixels before resizing of all images of one request together; a video counts one frame."""
     max_request_frames: int = Field(default=6144, ge=2)
-    """Frames sampled from all clips of one request together."""
+    """Frames sampled from all videos of one request together."""
     max_request_s: float = Field(default=8 * 3600, gt=0)
-    """Presentation time of all clips of one request together, in seconds."""
+    """Presentation time of all videos of one request together, in seconds."""
     max_request_tokens: int = Field(default=131_072, ge=1)
     """Tokens of all media of one request together; the context's length limits them, too."""
     max_image_bytes: int = Field(default=32 << 20, ge=1)
-    """Encoded size of one picture."""
+    """Encoded size of one image."""
     max_video_bytes: int = Field(default=512 << 20, ge=1)
-    """Encoded size of one clip."""
+    """Encoded size of one video."""
     max_source_pixels: int = Field(default=200_000_000, ge=1)
-    """Pixels of one decoded picture or frame before resizing (a decompression-bomb guard)."""
-    max_image_pixels: int = Field(default=12_845_056, ge=784)
-    """Pixels of one picture after resizing; the checkpoint's own limit applies too."""
-    max_video_pixels: int = Field(default=VIDEO_FRAME_MAX_PIXELS, ge=784)
-    """Pixels of one frame of a clip after resizing; the checkpoint's own limit applies too."""
-    max_video_tokens: int = Field(default=16_384, ge=1, le=16_384)
-    """Tokens of one clip."""
-    max_video_frames: int = Field(default=768, ge=2, le=768)
-    """Frames sampled from one clip."""
+    """Pixels of one decoded image or frame before resizing (a decompression-bomb guard)."""
+    max_image_pixels: int = Field(default=DEFAULT_IMAGE_MAX_PIXELS, ge=TOKEN_PX)
+    """Pixels of one image after resizing; the checkpoint's own limit applies too."""
+    max_video_pixels: int = Field(default=VIDEO_FRAME_MAX_PIXELS, ge=TOKEN_PX)
+    """Pixels of one frame of a video after resizing; the checkpoint's own limit applies too."""
+    max_video_tokens: int = Field(default=MAX_VIDEO_TOKENS, ge=1, le=MAX_VIDEO_TOKENS)
+    """Tokens of one video."""
+    max_video_frames: int = Field(default=VIDEO_MAX_FRAMES, ge=2, le=VIDEO_MAX_FRAMES)
+    """Frames sampled from one video."""
     video_fps: float = Field(default=VIDEO_FPS, gt=0, le=1000)
     """Frames sampled per second where a request does not say; of a list of frames, the rate they count as taken at."""
-    video_min_frames: int = Field(default=VIDEO_MIN_FRAMES, ge=2, le=768)
-    """Least frames sampled from one clip where a request does not say."""
+    video_min_frames: int = Field(default=VIDEO_MIN_FRAMES, ge=2, le=VIDEO_MAX_FRAMES)
+    """Least frames sampled from one video where a request does not say."""
     max_video_s: float = Field(default=4 * 3600, gt=0)
-    """Presentation time of one clip, in seconds."""
+    """Presentation time of one video, in seconds."""
     fetch_timeout_s: float = Field(default=30, gt=0)
     """Time to fetch one URL, from start to last byte."""
     max_redirects: int = Field(default=3, ge=0)
     """Redirects followed for one URL; each target is checked again."""
     num_workers: int = Field(default=2, ge=1)
     """Processes that decode media."""
-    max_queue: int = Field(default=64, ge=0)
-    """Media jobs that may wait for a worker; further ones are answered 429."""
-    timeout_s: float = Field(default=120, gt=0)
-    """Time to prepare one picture or clip; the worker is killed at the deadline."""
+    max_queued_jobs: int = Field(default=64, ge=0)
+    """Images and videos that may wait for a worker; further ones are answered 429."""
+    decode_timeout_s: float = Field(default=120, gt=0)
+    """Time a worker has to decode one image or video; the worker is killed at the deadline."""
     max_worker_bytes: int = Field(default=4 << 30, ge=1 << 28)
     """Address space of one worker process."""
     max_shared_bytes: int = Field(default=4 << 30, ge=1 << 20)
@@ -104,7 +123,7 @@ class MediaSettings(BaseModel):
         try:
             split_domains(value)
         except ValueError as error:
-            raise PydanticCustomError("invalid_value", "does not fit: {fact}", {"fact": str(error)}) from error
+            raise PydanticCustomError("invalid_value", "is invalid: {fact}", {"fact": str(error)}) from error
         return value
 
 
@@ -121,8 +140,8 @@ class FilesSettings(BaseModel):
     """Number of files of one API key."""
     max_total_bytes: int = Field(default=32 << 30, ge=0)
     """Size of all files of all keys together."""
-    lifetime_s: int = Field(default=30 * 86_400, ge=1)
-    """Time after which a file is deleted; an upload may ask for less."""
+    expires_after_s: int = Field(default=30 * 86_400, ge=1)
+    """Time after which an uploaded file is deleted; an upload may set a shorter one."""
 
 
 class Settings(BaseSettings):
@@ -167,8 +186,8 @@ class Settings(BaseSettings):
     """Size of one request body; larger ones are answered 413."""
     max_connections: int = Field(default=4096, ge=1)
     """Connections of clients; one more takes the place of the one that has been silent for longest."""
-    data_folder: Path = Path("~/.local/share/tessera")
-    """Folder of what must outlive the process: uploaded files. Made when the first one comes."""
+    data_dir: Path = Path("~/.local/share/tessera")
+    """Directory of what must outlive the process: uploaded files. Created by the first upload."""
     default_max_tokens: int | None = Field(default=None, ge=1)
     """Answer length when a request names none. Unset: what the context leaves."""
     keep_alive_s: float = Field(default=10, gt=0)
@@ -193,7 +212,7 @@ class Settings(BaseSettings):
             if not _ORIGIN.fullmatch(origin):
                 raise PydanticCustomError(
                     "invalid_value",
-                    "must be * or have origins such as https://example.org, in small letters and without a path",
+                    "must be * or a list of lowercase origins without a path, such as https://example.org",
                 )
         return value
 
@@ -252,7 +271,8 @@ def load_settings(arguments: Sequence[str]) -> Settings:
     Raises:
         SettingsError: see the class.
     """
-    _refuse_unknown_variables(os.environ)
+    _reject_unknown_variables(os.environ)
+    _reject_renamed_flags(arguments)
     _refuse_empty_keys(os.environ)
     try:
         return CliApp.run(Settings, cli_args=list(arguments))
@@ -260,13 +280,29 @@ def load_settings(arguments: Sequence[str]) -> Settings:
         raise SettingsError("\n".join(_sentence(detail) for detail in error.errors())) from error
 
 
-def _refuse_unknown_variables(names: Iterable[str]) -> None:
+def _reject_unknown_variables(names: Iterable[str]) -> None:
     known = [declared.variable for declared in declarations()]
     for name in names:
-        if name.upper().startswith("TESSERA_") and name.upper() not in known:
-            close = difflib.get_close_matches(name.upper(), known, n=1)
-            hint = f" Is {close[0]} meant?" if close else " `tessera serve --help` lists all settings."
-            raise SettingsError(f"There is no setting {name}.{hint}")
+        variable = name.upper()
+        if not variable.startswith("TESSERA_") or variable in known:
+            continue
+        if variable in _RENAMED:
+            raise SettingsError(f"The setting {name} is now called {_RENAMED[variable]}.")
+        close = difflib.get_close_matches(variable, known, n=1)
+        hint = f" Did you mean {close[0]}?" if close else " `tessera serve --help` lists all settings."
+        raise SettingsError(f"There is no setting {name}.{hint}")
+
+
+def _reject_renamed_flags(arguments: Iterable[str]) -> None:
+    flags = {_flag(old): _flag(new) for old, new in _RENAMED.items()}
+    for argument in arguments:
+        if new := flags.get(argument.partition("=")[0]):
+            raise SettingsError(f"The flag {argument.partition('=')[0]} is now called {new}.")
+
+
+def _flag(variable: str) -> str:
+    """The command-line flag that sets the same as an environment variable."""
+    return "--" + variable.removeprefix("TESSERA_").lower().replace("__", ".").replace("_", "-")
 
 
 def _refuse_empty_keys(environment: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""The disk, asked plainly: whole writes, durable folders, and its errors in the API's words."""
+"""Durable file operations: complete writes, fsync of files and directories, and OSErrors as API errors."""
 
 import contextlib
 import errno
@@ -12,32 +12,32 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def write_all(file: int, data: bytes) -> None:
-    """Write all of `data`, however many calls that takes."""
+    """Write all of `data` to a file descriptor, in as many calls as it takes."""
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Make a file that outlives the machine."""
+    """Write a new file that survives a power failure."""
     with path.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
-def sync_folder(folder: Path) -> None:
-    """Make sure that the names in a folder outlive the machine."""
-    number = os.open(folder, os.O_RDONLY)
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory survive a power failure."""
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(number)
+        os.fsync(descriptor)
     finally:
-        os.close(number)
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Turns the disk's errors into the API's, without paths.
+def storage_errors() -> Iterator[None]:
+    """Raise OSErrors of the block as API errors, without paths.
 
     Raises:
         UnavailableError: another server holds the lock.
@@ -47,12 +47,12 @@ def translated() -> Iterator[None]:
         yield
     except BlockingIOError as error:
         raise UnavailableError(
-            "The folder of uploaded files is in use by another server (data_folder).", code="files_unavailable"
+            "The directory of uploaded files is in use by another server (data_dir).", code="files_unavailable"
         ) from error
     except OSError as error:
         if error.errno in _FULL:
-            raise StorageError("The disk for uploaded files is full (data_folder).") from error
+            raise StorageError("The server's disk for uploaded files is full (data_dir).") from error
         reason = os.strerror(error.errno) if error.errno else "unknown"
         raise StorageError(
-            f"The server cannot keep files: {reason} (data_folder).", code="storage_unavailable"
+            f"The server cannot store files: {reason} (data_dir).", code="storage_unavailable"
         ) from error

@@ -1,6 +1,6 @@
-"""An upload's multipart form, read while it arrives: no byte of the file is kept here. Pure.
+"""Incremental parser of an upload's multipart form, which holds none of the file's bytes. Pure.
 
-Source: RFC 7578 (multipart/form-data); a nested object comes as `expires_after[seconds]`, as the official SDKs send it.
+Source: RFC 7578 (multipart/form-data); a nested object is written `expires_after[seconds]`, as by the official SDKs.
 """
 
 import re
@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from server.core.errors import BadRequestError
 
 MAX_FIELD_BYTES = 1024
-"""Size of one field other than the file."""
+"""Maximum size of one field other than the file."""
 MAX_PARTS = 16
 MAX_FILENAME_CHARS = 255
 
@@ -28,20 +28,19 @@ class UploadForm:
         headers: of the request.
 
     Raises:
-        BadRequestError: they declare something else than a form.
+        BadRequestError: they declare anything other than an uncompressed form.
     """
 
     def __init__(self, headers: Headers) -> None:
-        """See the class."""
-        kind, options = parse_options_header(headers.get("content-type"))
-        if kind != b"multipart/form-data" or not options.get(b"boundary"):
+        content_type, options = parse_options_header(headers.get("content-type"))
+        if content_type != b"multipart/form-data" or not options.get(b"boundary"):
             raise BadRequestError(
                 "The content type must be multipart/form-data with a boundary.", code="invalid_content_type"
             )
         if headers.get("content-encoding", "identity") != "identity":
-            raise BadRequestError("Compressed request bodies are not taken.", code="invalid_content_encoding")
+            raise BadRequestError("Compressed request bodies are not supported.", code="invalid_content_encoding")
         self.filename: str | None = None
-        """The file's name as the client has it, once it was seen."""
+        """The file's name on the client, once its header has arrived."""
         self._values: dict[str, bytearray] = {}
         self._content: list[bytes] = []
         self._header = (bytearray(), bytearray())
@@ -58,7 +57,7 @@ class UploadForm:
                     "on_header_value": lambda data, start, end: self._header[1].extend(data[start:end]),
                     "on_header_end": self._end_header,
                     "on_headers_finished": self._end_headers,
-                    "on_part_data": self._take_data,
+                    "on_part_data": self._add_data,
                     "on_end": self._end,
                 },
             )
@@ -66,16 +65,16 @@ class UploadForm:
             raise _malformed() from error
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Read on.
+        """Parse the next bytes of the body.
 
         Args:
-            data: the next bytes of the body.
+            data: the bytes.
 
         Returns:
-            What of them belongs to the file, in order.
+            Those that belong to the file, in order.
 
         Raises:
-            BadRequestError: not a form, or not one of an upload.
+            BadRequestError: the body is not the form of an upload.
         """
         self._content = []
         try:
@@ -91,10 +90,10 @@ class UploadForm:
         return self._content
 
     def close(self) -> dict[str, Any]:
-        """The fields besides the file, nested ones as objects.
+        """The fields other than the file, nested ones as objects.
 
         Raises:
-            BadRequestError: the form ends early, or there is no file in it.
+            BadRequestError: the form is incomplete, or has no file.
         """
         if not self._ended:
             raise _malformed()
@@ -107,12 +106,12 @@ class UploadForm:
             text = _text(value, name)
             if inner is None:
                 if outer in fields:
-                    raise _twice(outer)
+                    raise _duplicate(outer)
                 fields[outer] = text
-            elif isinstance(within := fields.setdefault(outer, {}), dict):
-                within[inner] = text
+            elif isinstance(members := fields.setdefault(outer, {}), dict):
+                members[inner] = text
             else:
-                raise _twice(outer)
+                raise _duplicate(outer)
         return fields
 
     def _begin_part(self) -> None:
@@ -128,36 +127,41 @@ class UploadForm:
         self._header = (bytearray(), bytearray())
 
     def _end_headers(self) -> None:
-        kind, options = parse_options_header(self._disposition.decode("latin-1"))
-        if kind != b"form-data" or b"name" not in options:
+        disposition, options = parse_options_header(self._disposition.decode("latin-1"))
+        if disposition != b"form-data" or b"name" not in options:
             raise _malformed()
         self._part = name = _text(options[b"name"], "file")[:100]
         if name in self._values or (name == "file" and self.filename is not None):
-            raise _twice(name)
+            raise _duplicate(name)
         if name != "file":
             if b"filename" in options:
-                raise _unknown_file(name)
+                raise _unexpected_file(name)
             self._values[name] = bytearray()
             return
         if not options.get(b"filename"):
-            raise BadRequestError("'file' must come as a file, with a name.", param=name, code="invalid_type")
+            raise BadRequestError("'file' must be a file with a name.", param=name, code="invalid_type")
         self.filename = _text(options[b"filename"], name)
         if _UNSHOWABLE.search(self.filename):
             raise BadRequestError("The file's name has control characters or turns the direction of text.", param=name)
         if len(self.filename) > MAX_FILENAME_CHARS:
             raise BadRequestError(
-                f"The file's name has {len(self.filename)} characters; at most {MAX_FILENAME_CHARS} are taken.",
+                f"The file's name has {len(self.filename)} characters; the limit is {MAX_FILENAME_CHARS}.",
                 param=name,
+                code="string_above_max_length",
             )
 
-    def _take_data(self, data: bytes, start: int, end: int) -> None:
+    def _add_data(self, data: bytes, start: int, end: int) -> None:
         if self._part == "file":
             self._content.append(data[start:end])
             return
         value = self._values[self._part]
         value += data[start:end]
         if len(value) > MAX_FIELD_BYTES:
-            raise BadRequestError(f"'{self._part}' is longer than {MAX_FIELD_BYTES} bytes.", param=self._part)
+            raise BadRequestError(
+                f"'{self._part}' is longer than {MAX_FIELD_BYTES} bytes.",
+                param=self._part,
+                code="string_above_max_length",
+            )
 
     def _end(self) -> None:
         self._ended = True
@@ -174,11 +178,11 @@ def _malformed() -> BadRequestError:
     return BadRequestError("The body is not a complete multipart form.", code="invalid_form")
 
 
-def _twice(name: str) -> BadRequestError:
-    return BadRequestError(f"'{name}' is given twice.", param=name, code="invalid_value")
+def _duplicate(name: str) -> BadRequestError:
+    return BadRequestError(f"The form has the field '{name}' twice.", param=name, code="invalid_value")
 
 
-def _unknown_file(name: str) -> BadRequestError:
+def _unexpected_file(name: str) -> BadRequestError:
     return BadRequestError(
-        f"'{name}' is a file; the one file of an upload is 'file'.", param=name, code="unknown_parameter"
+        f"'{name}' is a file; only the field 'file' can be one.", param=name, code="unknown_parameter"
     )

@@ -1,4 +1,4 @@
-"""Bodies, queries and answers of `/v1/files`. Numbers come as text, in forms and queries alike."""
+"""Forms, queries and responses of `/v1/files`. In forms and queries, numbers are text."""
 
 from typing import Annotated, Literal
 
@@ -8,18 +8,18 @@ from server.api.base_models import RequestModel
 
 
 class ExpiresAfter(RequestModel):
-    """When a file is to expire."""
+    """When a file expires."""
 
     anchor: Literal["created_at"]
     seconds: Annotated[int, Field(strict=False, ge=3_600, le=2_592_000)]
-    """Seconds after the anchor; the server may delete it sooner."""
+    """Seconds after the anchor; the server may delete the file sooner."""
 
 
 class FileFields(RequestModel):
-    """What a form says of the file it brings."""
+    """The fields of an upload's form other than the file."""
 
     purpose: Literal["vision", "user_data"]
-    """Both are the same here: pictures and clips to be named in requests."""
+    """Both mean the same here: an image or a video for use in requests."""
     expires_after: ExpiresAfter | None = None
 
 
@@ -27,18 +27,18 @@ class FileForm(FileFields):
     """The form of an upload; nested fields are written `expires_after[seconds]`."""
 
     file: Annotated[bytes, Field(json_schema_extra={"format": "binary"})]
-    """A picture or a clip."""
+    """An image or a video."""
 
 
 class FileQuery(RequestModel):
-    """Which files to list."""
+    """Query of the list of files."""
 
     after: str | None = None
-    """Id of the file the page begins after."""
+    """Id of the file after which the page begins."""
     limit: Annotated[int, Field(strict=False, ge=1, le=10_000)] = 10_000
-    """Most files of a page."""
+    """Maximum number of files in the page."""
     order: Literal["asc", "desc"] = "desc"
-    """By the time of the upload."""
+    """By upload time."""
     purpose: str | None = None
     """Only files of this purpose."""
 
@@ -49,7 +49,7 @@ class FileObject(BaseModel):
     id: str
     object: Literal["file"] = "file"
     bytes: int
-    """Its size."""
+    """Size of the file."""
     created_at: int
     """Seconds since 1970."""
     expires_at: int
@@ -71,7 +71,7 @@ class FileList(BaseModel):
 
 
 class FileDeleted(BaseModel):
-    """A file that is no more."""
+    """Confirms that a file was deleted."""
 
     id: str
     object: Literal["file"] = "file"

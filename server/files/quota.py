@@ -1,4 +1,4 @@
-"""How much every tenant keeps, counted in memory: bytes count from the moment they arrive."""
+"""Storage quota: counts each tenant's files and bytes in memory and enforces the limits, while files arrive."""
 
 from collections import Counter
 
@@ -6,61 +6,60 @@ from server.core.errors import StorageError, TooLargeError
 from server.core.settings import FilesSettings
 
 
-class Ledger:
-    """Files and bytes by tenant, and in all.
+class Quota:
+    """Number and size of the files of each tenant, and in total.
 
     Args:
-        settings: the bounds.
+        settings: the limits.
     """
 
     def __init__(self, settings: FilesSettings) -> None:
-        """See the class."""
         self._settings = settings
         self._num_files: Counter[str] = Counter()
         self._num_bytes: Counter[str] = Counter()
 
     @property
     def num_files(self) -> int:
-        """Files of all tenants, those that are arriving included."""
+        """Files of all tenants, including those that are arriving."""
         return self._num_files.total()
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all tenants' files, those that are arriving included."""
+        """Size of all tenants' files, including those that are arriving."""
         return self._num_bytes.total()
 
     def load(self, owner: str, num_bytes: int) -> None:
-        """Count a file that is there already, whatever the bounds."""
+        """Count a file that is already stored, even if it exceeds a limit."""
         self._num_files[owner] += 1
         self._num_bytes[owner] += num_bytes
 
     def add_file(self, owner: str) -> None:
-        """Count one more file, of no bytes yet.
+        """Count one more file, with no bytes yet.
 
         Raises:
-            TooLargeError: there are as many as there may be.
+            TooLargeError: the tenant has as many files as allowed.
         """
         limit = self._settings.max_key_files
         if self._num_files[owner] >= limit:
             raise TooLargeError(
-                f"This key has {self._num_files[owner]} files; at most {limit} are kept (files.max_key_files). "
+                f"This key has {self._num_files[owner]} files; the limit is {limit} (files.max_key_files). "
                 "Delete some first.",
                 code="file_quota_exceeded",
             )
         self._num_files[owner] += 1
 
     def add_bytes(self, owner: str, num_bytes: int) -> None:
-        """Count bytes that have come; they stay counted where a bound is passed, until `remove`.
+        """Count bytes that have arrived; they stay counted until `remove`, even if they exceed a limit.
 
         Raises:
-            TooLargeError: the tenant's files are too large together.
-            StorageError: all files are too large together.
+            TooLargeError: the total size of the tenant's files exceeds the limit.
+            StorageError: the total size of all files exceeds the limit.
         """
         self._num_bytes[owner] += num_bytes
         limit = self._settings.max_key_bytes
         if self._num_bytes[owner] > limit:
             raise TooLargeError(
-                f"The files of this key would be larger than {limit} bytes together (files.max_key_bytes). "
+                f"The total size of this key's files would exceed {limit} bytes (files.max_key_bytes). "
                 "Delete some first.",
                 param="file",
                 code="file_quota_exceeded",
@@ -68,7 +67,7 @@ class Ledger:
         limit = self._settings.max_total_bytes
         if self.num_bytes > limit:
             raise StorageError(
-                f"The files of all keys would be larger than {limit} bytes together (files.max_total_bytes).",
+                f"The total size of all keys' files would exceed {limit} bytes (files.max_total_bytes).",
                 param="file",
             )
 

@@ -1,4 +1,4 @@
-"""What the server knows of one uploaded file."""
+"""The metadata of an uploaded file, as stored on disk."""
 
 from typing import Literal
 
@@ -10,19 +10,19 @@ Purpose = Literal["vision", "user_data"]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One file, as it lies beside its content on disk."""
+    """The metadata of one file, stored next to its content."""
 
     id: str
     filename: str
-    """As the client has it; never part of a path."""
+    """The name on the client; never part of a path here."""
     purpose: Purpose
     num_bytes: int
     created_ns: int
-    """Nanoseconds since 1970, so that files of one second keep their order."""
+    """Nanoseconds since 1970, so that files of the same second keep their order."""
     expires_at: int
     """Seconds since 1970."""
     modality: Modality
-    """Told by the content."""
+    """Detected from the content."""
 
     @property
     def created_at(self) -> int:

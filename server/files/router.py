@@ -1,10 +1,11 @@
-"""`/v1/files`: upload, list, look up, download, delete. A key sees its own files only."""
+"""`/v1/files`: upload, list, retrieve, download, delete. A key has access to its own files only."""
 
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 from starlette.datastructures import QueryParams
 
-from server.api.openapi import errors, form_body, query
+from server.api.openapi import errors, form_body
+from server.api.openapi import query as query_parameters
 from server.api.validation import refusal
 from server.core.errors import NotFoundError
 from server.files.download import Download
@@ -24,7 +25,7 @@ router = APIRouter(prefix="/v1/files")
     responses=errors(400, 401, 413, 429, 500, 503, 507),
 )
 async def create_file(request: Request) -> FileObject:
-    """Keep a picture or a clip, to be named by its id in requests until it expires."""
+    """Upload an image or a video; requests can refer to it by its id until it expires."""
     files, tenant = _files(request)
     form = UploadForm(request.headers)
     async with files.receive(tenant) as upload:
@@ -44,59 +45,59 @@ async def create_file(request: Request) -> FileObject:
             purpose=fields.purpose,
             lifetime_s=None if fields.expires_after is None else fields.expires_after.seconds,
         )
-    return _described(record)
+    return _file_object(record)
 
 
 @router.get(
     "",
-    summary="The files of this key",
+    summary="List this key's files",
     operation_id="listFiles",
-    openapi_extra=query(FileQuery),
+    openapi_extra=query_parameters(FileQuery),
     responses=errors(400, 401, 404, 500),
 )
 async def list_files(request: Request) -> FileList:
-    """A page of files, newest first unless asked otherwise."""
+    """A page of files, newest first by default."""
     files, tenant = _files(request)
-    asked = _query(request.query_params)
-    records = [record for record in files.all_of(tenant) if asked.purpose in (None, record.purpose)]
-    if asked.order == "desc":
+    query = _query(request.query_params)
+    records = [record for record in files.all_of(tenant) if query.purpose in (None, record.purpose)]
+    if query.order == "desc":
         records.reverse()
-    if asked.after is not None:
+    if query.after is not None:
         ids = [record.id for record in records]
-        if asked.after not in ids:
-            raise NotFoundError(f"No such File object: {asked.after[:100]}", param="after")
-        records = records[ids.index(asked.after) + 1 :]
-    page = records[: asked.limit]
+        if query.after not in ids:
+            raise NotFoundError(f"No such File object: {query.after[:100]}", param="after", code="file_not_found")
+        records = records[ids.index(query.after) + 1 :]
+    page = records[: query.limit]
     return FileList(
-        data=[_described(record) for record in page],
+        data=[_file_object(record) for record in page],
         first_id=page[0].id if page else None,
         last_id=page[-1].id if page else None,
         has_more=len(records) > len(page),
     )
 
 
-@router.get("/{file_id}", summary="One file", operation_id="retrieveFile", responses=errors(401, 404, 500))
+@router.get("/{file_id}", summary="Retrieve a file", operation_id="retrieveFile", responses=errors(401, 404, 500))
 async def retrieve_file(request: Request, file_id: str) -> FileObject:
-    """What is known of a file."""
+    """The metadata of a file."""
     files, tenant = _files(request)
-    return _described(files.find(file_id, tenant, param="id"))
+    return _file_object(files.find(file_id, tenant, param="id"))
 
 
 @router.get(
     "/{file_id}/content",
-    summary="The content of a file",
+    summary="Download a file",
     operation_id="downloadFile",
     response_class=Response,
     responses={
         200: {
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-            "description": "The bytes, as they were uploaded.",
+            "description": "The uploaded bytes.",
         },
         **errors(401, 404, 500),
     },
 )
 async def download_file(request: Request, file_id: str) -> Response:
-    """The bytes of a file."""
+    """The content of a file."""
     files, tenant = _files(request)
     record = files.find(file_id, tenant, param="id")
     return Download(files.path(record, tenant), num_bytes=record.num_bytes, filename=record.filename)
@@ -104,7 +105,7 @@ async def download_file(request: Request, file_id: str) -> Response:
 
 @router.delete("/{file_id}", summary="Delete a file", operation_id="deleteFile", responses=errors(401, 404, 500, 507))
 async def delete_file(request: Request, file_id: str) -> FileDeleted:
-    """Forget a file."""
+    """Delete a file."""
     files, tenant = _files(request)
     await files.delete(files.find(file_id, tenant, param="id"), tenant)
     return FileDeleted(id=file_id)
@@ -123,7 +124,7 @@ def _query(params: QueryParams) -> FileQuery:
         raise refusal(error) from error
 
 
-def _described(record: Record) -> FileObject:
+def _file_object(record: Record) -> FileObject:
     return FileObject(
         id=record.id,
         bytes=record.num_bytes,

@@ -1,12 +1,12 @@
-"""Uploaded files on disk: a folder per tenant, a folder per file.
+"""Storage of uploaded files on disk: receive, keep, look up, delete, expire. One directory per tenant and per file.
 
-    DATA/files/lock                       held by the server that uses the folder
-    DATA/files/incoming/ID/content        while it arrives
-    DATA/files/TENANT/ID/content          once complete: the folder is renamed
+    DATA/files/lock                       held by the server that uses the directory
+    DATA/files/incoming/ID/content        while the file arrives
+    DATA/files/TENANT/ID/content          once it is complete: the directory is renamed
     DATA/files/TENANT/ID/record.json
 
-A rename makes a file appear and vanish whole. What a crash leaves lies in `incoming/`, which is emptied at the start.
-Records are held in memory; everything that touches the disk runs in a thread.
+Files appear and disappear by renaming, never in part. What a crash leaves is in `incoming/`, which is emptied at
+startup. Records are kept in memory; every disk operation runs in a thread.
 """
 
 import asyncio
@@ -24,24 +24,24 @@ from pathlib import Path
 import msgspec
 
 from model_executor.fair_queue import FairQueue
-from server.core.concurrency import forever, in_thread
+from server.core.concurrency import forever, run_to_completion
 from server.core.errors import ApiError, BadRequestError, NotFoundError, StorageError
-from server.core.mime import HEAD_BYTES, modality_of
+from server.core.mime import HEAD_BYTES, detect_modality
 from server.core.settings import FilesSettings
-from server.files.durable import sync_folder, translated, write_new
-from server.files.quota import Ledger
+from server.files.durable import storage_errors, sync_directory, write_new
+from server.files.quota import Quota
 from server.files.record import Purpose, Record
 from server.files.upload import Upload
 
 SWEEP_INTERVAL_S = 60.0
-"""How often expired files are deleted; they cannot be seen from the second they expire."""
+"""How often expired files are deleted; they are invisible from the second they expire."""
 
 MAX_CLOCK_STEP_S = 60.0
 """A clock that is set by more than this may be wrong."""
 STEADY_S = 600.0
-"""How long a clock must have gone steadily, since the start or since it was set, before files are deleted by it."""
+"""How long the clock must have run steadily, since the start or since it was set, before files are deleted by it."""
 MAX_UPLOADS = 16
-"""Files that arrive at a time, of one client half as many."""
+"""Uploads in progress; half of them per client."""
 
 _CONTENT, _RECORD, _INCOMING, _LOCK = "content", "record.json", "incoming", "lock"
 _log = logging.getLogger(__name__)
@@ -56,29 +56,28 @@ class FileStore:
     """The uploaded files of all tenants.
 
     Args:
-        settings: the bounds.
-        data_folder: below which they lie; made with the first upload.
+        settings: the limits.
+        data_dir: contains the files; created with the first upload.
         now_s: the clock, in seconds since 1970.
-        uptime_s: a clock that nobody sets and that goes on while the machine sleeps, in seconds.
+        uptime_s: a clock that cannot be set, in seconds.
     """
 
     def __init__(
         self,
         settings: FilesSettings,
-        data_folder: Path,
+        data_dir: Path,
         *,
         now_s: Callable[[], float] = time.time,
         uptime_s: Callable[[], float] = uptime_s,
     ) -> None:
-        """See the class."""
         self._uptime_s = uptime_s
         self._steady_since_s = uptime_s()
         self._offset_s = now_s() - self._steady_since_s
         self._on_delete: Callable[[Path], None] = lambda _: None
         self._settings = settings
-        self._folder = Path(os.path.expanduser(data_folder)).absolute() / "files"
+        self._root = Path(os.path.expanduser(data_dir)).absolute() / "files"  # noqa: PTH111 - a home is not needed
         self._now_s = now_s
-        self._ledger = Ledger(settings)
+        self._quota = Quota(settings)
         self._lock: int | None = None
         self._opening = asyncio.Lock()
         self._discarding = asyncio.Lock()
@@ -87,28 +86,28 @@ class FileStore:
 
     @property
     def num_files(self) -> int:
-        """Files of all tenants, for metrics."""
-        return self._ledger.num_files
+        """Number of all tenants' files, for metrics."""
+        return self._quota.num_files
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all tenants' files, for metrics."""
-        return self._ledger.num_bytes
+        """Total size of all tenants' files, for metrics."""
+        return self._quota.num_bytes
 
     def on_delete(self, forget: Callable[[Path], None]) -> None:
-        """Have `forget` called with the path of each file's content once the file is deleted."""
+        """Call `forget` with the path of the content of each file that is deleted."""
         self._on_delete = forget
 
-    def num_strange(self, tenants: Iterable[str]) -> int:
-        """Files that belong to none of these tenants, and that nobody can name therefore until they expire."""
-        known = set(map(_owner, tenants))
-        return sum(len(records) for owner, records in self._records.items() if owner not in known)
+    def num_orphaned(self, tenants: Iterable[str]) -> int:
+        """Files of other tenants than these, which no request can use until they expire."""
+        owners = set(map(_owner, tenants))
+        return sum(len(records) for owner, records in self._records.items() if owner not in owners)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Read what is there, delete what expires; on leaving, let go of the folder."""
-        await self._look_after()
-        sweeping = asyncio.create_task(forever(self._sweep_again_and_again, "the deletion of expired files"))
+        """Read the stored files and delete expired ones; on exit, release the lock."""
+        await self._clean_up()
+        sweeping = asyncio.create_task(forever(self._sweep_periodically, "the deletion of expired files"))
         try:
             yield
         finally:
@@ -119,43 +118,43 @@ class FileStore:
                 self._lock = None
 
     async def open(self, *, make: bool) -> None:
-        """Take the folder and read it; nothing where that was done already.
+        """Lock the directory and read its records, unless this server has already done so and it is still there.
 
         Args:
-            make: whether to make it where it is missing.
+            make: whether to create the directory if it is missing.
 
         Raises:
-            UnavailableError: another server has it.
+            UnavailableError: another server has locked it.
             StorageError: it cannot be used.
         """
         async with self._opening:
-            with translated():
-                await in_thread(lambda: self._take_folder(make=make))
+            with storage_errors():
+                await run_to_completion(lambda: self._lock_root(make=make))
 
     def get(self, file_id: str, tenant: str) -> Record | None:
-        """The tenant's file of that id; None where it has no such file, or no more."""
+        """The tenant's file with that id; None if there is none, or it has expired."""
         record = self._records.get(_owner(tenant), {}).get(file_id)
         return None if record is None or record.expires_at <= self._now_s() else record
 
     def find(self, file_id: str, tenant: str, *, param: str) -> Record:
-        """The file of that id.
+        """The tenant's file with that id.
 
         Args:
             file_id: its id.
-            tenant: whose it must be.
+            tenant: its owner.
             param: the request field, for the error.
 
         Raises:
-            NotFoundError: the tenant has no such file, or no more.
+            NotFoundError: there is none, or it has expired.
         """
         record = self.get(file_id, tenant)
         if record is None:
-            raise NotFoundError(f"No such File object: {file_id[:100]}", param=param)
+            raise NotFoundError(f"No such File object: {file_id[:100]}", param=param, code="file_not_found")
         return record
 
     def path(self, record: Record, tenant: str) -> Path:
-        """Where the content lies; gone when the file is deleted meanwhile."""
-        return self._folder / _owner(tenant) / record.id / _CONTENT
+        """Path of the content; it does not exist any more once the file is deleted."""
+        return self._root / _owner(tenant) / record.id / _CONTENT
 
     def all_of(self, tenant: str) -> list[Record]:
         """All files of a tenant, oldest first."""
@@ -165,90 +164,93 @@ class FileStore:
 
     @contextlib.asynccontextmanager
     async def receive(self, tenant: str) -> AsyncIterator[Upload]:
-        """Room for a file that arrives; unless `keep` is called before this is left, nothing of it stays.
+        """Receive a file; it is deleted on exit unless `keep` was called.
 
         Raises:
-            TooLargeError: the tenant has as many files as it may.
+            TooLargeError: the tenant has as many files as allowed.
             UnavailableError: as `open`.
             StorageError: as `open`.
         """
-        async with self._places.place():
-            async with self._received(tenant) as upload:
-                yield upload
+        async with self._places.place(), self._received(tenant) as upload:
+            yield upload
 
     @contextlib.asynccontextmanager
     async def _received(self, tenant: str) -> AsyncIterator[Upload]:
         await self.open(make=True)
         owner = _owner(tenant)
-        self._ledger.add_file(owner)
-        folder = self._folder / _INCOMING / f"file-{secrets.token_urlsafe(24)}"
+        self._quota.add_file(owner)
+        directory = self._root / _INCOMING / f"file-{secrets.token_urlsafe(24)}"
         upload: Upload | None = None
         try:
-            with translated():
-                await in_thread(lambda: folder.mkdir(mode=0o700))
+            with storage_errors():
+                await run_to_completion(lambda: directory.mkdir(mode=0o700))
                 upload = Upload(
-                    folder / _CONTENT,
+                    directory / _CONTENT,
                     max_bytes=self._settings.max_file_bytes,
-                    count=lambda num_bytes: self._ledger.add_bytes(owner, num_bytes),
+                    count=lambda num_bytes: self._quota.add_bytes(owner, num_bytes),
                 )
             yield upload
         finally:
             if upload is not None:
                 upload.close()
-            if folder.name not in self._records.get(owner, {}):
-                self._ledger.remove(owner, upload.num_bytes if upload else 0)
-                await in_thread(lambda: shutil.rmtree(folder, ignore_errors=True))
+            if directory.name not in self._records.get(owner, {}):
+                self._quota.remove(owner, upload.num_bytes if upload else 0)
+                await run_to_completion(lambda: shutil.rmtree(directory, ignore_errors=True))
 
     async def keep(
         self, upload: Upload, tenant: str, *, filename: str, purpose: Purpose, lifetime_s: int | None
     ) -> Record:
-        """Make a file of an upload that has come whole.
+        """Store a complete upload as a file.
 
         Args:
-            upload: what has come.
-            tenant: whose it is.
-            filename: as the client has it.
-            purpose: as the client has it.
-            lifetime_s: how long the client wants it kept; None for as long as the server does.
+            upload: the upload.
+            tenant: the owner.
+            filename: the name on the client.
+            purpose: from the request.
+            lifetime_s: requested lifetime; None, or more than the server's maximum, means that maximum.
 
         Raises:
-            BadRequestError: it is empty, or neither a picture nor a clip.
+            BadRequestError: the file is empty, or neither an image nor a video.
             StorageError: the disk is full.
         """
         if not upload.num_bytes:
-            raise BadRequestError("The file is empty (0 bytes).", param="file")
-        modality = modality_of(upload.head)
+            raise BadRequestError("The file is empty (0 bytes).", param="file", code="empty_file")
+        modality = detect_modality(upload.head)
         if modality is None:
-            raise BadRequestError("The file is neither a picture nor a clip of a known kind.", param="file")
+            raise BadRequestError(
+                "The file is neither an image nor a video in a supported format.",
+                param="file",
+                code="unsupported_file_type",
+            )
         now_s = self._now_s()
-        longest_s = self._settings.lifetime_s
+        max_lifetime_s = self._settings.expires_after_s
         record = Record(
             id=upload.path.parent.name,
             filename=filename,
             purpose=purpose,
             num_bytes=upload.num_bytes,
             created_ns=int(now_s * 1e9),
-            expires_at=int(now_s) + min(longest_s, longest_s if lifetime_s is None else lifetime_s),
+            expires_at=int(now_s) + min(max_lifetime_s, max_lifetime_s if lifetime_s is None else lifetime_s),
             modality=modality,
         )
         await upload.flush()
-        with translated():
-            await in_thread(lambda: self._settle(upload, record, _owner(tenant)))
+        with storage_errors():
+            await run_to_completion(lambda: self._commit(upload, record, _owner(tenant)))
         return record
 
     async def delete(self, record: Record, tenant: str) -> None:
-        """Delete a file; who has it open reads on.
+        """Delete a file; downloads in progress continue.
 
         Raises:
-            StorageError: the disk refuses.
+            StorageError: it cannot be deleted.
         """
         await self._discard(_owner(tenant), record)
 
     async def sweep(self) -> None:
-        """Delete what has expired.
+        """Delete expired files.
 
         Raises:
-            StorageError: the disk refuses to delete some of it, which stays as it is; the rest is deleted.
+            StorageError: a file cannot be deleted and is unchanged; the others are deleted.
         """
         now_s = self._now_s()
         refusal: StorageError | None = None
@@ -262,39 +264,40 @@ class FileStore:
             raise refusal
 
     async def _discard(self, owner: str, record: Record) -> None:
-        gone = self._folder / _INCOMING / secrets.token_urlsafe(24)
+        trash = self._root / _INCOMING / secrets.token_urlsafe(24)
         async with self._discarding:
             if record.id not in self._records.get(owner, {}):
                 return  # two requests delete the same file
-            with translated():
-                await in_thread(lambda: self._forget(owner, record, gone))
-        self._on_delete(self._folder / owner / record.id / _CONTENT)
-        await in_thread(lambda: shutil.rmtree(gone, ignore_errors=True))  # else it goes at the next start
+            with storage_errors():
+                await run_to_completion(lambda: self._move_to_trash(owner, record, trash))
+        self._on_delete(self._root / owner / record.id / _CONTENT)
+        # If that fails, the next start deletes it.
+        await run_to_completion(lambda: shutil.rmtree(trash, ignore_errors=True))
 
-    def _forget(self, owner: str, record: Record, gone: Path) -> None:
-        """On disk first, then in memory: what the disk does not let go of stays visible, and can be deleted again."""
-        gone.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # somebody else has removed it
-            (self._folder / owner / record.id).rename(gone)
+    def _move_to_trash(self, owner: str, record: Record, trash: Path) -> None:
+        """Change the disk first, then memory: a file that cannot be moved stays visible, and can be deleted again."""
+        trash.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another program has removed it
+            (self._root / owner / record.id).rename(trash)
         del self._records[owner][record.id]
-        self._ledger.remove(owner, record.num_bytes)
+        self._quota.remove(owner, record.num_bytes)
 
-    def _take_folder(self, *, make: bool) -> None:
+    def _lock_root(self, *, make: bool) -> None:
         if self._lock is not None:
             if self._has_lock():
-                (self._folder / _INCOMING).mkdir(mode=0o700, exist_ok=True)  # cleaners of temporary files take it away
+                (self._root / _INCOMING).mkdir(mode=0o700, exist_ok=True)  # programs that clean up may remove it
                 return
-            _log.warning("the folder of uploaded files was removed or replaced; what is there now is read")
+            _log.warning("the directory of uploaded files was removed or replaced and is read again")
             os.close(self._lock)
             self._lock = None
-            self._records, self._ledger = {}, Ledger(self._settings)
-        if not make and not self._folder.is_dir():
+            self._records, self._quota = {}, Quota(self._settings)
+        if not make and not self._root.is_dir():
             return
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(self._folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(self._root / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            incoming = self._folder / _INCOMING
+            incoming = self._root / _INCOMING
             if incoming.is_dir():
                 shutil.rmtree(incoming)
             incoming.mkdir(mode=0o700)
@@ -305,59 +308,59 @@ class FileStore:
         self._lock = lock
 
     def _has_lock(self) -> bool:
-        """Whether the file that is locked is still the one in the folder."""
+        """Whether the locked file is still the one in the directory."""
         assert self._lock is not None
         try:
-            return os.path.samestat(os.fstat(self._lock), os.stat(self._folder / _LOCK))
+            return os.path.samestat(os.fstat(self._lock), os.stat(self._root / _LOCK))
         except FileNotFoundError:
             return False
 
     def _read_records(self) -> None:
-        self._records, self._ledger = {}, Ledger(self._settings)
-        for path in self._folder.glob(f"*/*/{_CONTENT}"):
+        self._records, self._quota = {}, Quota(self._settings)
+        for path in self._root.glob(f"*/*/{_CONTENT}"):
             try:
                 record = msgspec.json.decode((path.parent / _RECORD).read_bytes(), type=Record)
             except (msgspec.DecodeError, FileNotFoundError) as error:
-                _log.warning("the record of an uploaded file is made anew, as it cannot be read: %s", error)
-                record = self._made_anew(path)
+                _log.warning("an uploaded file gets a new record: unreadable record: %s", error)
+                record = self._new_record(path)
             owner = path.parent.parent.name
             self._records.setdefault(owner, {})[record.id] = record
-            self._ledger.load(owner, record.num_bytes)
+            self._quota.load(owner, record.num_bytes)
 
-    def _made_anew(self, content: Path) -> Record:
-        """A record from what the disk knows of a file, so that it is counted, can be deleted, and expires."""
+    def _new_record(self, content: Path) -> Record:
+        """A record from the file itself, so that it counts, can be deleted, and expires."""
         facts = content.stat()
         with content.open("rb") as file:
-            modality = modality_of(file.read(HEAD_BYTES))
+            modality = detect_modality(file.read(HEAD_BYTES))
         return Record(
             id=content.parent.name,
             filename="unknown",
             purpose="user_data",
             num_bytes=facts.st_size,
             created_ns=facts.st_mtime_ns,
-            expires_at=int(facts.st_mtime) + self._settings.lifetime_s,
+            expires_at=int(facts.st_mtime) + self._settings.expires_after_s,
             modality=modality or "image",
         )
 
-    def _settle(self, upload: Upload, record: Record, owner: str) -> None:
-        """On disk and in memory in one go, so that a request cancelled meanwhile leaves both or neither."""
-        upload.settle()
+    def _commit(self, upload: Upload, record: Record, owner: str) -> None:
+        """Change disk and memory in one step, so that a canceled request has changed both or neither."""
+        upload.sync()
         write_new(upload.path.parent / _RECORD, msgspec.json.encode(record))
-        home = self._folder / owner
-        home.mkdir(mode=0o700, exist_ok=True)
-        for folder in (upload.path.parent, self._folder):
-            sync_folder(folder)
-        upload.path.parent.rename(home / record.id)
-        sync_folder(home)
+        directory = self._root / owner
+        directory.mkdir(mode=0o700, exist_ok=True)
+        sync_directory(upload.path.parent)
+        sync_directory(self._root)
+        upload.path.parent.rename(directory / record.id)
+        sync_directory(directory)
         self._records.setdefault(owner, {})[record.id] = record
 
-    async def _sweep_again_and_again(self) -> None:
+    async def _sweep_periodically(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
-            await self._look_after()
+            await self._clean_up()
 
     def _clock_is_steady(self) -> bool:
-        """Whether the clock has told the same time as the machine's uptime for a while: a wrong one deletes nothing."""
+        """Whether the clock agrees with the machine's uptime, and has for a while; a wrong clock deletes nothing."""
         uptime_s = self._uptime_s()
         offset_s = self._now_s() - uptime_s
         if abs(offset_s - self._offset_s) > MAX_CLOCK_STEP_S:
@@ -365,16 +368,16 @@ class FileStore:
             self._offset_s, self._steady_since_s = offset_s, uptime_s
         return uptime_s - self._steady_since_s >= STEADY_S
 
-    async def _look_after(self) -> None:
-        """Chat goes on without files; who asks for them hears why they are not there."""
+    async def _clean_up(self) -> None:
+        """Open the store and delete expired files. Errors are only logged: chat works without files."""
         try:
             await self.open(make=False)
             if self._clock_is_steady():
                 await self.sweep()
         except ApiError as error:
-            _log.warning("uploaded files cannot be looked after: %s", error.message)
+            _log.warning("cannot clean up expired files: %s", error.message)
 
 
 def _owner(tenant: str) -> str:
-    """Name of the tenant's folder, which tells nothing about the key."""
+    """Name of the tenant's directory, from which the key cannot be derived."""
     return hashlib.sha256(b"tessera-files\0" + tenant.encode()).hexdigest()[:32]

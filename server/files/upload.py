@@ -1,13 +1,13 @@
-"""One file that is arriving: written to disk as it comes, its bounds watched byte by byte."""
+"""A file that is being uploaded: writes its bytes to disk as they arrive and enforces the size limits."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-from server.core.concurrency import in_thread
+from server.core.concurrency import run_to_completion
 from server.core.errors import TooLargeError
 from server.core.mime import HEAD_BYTES
-from server.files.durable import translated, write_all
+from server.files.durable import storage_errors, write_all
 
 _BUFFER_BYTES = 1 << 20
 
@@ -16,30 +16,29 @@ class Upload:
     """A file that is arriving. Made by `FileStore.receive`.
 
     Args:
-        path: where its bytes go; made here.
-        max_bytes: how many there may be.
-        count: hears of bytes before they are written, and may refuse them.
+        path: of the file, which is created.
+        max_bytes: maximum size.
+        count: called with the number of bytes before they are written; may raise to reject them.
     """
 
     def __init__(self, path: Path, *, max_bytes: int, count: Callable[[int], None]) -> None:
-        """See the class."""
         self.path = path
         self.num_bytes = 0
-        """Bytes that have come."""
+        """Bytes that have arrived."""
         self.head = b""
         """The first `HEAD_BYTES` of them."""
         self._max_bytes = max_bytes
         self._count = count
-        self._waiting: list[bytes] = []
-        self._num_waiting_bytes = 0
+        self._buffer: list[bytes] = []
+        self._num_buffered_bytes = 0
         self._file = path.open("xb", buffering=0)
 
     async def write(self, data: bytes) -> None:
-        """Take the next bytes.
+        """Add the next bytes.
 
         Raises:
-            TooLargeError: the file, or the tenant's files, are too large.
-            StorageError: the files of all tenants are too large, or the disk is full.
+            TooLargeError: the file, or the total of the tenant's files, is too large.
+            StorageError: the total of all tenants' files is too large, or the disk is full.
         """
         self.num_bytes += len(data)
         self._count(len(data))
@@ -50,26 +49,26 @@ class Upload:
                 code="file_too_large",
             )
         self.head += data[: HEAD_BYTES - len(self.head)]
-        self._waiting.append(data)
-        self._num_waiting_bytes += len(data)
-        if self._num_waiting_bytes >= _BUFFER_BYTES:
+        self._buffer.append(data)
+        self._num_buffered_bytes += len(data)
+        if self._num_buffered_bytes >= _BUFFER_BYTES:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what waits.
+        """Write the buffered bytes.
 
         Raises:
             StorageError: the disk is full.
         """
-        data, self._waiting, self._num_waiting_bytes = b"".join(self._waiting), [], 0
-        with translated():
-            await in_thread(lambda: write_all(self._file.fileno(), data))
+        data, self._buffer, self._num_buffered_bytes = b"".join(self._buffer), [], 0
+        with storage_errors():
+            await run_to_completion(lambda: write_all(self._file.fileno(), data))
 
-    def settle(self) -> None:
-        """Make sure that what was written outlives the machine."""
+    def sync(self) -> None:
+        """Make the written bytes survive a power failure, and close the file."""
         os.fsync(self._file.fileno())
         self._file.close()
 
     def close(self) -> None:
-        """Let go of the file; may be called more than once."""
+        """Close the file; may be called more than once."""
         self._file.close()

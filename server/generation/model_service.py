@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from model_executor.checkpoint.config import CheckpointError
+from model_executor.checkpoint.errors import CheckpointError
 from model_executor.engine import EngineState, EngineStats, EngineUnavailableError
 from server.auth.rate_limits import KeyUsage
 from server.auth.usage import MeteredEngine

@@ -1,1 +1,1 @@
-"""Pictures and clips, from URLs to patches the engine reads; `service.py` is what the rest of the server uses."""
+"""Images and videos: from URLs to the patches that the engine reads. `preprocessor.py` is the one entry."""

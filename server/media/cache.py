@@ -1,10 +1,10 @@
-"""Prepared media, shared by all requests that bring the same: one entry per key, its patches a file in shared memory.
+"""Cache of prepared images and videos: one entry per key, its patches a file in shared memory, shared by requests.
 
-Whoever asks first starts the work; whoever asks for the same meanwhile waits for that work, which is given up only when
-nobody waits any more. A ready entry stays for as long as a request holds it. After that it waits for the next one,
-until newer entries or other work need the memory: the one unused for longest goes first.
+The first request of a key starts the work; requests that come while it runs wait for the same work, which is canceled
+only when none waits any more. A ready entry stays as long as a request holds a lease on it. After that it is kept for
+later requests until newer entries or other work need the memory: the least recently used one goes first.
 
-What it does not: make keys, or know how a medium is prepared (`server/media/preprocessor.py`). All of it runs in one
+What it does not: make keys, or know how an item is prepared (`server/media/preprocessor.py`). All of it runs in one
 event loop's thread.
 """
 
@@ -17,26 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from server.core.metrics import CacheLoad
 from server.media.messages import Prepared
 from server.media.progress import FrameCount
 from server.media.shared_memory import SharedFile
 
 
 @dataclass(frozen=True, slots=True)
-class CacheLoad:
-    """What the cache did and holds."""
-
-    num_hits: int = 0
-    """Media that cost no decoding: they were ready, or being prepared for another request."""
-    num_misses: int = 0
-    num_evictions: int = 0
-    """Entries given up for want of memory."""
-    idle_bytes: int = 0
-    """Patches that no request uses at the moment."""
-
-
-@dataclass(frozen=True, slots=True)
-class CachedMedium:
+class CachedMedia:
     """What an entry holds."""
 
     prepared: Prepared
@@ -46,7 +34,7 @@ class CachedMedium:
 @dataclass(eq=False, slots=True)
 class _Entry:
     key: str
-    work: "asyncio.Task[CachedMedium]"
+    work: "asyncio.Task[CachedMedia]"
     frames: FrameCount
     num_holders: int = 0
     patches: SharedFile | None = None
@@ -59,7 +47,7 @@ class _Entry:
 
 
 class CacheLease:
-    """One request's claim on an entry; made by `MediaCache.hold`."""
+    """One request's claim on an entry; made by `MediaCache.lease`."""
 
     def __init__(self, cache: "MediaCache", entry: _Entry) -> None:
         """See the class."""
@@ -74,7 +62,7 @@ class CacheLease:
         """How far the work is."""
         return self._entry.frames
 
-    async def ready(self) -> CachedMedium:
+    async def ready(self) -> CachedMedia:
         """What the entry holds, once it is prepared. Where this raises, or is cancelled, the claim is released.
 
         Raises:
@@ -86,7 +74,7 @@ class CacheLease:
             return work.result()
         except BaseException:
             self.release()
-            if work.cancelling():  # nobody else waits: gone means that everything is given back
+            if work.cancelling():  # nobody else waits: once this returns, everything is released
                 await asyncio.wait({work})
             raise
 
@@ -95,10 +83,10 @@ class CacheLease:
         self._entry.files.add(file)
 
     def release(self) -> None:
-        """Let go of the entry; may be called more than once."""
+        """Give the claim up; may be called more than once."""
         if not self._released:
             self._released = True
-            self._cache._leave(self._entry)
+            self._cache._drop(self._entry)
 
 
 class MediaCache:
@@ -127,22 +115,22 @@ class MediaCache:
         entry = self._entries.get(key)
         return None if entry is None or entry.patches is None else self._claim(entry)
 
-    def hold(
-        self, key: str, prepare: Callable[[FrameCount], Coroutine[Any, Any, CachedMedium]], inputs: ExitStack
+    def lease(
+        self, key: str, prepare: Callable[[FrameCount], Coroutine[Any, Any, CachedMedia]], inputs: ExitStack
     ) -> CacheLease:
-        """Claim an entry, which is prepared where there is none.
+        """Claim an entry; where there is none, its preparation starts.
 
         Args:
-            key: stands for the content, for everything its patches depend on, and for whose they are.
-            prepare: begins the work and keeps the count; cancelled when nobody waits for it any more.
-            inputs: what `prepare` needs; closed as soon as it is not needed any more.
+            key: of the content, of everything its patches depend on, and of the tenant.
+            prepare: starts the work and updates the count; canceled when nobody waits for it any more.
+            inputs: what `prepare` reads; closed as soon as it is no longer needed.
         """
         entry = self._entries.get(key)
         if entry is None:
             self._num_misses += 1
             frames = FrameCount()
             entry = self._entries[key] = _Entry(key, asyncio.create_task(prepare(frames)), frames)
-            # The first of its callbacks, so that it has run when those who wait hear of the end.
+            # The first of its callbacks, so that it has run before those who wait continue.
             entry.work.add_done_callback(lambda _: self._settle(entry, inputs))
         else:
             inputs.close()
@@ -151,7 +139,7 @@ class MediaCache:
         return CacheLease(self, entry)
 
     def reclaim(self, num_bytes: int) -> int:
-        """Give up entries nobody holds until `num_bytes` are free or none is left; returns the bytes freed."""
+        """Delete entries that nobody holds until `num_bytes` are free or none is left; returns the bytes freed."""
         freed_bytes = 0
         while self._idle and freed_bytes < num_bytes:
             key, patches = self._idle.popitem(last=False)
@@ -183,19 +171,19 @@ class MediaCache:
             patches.release()
 
     def _claim(self, entry: _Entry) -> CacheLease:
-        """One more claim on an entry that is there."""
+        """One more claim on an existing entry."""
         self._num_hits += 1
         if (patches := self._idle.pop(entry.key, None)) is not None:
             self._idle_bytes -= patches.num_bytes
         entry.num_holders += 1
         return CacheLease(self, entry)
 
-    def _leave(self, entry: _Entry) -> None:
+    def _drop(self, entry: _Entry) -> None:
         entry.num_holders -= 1
         if entry.num_holders:
             return
         if not entry.work.done():
-            self._forget(entry)  # whoever comes now starts anew
+            self._forget(entry)  # the next request starts anew
             entry.work.cancel()
         elif entry.patches is not None:
             if entry.is_unwanted:
@@ -211,7 +199,7 @@ class MediaCache:
             return
         entry.frames.finish()
         entry.patches = entry.work.result().patches
-        if self._entries.get(entry.key) is not entry:  # given up in the moment it was done
+        if self._entries.get(entry.key) is not entry:  # dropped in the moment it finished
             entry.patches.release()
         elif entry.is_unwanted:  # by now; those who wait for it get it, nobody else
             self._forget(entry)
@@ -219,7 +207,7 @@ class MediaCache:
             self._keep(entry.key, entry.patches)
 
     def _keep(self, key: str, patches: SharedFile) -> None:
-        """Keep what nobody holds any more, as far as the bound allows; too large a file moves nothing else out."""
+        """Keep what nobody holds any more, within the bound; a file above the bound evicts nothing else."""
         self._idle[key] = patches
         self._entries[key].idle_since_s = time.monotonic()
         self._idle_bytes += patches.num_bytes

@@ -1,26 +1,25 @@
-"""What the pool tells a worker and what it hears back, in JSON lines: a job, and some progress and one outcome.
+"""Messages between the worker pool and a worker process, as JSON lines: one job in, progress and one outcome out.
 
 Plain values only, and nothing that decodes is imported here: both sides read it.
 """
 
 import msgspec
 
-PATCH_BYTES_PER_PIXEL = 3
-"""Bytes of patches per pixel and frame: RGB, uint8."""
+from server.media.errors import MediaErrorCode
 
 
 class ImageBudget(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
-    """What one picture may become, client's wishes and server's limits already joined."""
+    """What one image may become: the client's limits, already clamped by the server's."""
 
     min_pixels: int
     max_pixels: int
     resized: tuple[int, int] | None
-    """(height, width) the client asks for instead of the picture's own; None for its own."""
+    """(height, width) the client requests instead of the image's own; None for its own."""
     max_source_pixels: int
 
 
-class ClipBudget(msgspec.Struct, frozen=True, kw_only=True, tag="clip"):
-    """What one clip may become, client's wishes and server's limits already joined."""
+class VideoBudget(msgspec.Struct, frozen=True, kw_only=True, tag="video"):
+    """What one video may become: the client's limits, already clamped by the server's."""
 
     fps: float
     """Frames to sample per second; of a list of frames, the rate they were sampled at."""
@@ -31,52 +30,54 @@ class ClipBudget(msgspec.Struct, frozen=True, kw_only=True, tag="clip"):
     total_pixels: int
     """Pixels over all temporal slices."""
     resized: tuple[int, int] | None
-    """(height, width) the client asks for instead of the clip's own; None for its own."""
-    start_s: float | None
-    end_s: float | None
+    """(height, width) the client requests instead of the video's own; None for its own."""
+    video_start: float | None
+    """Seconds."""
+    video_end: float | None
+    """Seconds."""
     max_s: float
-    """Longest clip taken, in seconds of presentation time."""
+    """Longest video allowed, in seconds of presentation time."""
     max_source_pixels: int
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One medium to prepare."""
+    """One image or video to prepare."""
 
     contents: list[str]
-    """Files of encoded bytes: one picture or clip, or the frames of a clip in order."""
+    """Paths of encoded files: one image or video, or the frames of a video in order."""
     is_frame_list: bool
-    """Whether `contents` are pictures that make up one clip."""
+    """Whether `contents` are images that make up one video."""
     output: str | None
-    """File to write the patches to; it exists. None: only read the headers and tell what it would become."""
-    budget: ImageBudget | ClipBudget
+    """File to write the patches to; it exists. None: only read the headers and report what it would become."""
+    budget: ImageBudget | VideoBudget
     timeout_s: float
-    """After this time and a little more the worker ends itself, in case nobody is left to kill it."""
+    """After this time and a little more the worker ends itself, in case the server is gone and cannot kill it."""
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The worker listens; its first line."""
+    """The worker waits for jobs; its first line."""
 
-    open_network: str | None = None
-    """Why the kernel leaves it network, other programs and signals; None where it has none of them."""
-    open_files: str | None = None
-    """Why the kernel leaves it all files; None where it has its own only."""
+    sandbox_error: str | None = None
+    """Why the worker can use the network, start programs and send signals; None where it cannot."""
+    files_error: str | None = None
+    """Why the worker can open all files; None where it can open those of its jobs only."""
 
 
 class FramesDone(msgspec.Struct, frozen=True, tag="frames_done"):
-    """How far a clip is; told now and then before the outcome."""
+    """How far a video is; sent now and then before the outcome."""
 
     num_done: int
     num_total: int
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True, tag="prepared"):
-    """What a medium became; where its headers only were read: what it becomes if it holds what they say."""
+    """What an image or video became; after reading the headers only: what it becomes if they are correct."""
 
     grid: tuple[int, int, int]
     source_size: tuple[int, int]
     """(height, width), upright."""
     num_source_frames: int = 1
-    """Frames from the first one sampled to the last, those between included; 1 for a picture."""
+    """Frames from the first one sampled to the last, those in between included; 1 for an image."""
     size: tuple[int, int]
     """(height, width) the model sees."""
     frame_times_s: list[float] = []
@@ -84,10 +85,12 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True, tag="prepared"):
     notes: list[str] = []
 
 
-class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """The medium cannot be used; the message is for the client."""
+class Rejected(msgspec.Struct, frozen=True, tag="rejected"):
+    """The image or video cannot be used; the fields are those of `MediaError`."""
 
+    code: MediaErrorCode
     message: str
+    limit: str | None
 
 
 class NoSpace(msgspec.Struct, frozen=True, tag="no_space"):
@@ -95,9 +98,9 @@ class NoSpace(msgspec.Struct, frozen=True, tag="no_space"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """A fault of ours; the traceback is for the log."""
+    """A bug of the server; the traceback is for the log."""
 
     traceback: str
 
 
-Outcome = Prepared | Refused | NoSpace | Failed
+Outcome = Prepared | Rejected | NoSpace | Failed

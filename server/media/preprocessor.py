@@ -1,61 +1,45 @@
-"""Media of a request, from URLs to patches in shared memory: the one thing the rest of the server sees of media.
+"""Prepares a request's images and videos, from URLs to patches in shared memory; the one entry to this package.
 
-1. Every part's wishes are checked and joined with the limits (`budget.py`), before anything is fetched.
-2. The bytes behind its URL stream into shared memory and are hashed on the way (`contents.py`, `fetch.py`,
-   `shared.py`).
-3. Where the same content was prepared the same way for the same tenant, that is taken (`cache.py`); otherwise a worker
-   reads the headers (`decoder.py`, `pool.py`, `worker.py`).
-4. Once all parts are known, and are within what a request may bring together (`allowance.py`), workers decode, resize
-   and patchify what was not in the cache.
+1. Every part's limits are joined with the server's (`budget.py`), before anything is fetched.
+2. The bytes behind its URL stream into shared memory and are hashed on the way (`fetch/`).
+3. Where the same content was prepared the same way for the same tenant, that is used (`cache.py`); otherwise a worker
+   reads the headers (`workers/`).
+4. Once all parts are known, and together within a request's limits (`request_limits.py`), workers decode, resize and
+   patchify what is not in the cache.
 
-Whatever goes wrong with one part, everything the request holds is given back.
+Whatever fails in one part, everything that the request holds is released. Errors of a part become API errors here.
 """
 
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from model_executor.engine import SHARED_MEMORY
 from model_executor.processor.geometry import VIDEO_FRAME_MAX_PIXELS, VIDEO_FRAME_MIN_PIXELS, Grid, Size
 from server.core.concurrency import forever
-from server.core.errors import BadRequestError, DeadlineError
+from server.core.errors import ApiError, BadRequestError, DeadlineError, NotFoundError
+from server.core.metrics import MediaLoad
 from server.core.settings import MediaSettings
-from server.media.budget import CheckpointLimits, clip_budget, image_budget
-from server.media.cache import CachedMedium, CacheLease, CacheLoad, MediaCache
+from server.media.budget import CheckpointLimits, image_budget, video_budget
+from server.media.cache import CachedMedia, CacheLease, MediaCache
+from server.media.errors import MediaError
 from server.media.fetch.fetcher import Fetcher
-from server.media.fetch.part_bytes import Contents, together
-from server.media.messages import ClipBudget, ImageBudget, Prepared
+from server.media.fetch.part_bytes import PartFetcher, gather_all
+from server.media.messages import ImageBudget, Prepared, VideoBudget
 from server.media.progress import Progress
 from server.media.request_limits import RequestBudget
-from server.media.shared_memory import SharedFolder
-from server.media.timings import Stage, StageLoad, StageTimes
+from server.media.shared_memory import SharedDirectory
+from server.media.timings import StageTimes
 from server.media.types import LocalFile, MediaPart, PreparedMedia
-from server.media.workers.decode_jobs import Decoder, Encoded
+from server.media.workers.decode_jobs import EncodedMedia, JobRunner
 from server.media.workers.pool import MediaPool
-
-SHARED_MEMORY = Path("/dev/shm")
 
 _EXPIRY_INTERVAL_S = 60.0
 _PARALLEL_PARTS = 4
-"""Parts of one request in work at the same time."""
-
-
-@dataclass(frozen=True, slots=True)
-class MediaLoad:
-    """How busy the media side is."""
-
-    num_waiting: int
-    """Jobs that wait for a worker."""
-    num_running: int
-    """Jobs being worked on."""
-    num_restarts: int
-    """Workers replaced since the start because a job failed, was given up or ran out of time."""
-    shared_bytes: int
-    """Shared memory in use: encoded media, and patches of requests that have not ended."""
-    cache: CacheLoad = CacheLoad()
-    stages: Mapping[Stage, StageLoad] = field(default_factory=lambda: StageTimes().load)
+"""Parts of one request that are worked on at the same time."""
 
 
 @dataclass(slots=True)
@@ -63,37 +47,37 @@ class _Request:
     """What the parts of one request share."""
 
     tenant: str
-    allowance: RequestBudget
+    budget: RequestBudget
     progress: Progress
-    held: contextlib.ExitStack
-    """Gives back what the parts hold."""
-    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PARALLEL_PARTS))
+    until_failed: contextlib.ExitStack
+    """Releases everything the parts hold."""
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PARALLEL_PARTS))
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """A part that has come, and is within what the request may bring."""
+class _FetchedPart:
+    """A part whose bytes have arrived, within the limits of the request."""
 
-    medium: Encoded
+    encoded: EncodedMedia
     key: str
     inputs: contextlib.ExitStack
-    """Gives the encoded bytes back."""
-    announced: Prepared
-    """What it becomes, if it holds what its headers say."""
-    hold: CacheLease | None
-    """Where it was in the cache."""
+    """Releases the encoded bytes."""
+    expected: Prepared
+    """What it becomes, if its headers are correct."""
+    lease: CacheLease | None
+    """None where it was not in the cache."""
 
 
-class MediaService:
+class MediaPreprocessor:
     """Prepares the media of requests.
 
     Args:
         settings: the limits.
-        image_min_pixels: the checkpoint's, per picture.
-        image_max_pixels: the checkpoint's, per picture.
-        video_min_pixels: the checkpoint's, per frame of a clip; gives way where a clip has many frames.
-        video_max_pixels: the checkpoint's, per frame of a clip.
-        shared_memory: file system of the patches; the engine must see it, too.
+        image_min_pixels: the checkpoint's, per image.
+        image_max_pixels: the checkpoint's, per image.
+        video_min_pixels: the checkpoint's, per frame of a video; gives way where a video has many frames.
+        video_max_pixels: the checkpoint's, per frame of a video.
+        shared_memory: file system of the patches; the engine must see it as well.
     """
 
     def __init__(
@@ -106,43 +90,43 @@ class MediaService:
         video_max_pixels: int = VIDEO_FRAME_MAX_PIXELS,
         shared_memory: Path = SHARED_MEMORY,
     ) -> None:
-        """See the class."""
+        """Nothing runs yet; see `start`."""
         self._settings = settings
         self._checkpoint = CheckpointLimits(image_min_pixels, image_max_pixels, video_min_pixels, video_max_pixels)
         self._shared_memory = shared_memory
         self._stack = contextlib.AsyncExitStack()
         self._times = StageTimes()
-        # Idle media must not fill a small file system that others need, too (64 MiB is usual in containers).
+        # Idle media must not fill a small file system that others need as well (64 MiB is usual in containers).
         self._cache = MediaCache(min(settings.max_cache_bytes, shutil.disk_usage(shared_memory).total // 2))
-        self._folder: SharedFolder
-        self._contents: Contents
+        self._directory: SharedDirectory
+        self._fetcher: PartFetcher
         self._pool: MediaPool
-        self._decoder: Decoder
+        self._jobs: JobRunner
 
     async def start(self) -> None:
-        """Start the workers and take the shared memory; must be awaited before anything else.
+        """Start the workers and create the shared memory; must be awaited before anything else.
 
         Raises:
-            RuntimeError: a worker does not start.
+            RuntimeError: a worker failed to start.
         """
         async with contextlib.AsyncExitStack() as stack:
-            self._folder = SharedFolder(
+            self._directory = SharedDirectory(
                 self._shared_memory, self._settings.max_shared_bytes, reclaim=self._cache.reclaim
             )
-            stack.callback(self._folder.close)
+            stack.callback(self._directory.close)
             fetcher = Fetcher(self._settings)
             stack.callback(fetcher.close)
-            self._contents = Contents(self._settings, fetcher, self._folder)
-            self._pool = MediaPool(self._settings, self._folder.path, self._times)
+            self._fetcher = PartFetcher(self._settings, fetcher, self._directory)
+            self._pool = MediaPool(self._settings, self._directory.path, self._times)
             await self._pool.start()
             stack.push_async_callback(self._pool.close)
-            self._decoder = Decoder(self._pool, self._folder, timeout_s=self._settings.timeout_s)
+            self._jobs = JobRunner(self._pool, self._directory, timeout_s=self._settings.decode_timeout_s)
             expiring = asyncio.create_task(forever(self._expire, "the expiry of cached media"))
             stack.callback(expiring.cancel)
             self._stack = stack.pop_all()
 
     async def close(self) -> None:
-        """Stop the workers and give the shared memory back, that of requests still running included."""
+        """Stop the workers and delete the shared memory, that of requests still running included."""
         await self._stack.aclose()
 
     def forget_file(self, file: Path) -> None:
@@ -156,9 +140,9 @@ class MediaService:
 
     @property
     def load(self) -> MediaLoad:
-        """A reading, for metrics."""
+        """The current load, for metrics."""
         pool, cache = self._pool, self._cache.load
-        used_bytes = self._folder.used_bytes - cache.idle_bytes
+        used_bytes = self._directory.used_bytes - cache.idle_bytes
         return MediaLoad(
             pool.num_waiting, pool.num_running, pool.num_restarts, used_bytes, cache, dict(self._times.load)
         )
@@ -166,102 +150,120 @@ class MediaService:
     async def prepare(
         self, parts: Sequence[MediaPart], tenant: str, progress: Progress | None = None
     ) -> list[PreparedMedia]:
-        """Prepare the media of one request; each must be released when the request has ended.
+        """Prepare the images and videos of one request; each must be released when the request has ended.
 
         Args:
             parts: in order of the request.
             tenant: whose request it is; nothing is shared between tenants.
-            progress: kept up to date meanwhile.
+            progress: updated during the work.
 
         Returns:
             As many, in the same order.
 
         Raises:
-            BadRequestError: a part cannot be used; `param` says which.
-            DeadlineError: a part took too long to fetch or to prepare.
+            BadRequestError, NotFoundError: a part cannot be used; `param` says which.
+            DeadlineError: a part took too long to fetch or to decode.
             RateLimitError: too much is being prepared already.
         """
         if len(parts) > self._settings.max_parts:
             raise BadRequestError(
-                f"The request has {len(parts)} pictures and clips; at most {self._settings.max_parts} are taken "
+                f"The request has {len(parts)} images and videos; the limit is {self._settings.max_parts} "
                 "(media.max_parts).",
                 param=parts[self._settings.max_parts].param,
+                code="request_limit_exceeded",
             )
-        asked = [(part, self._budget(part)) for part in parts]
+        budgets = [self._budget(part) for part in parts]
         progress = progress or Progress()
         progress.begin(len(parts))
         try:
             with contextlib.ExitStack() as until_failed:
                 request = _Request(tenant, RequestBudget(self._settings), progress, until_failed)
-                known = await together(self._know(index, part, request) for index, part in enumerate(asked))
-                prepared = await together(self._prepare_part(index, part, request) for index, part in enumerate(known))
+                fetched = await gather_all(
+                    self._fetch(index, part, budget, request)
+                    for index, (part, budget) in enumerate(zip(parts, budgets, strict=True))
+                )
+                prepared = await gather_all(self._decode(index, part, request) for index, part in enumerate(fetched))
                 until_failed.pop_all()
                 return prepared
         finally:
             progress.end()
 
-    def _budget(self, part: MediaPart) -> ImageBudget | ClipBudget:
-        if part.modality == "video":
-            return clip_budget(part, self._settings, self._checkpoint)
-        return image_budget(part, self._settings, self._checkpoint)
+    def _budget(self, part: MediaPart) -> ImageBudget | VideoBudget:
+        with _errors_of(part):
+            if part.modality == "video":
+                return video_budget(part, self._settings, self._checkpoint)
+            return image_budget(part, self._settings, self._checkpoint)
 
-    async def _know(self, index: int, asked: tuple[MediaPart, ImageBudget | ClipBudget], request: _Request) -> _Known:
+    async def _fetch(
+        self, index: int, part: MediaPart, budget: ImageBudget | VideoBudget, request: _Request
+    ) -> _FetchedPart:
         """Fetch a part and learn what it becomes, from the cache or its headers."""
-        part, budget = asked
-        async with request.places:
-            inputs = request.held.enter_context(contextlib.ExitStack())
-            with self._times.timed("fetch"):
-                contents = await self._contents.fetch(part, inputs, request.allowance)
-            medium = Encoded(part, budget, contents)
-            key = medium.key(request.tenant)
-            hold = self._cache.find(key)
-            if hold is None:
-                announced = await self._decoder.look(medium)
-            else:
-                request.held.callback(hold.release)
-                inputs.close()
-                announced = (await hold.ready()).prepared
-            request.allowance.take(index, announced, part.param)
-            return _Known(medium, key, inputs, announced, hold)
+        async with request.slots:
+            inputs = request.until_failed.enter_context(contextlib.ExitStack())
+            with _errors_of(part):
+                with self._times.timed("fetch"):
+                    contents = await self._fetcher.fetch(part, inputs, request.budget)
+                encoded = EncodedMedia(part, budget, contents)
+                key = encoded.key(request.tenant)
+                lease = self._cache.find(key)
+                if lease is None:
+                    expected = await self._jobs.read_headers(encoded)
+                else:
+                    request.until_failed.callback(lease.release)
+                    inputs.close()
+                    expected = (await lease.ready()).prepared
+                request.budget.add(index, expected)
+            return _FetchedPart(encoded, key, inputs, expected, lease)
 
-    async def _prepare_part(self, index: int, known: _Known, request: _Request) -> PreparedMedia:
+    async def _decode(self, index: int, fetched: _FetchedPart, request: _Request) -> PreparedMedia:
         """Decode a part where it is not in the cache."""
-        async with request.places:
-            hold = known.hold or self._cache.hold(
-                known.key,
-                lambda frames: self._decoder.decode(known.medium, known.announced, frames),
-                inputs=known.inputs.pop_all(),
+        part = fetched.encoded.part
+        async with request.slots:
+            lease = fetched.lease or self._cache.lease(
+                fetched.key,
+                lambda frames: self._jobs.decode(fetched.encoded, fetched.expected, frames),
+                inputs=fetched.inputs.pop_all(),
             )
-            request.held.callback(hold.release)
-            if isinstance(known.medium.part.source, LocalFile):
-                hold.made_of(Path(known.medium.part.source.path))
-            request.progress.follow(index, hold.frames)
-            param = known.medium.part.param
-            with _about(param):
-                medium = await hold.ready()
-            request.allowance.take(index, medium.prepared, param)
-            return _prepared_media(known.medium.part, medium, hold)
+            request.until_failed.callback(lease.release)
+            if isinstance(part.source, LocalFile):
+                lease.made_of(Path(part.source.path))
+            request.progress.follow(index, lease.frames)
+            with _errors_of(part):
+                cached = await lease.ready()
+                request.budget.add(index, cached.prepared)
+            return _prepared_media(part, cached, lease)
 
 
 @contextlib.contextmanager
-def _about(param: str) -> Iterator[None]:
-    """Errors of work that several requests wait for are about the part of whoever came first; here, of this one."""
+def _errors_of(part: MediaPart) -> Iterator[None]:
+    """Turn errors of an image or video into API errors that name the request field of `part`.
+
+    Several requests may wait for the same work and get the same error; each names its own field.
+    """
     try:
         yield
-    except (BadRequestError, DeadlineError) as error:
-        raise type(error)(error.message, param=param, code=error.code) from error
+    except MediaError as error:
+        raise _api_error(error, part) from error
+    except DeadlineError as error:
+        raise DeadlineError(error.message, param=part.param) from error
 
 
-def _prepared_media(part: MediaPart, medium: CachedMedium, hold: CacheLease) -> PreparedMedia:
-    prepared = medium.prepared
+def _api_error(error: MediaError, part: MediaPart) -> ApiError:
+    error_type = NotFoundError if error.code == "media_file_not_found" else BadRequestError
+    param = part.param if error.limit is None else part.limit_params.get(error.limit, part.param)
+    return error_type(error.message, param=param, code=error.code.replace("media", part.modality))
+
+
+def _prepared_media(part: MediaPart, cached: CachedMedia, lease: CacheLease) -> PreparedMedia:
+    prepared = cached.prepared
     return PreparedMedia(
         modality=part.modality,
         grid=Grid(*prepared.grid),
-        digest=hold.key,
-        path=str(medium.patches.path),
+        digest=lease.key,
+        path=str(cached.patches.path),
         source_size=Size(*prepared.source_size),
         size=Size(*prepared.size),
-        release=hold.release,
+        release=lease.release,
         frame_times_s=tuple(prepared.frame_times_s),
         effective_fps=prepared.effective_fps,
         notes=tuple(prepared.notes),

@@ -1,13 +1,14 @@
-"""What all media of one request may cost together, added up as they come: the part that passes a limit ends it.
+"""Limits of all images and videos of one request together: bytes, pixels, frames, seconds, tokens.
 
-Bytes count while they are fetched; the rest once a part's headers were read, before anything of the request is decoded.
+Bytes are counted while they are fetched; the rest after a part's headers are read, before anything of the request is
+decoded. The part that exceeds a limit is the one that is rejected.
 """
 
 import math
 
 from model_executor.processor.geometry import Grid
-from server.core.errors import BadRequestError
 from server.core.settings import MediaSettings
+from server.media.errors import MediaError
 from server.media.messages import Prepared
 
 
@@ -19,43 +20,37 @@ class RequestBudget:
     """
 
     def __init__(self, settings: MediaSettings) -> None:
-        """See the class."""
+        """All sums are zero."""
         self._settings = settings
         self._num_bytes = 0
         self._parts: dict[int, Prepared] = {}
 
-    def take_bytes(self, num_bytes: int, param: str) -> None:
-        """Count encoded bytes.
-
-        Args:
-            num_bytes: how many have come.
-            param: the part they belong to, for the error.
+    def add_bytes(self, num_bytes: int) -> None:
+        """Count encoded bytes as they arrive.
 
         Raises:
-            BadRequestError: they are too many.
+            MediaError: they are too many.
         """
         self._num_bytes += num_bytes
         limit = self._settings.max_request_bytes
         if self._num_bytes > limit:
-            raise BadRequestError(
-                f"With this part, the request's media are larger than {limit} bytes together "
-                "(media.max_request_bytes).",
-                param=param,
+            raise MediaError(
+                "request_limit_exceeded",
+                f"This part brings the request's media to more than {limit} bytes (media.max_request_bytes).",
             )
 
-    def take(self, index: int, medium: Prepared, param: str) -> None:
-        """Count a part: first as its headers have it, then, in place of that, as it came out of the decoder.
+    def add(self, index: int, prepared: Prepared) -> None:
+        """Count a part; once more, in place of the first count, after it was decoded.
 
         Args:
             index: which part.
-            medium: what is known of it.
-            param: its field, for the error.
+            prepared: what it becomes, by its headers or as decoded.
 
         Raises:
-            BadRequestError: the sums are too large.
+            MediaError: a sum is too large.
         """
         settings = self._settings
-        self._parts[index] = medium
+        self._parts[index] = prepared
         parts = self._parts.values()
         pixels = sum(math.prod(part.source_size) for part in parts)
         frames = sum(len(part.frame_times_s) for part in parts)
@@ -64,12 +59,12 @@ class RequestBudget:
         for value, limit, unit, name in (
             (pixels, settings.max_request_pixels, "pixels before resizing", "max_request_pixels"),
             (frames, settings.max_request_frames, "sampled frames", "max_request_frames"),
-            (duration_s, settings.max_request_s, "seconds of clips", "max_request_s"),
+            (duration_s, settings.max_request_s, "seconds of video", "max_request_s"),
             (tokens, settings.max_request_tokens, "tokens", "max_request_tokens"),
         ):
             if value > limit:
-                raise BadRequestError(
-                    f"With this part, the request's media have {value:.10g} {unit} together; at most {limit:.10g} are "
-                    f"taken (media.{name}).",
-                    param=param,
+                raise MediaError(
+                    "request_limit_exceeded",
+                    f"This part brings the request's media to {value:.10g} {unit}; the limit is {limit:.10g} "
+                    f"(media.{name}).",
                 )

@@ -1,8 +1,8 @@
-"""Shared memory this server owns: a folder below /dev/shm and a ledger of what lies in it.
+"""Shared memory that this server owns: a directory of files, and an account of the bytes they use.
 
-The folder's name is unguessable and carries the process id for people. Its owner holds a lock on a file in it for as
-long as it lives; a folder whose lock can be taken was left by a dead server and is removed at the next start. A
-process id alone would not do: containers that share /dev/shm count theirs separately.
+The directory's name is unguessable and contains the process id for people. Its owner locks a file in it for as long as
+it lives; a directory whose lock is free was left by a dead server and is deleted at the next start. A process id alone
+would not do: containers that share the file system number their processes separately.
 """
 
 import fcntl
@@ -24,51 +24,51 @@ _LOCK = "lock"
 
 
 class SharedMemoryFullError(RateLimitError):
-    """Prepared media fill the memory they may take, or the machine has."""
+    """No shared memory is left: prepared media use all they may, or all the machine has."""
 
     def __init__(self) -> None:
         """The text is always the same."""
         super().__init__(
-            "Media in work fill the shared memory they may take (media.max_shared_bytes) or the machine has.",
+            "The shared memory for media is full (media.max_shared_bytes, or all the machine has); retry later.",
             retry_after_s=5,
         )
 
 
 class SharedFile:
-    """One file of the folder and the bytes set aside for it. A context manager: leaving it releases.
+    """One file and the bytes reserved for it. A context manager: leaving it releases.
 
-    Made by `SharedFolder.lease`.
+    Made by `SharedDirectory.create_file`.
     """
 
-    def __init__(self, folder: "SharedFolder", path: Path, num_bytes: int) -> None:
+    def __init__(self, directory: "SharedDirectory", path: Path, num_bytes: int) -> None:
         """See the class."""
-        self._folder = folder
+        self._directory = directory
         self.path = path
         """The file; empty at first."""
         self.num_bytes = num_bytes
-        """Bytes the ledger counts for it."""
+        """Bytes reserved for it."""
         self._appended_bytes = 0
         self._hash = blake3.blake3()
         self._released = False
 
     @property
     def digest(self) -> str:
-        """Hex BLAKE3 of all that was appended."""
+        """Hex BLAKE3 of everything appended."""
         return self._hash.hexdigest()
 
     def append(self, data: bytes) -> None:
-        """Write at the end of the file and set aside as many bytes more.
+        """Write at the end of the file and reserve as many bytes more.
 
         Raises:
             SharedMemoryFullError: see the class.
         """
-        self._folder.reserve(len(data))
+        self._directory.reserve(len(data))
         self.num_bytes += len(data)
         try:
             try:
                 self._write(data)
-            except OSError:  # the machine has less than the ledger allows
-                if not self._folder.reclaim(self._folder.used_bytes):
+            except OSError:  # the machine has less than the limit allows
+                if not self._directory.reclaim(self._directory.used_bytes):
                     raise
                 self._write(data)
         except OSError as error:
@@ -82,23 +82,23 @@ class SharedFile:
             file.write(data)
 
     def resize(self, num_bytes: int) -> None:
-        """Set `num_bytes` aside instead.
+        """Reserve `num_bytes` instead.
 
         Raises:
             SharedMemoryFullError: see the class.
         """
-        self._folder.reserve(num_bytes - self.num_bytes)
+        self._directory.reserve(num_bytes - self.num_bytes)
         self.num_bytes = num_bytes
 
     def release(self) -> None:
-        """Delete the file and give its bytes back; may be called more than once."""
+        """Delete the file and free its bytes; may be called more than once."""
         if not self._released:
             self._released = True
             self.path.unlink(missing_ok=True)
-            self._folder.unreserve(self.num_bytes)
+            self._directory.unreserve(self.num_bytes)
 
     def __enter__(self) -> Self:
-        """The lease itself."""
+        """The file itself."""
         return self
 
     def __exit__(
@@ -108,17 +108,17 @@ class SharedFile:
         self.release()
 
 
-class SharedFolder:
-    """A folder in shared memory that goes when its owner goes.
+class SharedDirectory:
+    """A directory in shared memory that is deleted when its owner ends.
 
     Args:
         root: the shared-memory file system.
-        max_bytes: what all files together may take.
-        reclaim: releases leases that can be spared, for so many bytes if there are; returns how many it freed.
+        max_bytes: what all files together may use.
+        reclaim: releases files that can be spared, up to a number of bytes; returns how many it freed.
     """
 
     def __init__(self, root: Path, max_bytes: int, reclaim: Callable[[int], int] = lambda _: 0) -> None:
-        """Sweeps what dead servers left, then makes the folder."""
+        """Deletes what dead servers left, then makes the directory."""
         self._max_bytes = max_bytes
         self.reclaim = reclaim
         self._used_bytes = 0
@@ -130,15 +130,15 @@ class SharedFolder:
         self._lock = os.open(unlocked / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.path = unlocked.rename(root / name)
-        """The folder."""
+        """The directory."""
 
     @property
     def used_bytes(self) -> int:
-        """Bytes set aside at the moment."""
+        """Bytes reserved at the moment."""
         return self._used_bytes
 
-    def lease(self, num_bytes: int) -> SharedFile:
-        """Make an empty file and set bytes aside for it.
+    def create_file(self, num_bytes: int) -> SharedFile:
+        """Make an empty file and reserve bytes for it.
 
         Raises:
             SharedMemoryFullError: see the class.
@@ -152,7 +152,7 @@ class SharedFolder:
         """Count bytes as used.
 
         Raises:
-            SharedMemoryFullError: that would be more than `max_bytes`, whatever is spared.
+            SharedMemoryFullError: that would be more than `max_bytes`, whatever is reclaimed.
         """
         self.reclaim(self._used_bytes + num_bytes - self._max_bytes)
         if self._used_bytes + num_bytes > self._max_bytes:
@@ -164,30 +164,30 @@ class SharedFolder:
         self._used_bytes -= num_bytes
 
     def close(self) -> None:
-        """Delete the folder and everything in it."""
+        """Delete the directory and everything in it."""
         shutil.rmtree(self.path)
         os.close(self._lock)
 
 
 def sweep(root: Path) -> None:
-    """Delete the folders of servers that died without doing so."""
-    for folder in root.glob(f"{_PREFIX}*"):
+    """Delete the directories of servers that died without doing so."""
+    for directory in root.glob(f"{_PREFIX}*"):
         try:
-            status = folder.lstat()
+            status = directory.lstat()
         except FileNotFoundError:  # its owner has just deleted it
             continue
         if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
-            _remove_if_orphaned(folder)
+            _remove_if_orphaned(directory)
 
 
-def _remove_if_orphaned(folder: Path) -> None:
+def _remove_if_orphaned(directory: Path) -> None:
     try:
-        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
+        lock = os.open(directory / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:  # its owner is deleting it right now
         return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder)
+        shutil.rmtree(directory)
     except BlockingIOError:  # its owner lives
         return
     finally:

@@ -1,6 +1,6 @@
-"""A medium as a request names it, and as the engine gets it: plain values, no work."""
+"""An image or video as a request names it, and as the engine gets it: plain values, no work."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from model_executor.engine import Modality
@@ -8,44 +8,52 @@ from model_executor.processor.geometry import Grid, Size
 
 
 @dataclass(frozen=True, slots=True)
-class PixelLimits:
-    """Limits a client asks for on one part; None where it asks for none. All are clamped by the server's budget."""
+class MediaLimits:
+    """How a client limits one image or video, in the API's names; None where it does not.
+
+    `server/prompt/messages.py` declares them with their ranges; the server's own limits are applied later
+    (`server/media/budget.py`).
+    """
 
     min_pixels: int | None = None
     max_pixels: int | None = None
     resized_height: int | None = None
     resized_width: int | None = None
-    # Clips only:
+    # Of videos only:
     total_pixels: int | None = None
     fps: float | None = None
     min_frames: int | None = None
     max_frames: int | None = None
-    video_start_s: float | None = None
-    video_end_s: float | None = None
+    video_start: float | None = None
+    """Seconds."""
+    video_end: float | None = None
+    """Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file of the server's own, trusted as a name; its content is as hostile as any."""
+    """An uploaded file. Its path is the server's own and trusted; its content is not."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class MediaPart:
-    """One medium of a request, not fetched yet."""
+    """One image or video of a request, not fetched yet."""
 
     modality: Modality
     source: str | LocalFile | tuple[str, ...]
-    """A URL, an uploaded file, or the URLs of a clip's frames in order."""
+    """A URL, an uploaded file, or the URLs of a video's frames in order."""
     param: str
     """The request field, for errors: `messages[2].content[0].image_url`."""
-    limits: PixelLimits = PixelLimits()
+    limits: MediaLimits = MediaLimits()
+    limit_params: Mapping[str, str] = field(default_factory=dict)
+    """The request field of each limit: `{"fps": "messages[2].content[0].fps"}`."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedMedia:
-    """One medium, engine-ready. `release` must be called once the request has ended."""
+    """One image or video, ready for the engine. `release` must be called once the request has ended."""
 
     modality: Modality
     grid: Grid
@@ -60,8 +68,8 @@ class PreparedMedia:
     release: Callable[[], None]
     """Gives the shared memory back; may be called more than once."""
     frame_times_s: tuple[float, ...] = ()
-    """Presentation time of each sampled frame (clips only)."""
+    """Presentation time of each sampled frame (videos only)."""
     effective_fps: float | None = None
-    """Sampled frames per second of presentation time (clips only)."""
-    notes: tuple[str, ...] = field(default=())
-    """What a person should know: a corrupt tail that was left out, a rate that had to fall."""
+    """Sampled frames per second of presentation time (videos only)."""
+    notes: tuple[str, ...] = ()
+    """What the client should know: a corrupt end that was left out, a rate that had to be lowered."""

@@ -1,1 +1,1 @@
-"""ASGI middleware, one per module; `server/app.py` says in which order it runs."""
+"""ASGI middleware, one per module; `server/app.py` defines their order."""

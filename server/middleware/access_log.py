@@ -1,7 +1,7 @@
-"""The outermost layer of a request: its id, its line in the access log, its part in the metrics.
+"""Access-log middleware, the outermost one: request ids, one log line per request, HTTP metrics.
 
-The log says who asked for which path, with the key of which name, and how it went; bodies, prompts, answers, keys and
-query strings are never in it.
+A log line has the client, the path, the key's name, the status and the duration; never bodies, prompts, answers, keys
+or query strings.
 """
 
 import logging
@@ -17,27 +17,26 @@ from server.core.metrics import Metrics
 
 HEADER = "x-request-id"
 CLIENT_GONE_STATUS = 499
-"""Logged when no answer was sent because nobody was there any more."""
+"""Logged when no response was sent because the client had disconnected."""
 
-_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_VALID_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _log = logging.getLogger("tessera.access")
 
 
 class AccessLogMiddleware:
-    """Middleware that names, logs and counts requests.
+    """Middleware that assigns request ids, logs requests and counts them.
 
-    `scope["state"]["request_id"]` is the client's own id where it sent a sane one, else a new one.
+    Sets `scope["state"]["request_id"]` to the client's own id if it sent a valid one, otherwise to a new one.
 
     Args:
         app: the application inside.
-        metrics: where to count.
-        log: whether to write the line.
+        metrics: counts the requests.
+        log: whether to write log lines.
     """
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, log: bool) -> None:
-        """See the class."""
         self._app = app
-        self._logs = log
+        self._is_logging = log
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,54 +47,54 @@ class AccessLogMiddleware:
         request_id = _request_id(Headers(scope=scope))
         scope.setdefault("state", {})["request_id"] = request_id
         status = CLIENT_GONE_STATUS
-        started_s = time.perf_counter()
+        started_at_s = time.perf_counter()
 
-        async def named(event: Message) -> None:
+        async def send_with_headers(event: Message) -> None:
             nonlocal status
             if event["type"] == "http.response.start":
                 status = event["status"]
                 headers = MutableHeaders(scope=event)
                 headers[HEADER] = request_id
-                if (account := _account(scope)) is not None:
-                    headers.update(account.headers())
+                if (usage := _key_usage(scope)) is not None:
+                    headers.update(usage.headers())
             await send(event)
 
         with self._metrics.requests_in_flight.track_inprogress():
             try:
-                await self._app(scope, receive, named)
+                await self._app(scope, receive, send_with_headers)
             finally:
-                duration_s = time.perf_counter() - started_s
+                duration_s = time.perf_counter() - started_at_s
                 self._metrics.count_request(_route(scope), scope["method"], status, duration_s)
                 if (error := scope["state"].get("error")) is not None:
                     self._metrics.count_error(error)
-                if (account := _account(scope)) is not None:
-                    self._metrics.count_key_request(account.name, status)
-                if self._logs:
-                    _log.info("request", extra={"fields": _line(scope, request_id, status, duration_s)})
+                if (usage := _key_usage(scope)) is not None:
+                    self._metrics.count_key_request(usage.name, status)
+                if self._is_logging:
+                    _log.info("request", extra={"fields": _log_fields(scope, request_id, status, duration_s)})
 
 
 def _request_id(headers: Headers) -> str:
-    given = headers.get(HEADER, "")
-    return given if _SANE_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+    value = headers.get(HEADER, "")
+    return value if _VALID_ID.fullmatch(value) else f"req_{uuid.uuid4().hex}"
 
 
 def _route(scope: Scope) -> str:
-    """The template of the route, from a fixed set; never the path, which a client makes up."""
+    """The route's template, from a fixed set; never the path, which the client chooses."""
     return getattr(scope.get("route"), "path", "unknown")
 
 
-def _account(scope: Scope) -> KeyUsage | None:
-    """Of the key that was sent; the layers inside put it there."""
-    account: KeyUsage | None = scope["state"].get("account")
-    return account
+def _key_usage(scope: Scope) -> KeyUsage | None:
+    """Of the request's key; set by `RateLimitMiddleware`."""
+    usage: KeyUsage | None = scope["state"].get("key_usage")
+    return usage
 
 
-def _line(scope: Scope, request_id: str, status: int, duration_s: float) -> dict[str, object]:
+def _log_fields(scope: Scope, request_id: str, status: int, duration_s: float) -> dict[str, object]:
     client = scope.get("client")
     return {
         "request_id": request_id,
         "client": client[0] if client else None,
-        "key": account.name if (account := _account(scope)) else None,
+        "key": usage.name if (usage := _key_usage(scope)) else None,
         "method": scope["method"],
         "path": scope["path"][:256],
         "status": status,

@@ -1,4 +1,4 @@
-"""Who may ask: a bearer key before anything of the request is looked at, and the tenant it stands for."""
+"""Authentication middleware: checks the bearer key before the body is read, and sets the tenant."""
 
 import hmac
 from collections.abc import Collection
@@ -8,30 +8,29 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model_executor.fair_queue import CLIENT
-from server.auth.api_keys import Key, KeyRing, hashed
+from server.auth.api_keys import Key, KeyRing, hash_key
 from server.core.errors import AuthenticationError
 
 METRICS_PATH = "/metrics"
 
 
 class AuthenticationMiddleware:
-    """Middleware that lets a request through when it has one of the keys, and names its tenant.
+    """Middleware that accepts requests with a valid key only.
 
-    `scope["state"]["tenant"]` becomes the key's tenant, or the empty string where no key is needed; in the latter case
-    there is no `scope["state"]["key"]`. Places are given in turn to tenants, or to addresses where no key is needed.
+    Sets `scope["state"]["key"]` and `scope["state"]["tenant"]`. Where no key is required, the tenant is the empty
+    string and there is no key. Also sets `fair_queue.CLIENT` to the tenant, or to the address if no key is required.
 
     Args:
         app: the application inside.
-        keys: all there are; where there are none, everybody may ask.
-        open_paths: paths that need no key.
-        metrics_key: the only one that opens `/metrics`, and opens nothing else; None where all keys do.
+        keys: the valid keys; if there are none, no key is required.
+        open_paths: paths that require no key.
+        metrics_key: the only key for `/metrics`, and for nothing else; None where all keys open it.
     """
 
     def __init__(
         self, app: ASGIApp, *, keys: KeyRing, open_paths: Collection[str], metrics_key: str | None = None
     ) -> None:
-        """See the class."""
-        self._metrics_digest = None if metrics_key is None else hashed(metrics_key)
+        self._metrics_digest = None if metrics_key is None else hash_key(metrics_key)
         self._app = app
         self._keys = keys
         self._open_paths = frozenset(open_paths)
@@ -40,13 +39,13 @@ class AuthenticationMiddleware:
         """Serve one request.
 
         Raises:
-            AuthenticationError: no key, or none of ours.
+            AuthenticationError: no key, or an invalid one.
         """
         if scope["type"] == "http":
             state = scope.setdefault("state", {})
             state["tenant"] = ""
             if self._metrics_digest is not None and scope["path"] == METRICS_PATH:
-                if not hmac.compare_digest(hashed(_sent(Headers(scope=scope))), self._metrics_digest):
+                if not hmac.compare_digest(hash_key(_sent(Headers(scope=scope))), self._metrics_digest):
                     raise AuthenticationError("The API key is not the one for metrics.")
             elif self._keys and scope["path"] not in self._open_paths:
                 state["key"] = key = self._key(Headers(scope=scope))

@@ -1,6 +1,6 @@
-"""Which web pages may read the answers: CORS, outside the error boundary so that errors can be read as well.
+"""CORS middleware: lets web pages of allowed origins read responses, including errors.
 
-Preflights are answered here, before keys are asked for: a browser sends none with them.
+Preflight requests are answered here, before authentication: browsers send no key with them.
 """
 
 from collections.abc import Sequence
@@ -23,19 +23,18 @@ EXPOSED_HEADERS = (
     "x-ratelimit-remaining-tokens",
     "x-ratelimit-reset-tokens",
 )
-"""Headers of ours that pages may read; the others are readable anyway or mean nothing to them."""
+"""Our response headers that pages may read; browsers expose the common ones anyway."""
 
 
 class CorsMiddleware(CORSMiddleware):
-    """Starlette's middleware as this API needs it: keys travel in a header, cookies do not exist.
+    """Starlette's middleware, configured for this API: keys are sent in a header, there are no cookies.
 
     Args:
         app: the application inside.
-        origins: whose pages may ask, such as `https://example.org`; `*` for everybody's.
+        origins: allowed origins, such as `https://example.org`; `*` allows all.
     """
 
     def __init__(self, app: ASGIApp, *, origins: Sequence[str]) -> None:
-        """See the class."""
         super().__init__(
             app,
             allow_origins=origins,
@@ -46,13 +45,13 @@ class CorsMiddleware(CORSMiddleware):
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """The answer to a preflight; a refusal has the one error body."""
+        """The response to a preflight request; a rejection has the API's error body."""
         response = super().preflight_response(request_headers)
         if response.status_code == 200:
             return response
         headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
         error = BadRequestError(
-            f"{bytes(response.body).decode()}: the server's operator names the origins that may ask (cors_origins).",
+            f"{bytes(response.body).decode()}: allowed origins are set by the server's operator (cors_origins).",
             code="cors_refused",
         )
         return JSONResponse(error.body(), error.status, headers)

@@ -1,7 +1,7 @@
-"""A client that goes away: the work for it is cancelled at once, streaming or not.
+"""Disconnect middleware: cancels the work for a client as soon as it disconnects, streaming or not.
 
-The body is read by the application; from its end on, the only thing a client can still send is its departure, and that
-is waited for, never polled.
+The application reads the body; after its end, the only event that can still arrive is the disconnect, which is awaited
+instead of polled.
 """
 
 import asyncio
@@ -12,55 +12,54 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class DisconnectMiddleware:
-    """Middleware that cancels the application inside when the client has gone.
+    """Middleware that cancels the application inside when the client has disconnected.
 
     Args:
         app: the application inside.
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        """See the class."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; returns without an answer when the client has gone."""
+        """Serve one request; returns without a response if the client has disconnected."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         body_read = asyncio.Event()
-        gone = asyncio.Event()
+        disconnected = asyncio.Event()
 
-        async def until_body_read() -> Message:
+        async def receive_body() -> Message:
             if body_read.is_set():
-                await gone.wait()
+                await disconnected.wait()
                 return {"type": "http.disconnect"}
             event = await receive()
             if event["type"] == "http.disconnect":
-                gone.set()
+                disconnected.set()
             if not event.get("more_body", False):
                 body_read.set()
             return event
 
-        async def departure() -> None:
+        async def wait_for_disconnect() -> None:
             await body_read.wait()
-            while not gone.is_set():
+            while not disconnected.is_set():
                 if (await receive())["type"] == "http.disconnect":
-                    gone.set()
+                    disconnected.set()
 
         async def work() -> None:
-            await self._app(scope, until_body_read, send)
+            await self._app(scope, receive_body, send)
 
-        await _first_of(asyncio.create_task(work()), asyncio.create_task(departure()))
+        await _run_until(asyncio.create_task(work()), asyncio.create_task(wait_for_disconnect()))
 
 
-async def _first_of(work: asyncio.Task[None], departure: asyncio.Task[None]) -> None:
-    """Wait for the work; cancel it on departure, and when the server itself cancels the request."""
+async def _run_until(work: asyncio.Task[None], disconnect: asyncio.Task[None]) -> None:
+    """Wait for the work; cancel it on disconnect, and when the server itself cancels the request."""
     try:
-        await asyncio.wait({work, departure}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({work, disconnect}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        departure.cancel()
+        disconnect.cancel()
         work.cancel()
-        await asyncio.wait({work, departure})
+        await asyncio.wait({work, disconnect})
     if not work.cancelled():
-        with suppress(ClientDisconnect):  # it left while its body was read
+        with suppress(ClientDisconnect):  # the client disconnected while its body was read
             work.result()

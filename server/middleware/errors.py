@@ -1,7 +1,6 @@
-"""Where every error of a request ends: exceptions go in, the one error body comes out."""
+"""Error middleware: turns exceptions into responses with OpenAI error bodies."""
 
 import asyncio
-import logging
 from typing import NoReturn
 
 from starlette.exceptions import HTTPException
@@ -9,76 +8,64 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.core.errors import ApiError, BadRequestError, MethodError, NotFoundError, UnavailableError, as_api_error
-
-_log = logging.getLogger("tessera.error")
+from server.core.errors import BadRequestError, MethodError, NotFoundError, UnavailableError, report_error
 
 
 class ErrorMiddleware:
-    """Middleware that answers with the error body whatever is raised inside.
+    """Middleware that answers with the error body when an exception is raised inside.
 
     Args:
         app: the application inside.
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        """See the class."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request.
 
         Raises:
-            Exception: what was raised after the answer had begun; the connection must then be closed.
+            Exception: was raised after the response had started; the connection must then be closed.
         """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = False
+        has_started = False
 
-        async def watched(event: Message) -> None:
-            nonlocal begun
-            begun = True
+        async def send_and_note(event: Message) -> None:
+            nonlocal has_started
+            has_started = True
             await send(event)
 
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, send_and_note)
         except asyncio.CancelledError:
-            # Only a server that stops cancels requests out here; it goes on once this answer is out.
-            if begun:
+            # Out here, requests are canceled only by a server that is stopping; it waits for this response.
+            if has_started:
                 raise
-            answer = reported(UnavailableError("The server is stopping."), scope)
+            api_error = report_error(UnavailableError("The server is stopping."), scope)
         except Exception as error:
-            answer = reported(error, scope)
-            if begun:
+            api_error = report_error(error, scope)
+            if has_started:
                 raise
         else:
             return
-        await JSONResponse(answer.body(), answer.status, answer.headers)(scope, receive, send)
-
-
-def reported(error: Exception, scope: Scope) -> ApiError:
-    """The API's form of `error`, left for the metrics; faults of our own are logged under the request's id."""
-    answer = as_api_error(error)
-    scope["state"]["error"] = answer
-    if answer.status == 500:
-        _log.error("request failed", exc_info=error, extra={"fields": {"request_id": scope["state"].get("request_id")}})
-    return answer
+        await JSONResponse(api_error.body(), api_error.status, api_error.headers)(scope, receive, send)
 
 
 async def translate_http_exception(request: Request, error: Exception) -> NoReturn:
-    """Turn what the framework's router raises into our errors (an exception handler of the application).
+    """Turn an exception of the framework's router into an API error (an exception handler of the application).
 
     Raises:
         NotFoundError: no such route.
-        MethodError: the route has other methods.
-        BadRequestError: any other refusal of the framework.
+        MethodError: the path does not support the method.
+        BadRequestError: the framework rejects the request for another reason.
     """
     assert isinstance(error, HTTPException)  # registered for this class only
-    route = f"{request.method} {request.url.path[:200]}"
+    path = request.url.path[:200]
     if error.status_code == 404:
-        raise NotFoundError(f"There is no route {route}.", code="unknown_url") from error
+        raise NotFoundError(f"There is no route {request.method} {path}.", code="unknown_url") from error
     if error.status_code == 405:
         allow = (error.headers or {}).get("Allow", "")
-        raise MethodError(f"There is no route {route}; the path takes {allow}.", allow=allow) from error
-    raise BadRequestError(str(error.detail)) from error
+        raise MethodError(f"Method {request.method} is not allowed for {path}; use {allow}.", allow=allow) from error
+    raise BadRequestError(str(error.detail), code="invalid_request") from error

@@ -1,4 +1,4 @@
-"""`GET /health`: whether the engine answers."""
+"""`GET /health`: the engine's state."""
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -13,12 +13,16 @@ router = APIRouter()
 
 @router.get(
     "/health",
-    summary="Whether the engine answers",
+    summary="Health of the engine",
     operation_id="health",
-    responses={200: {"model": Health}, **errors(500), 503: {"model": UnhealthyResponse, "description": "Not now."}},
+    responses={
+        200: {"model": Health},
+        **errors(500),
+        503: {"model": UnhealthyResponse, "description": "The engine is not ready."},
+    },
 )
 async def health(request: Request) -> JSONResponse:
-    """200 once the engine answers; until then, and whenever it does not, 503 with its state. Needs no key."""
+    """Status 200 while the engine is ready, otherwise 503 with its state. Requires no key."""
     service: Service = request.app.state.service
     try:
         service.model()

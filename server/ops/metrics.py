@@ -1,4 +1,4 @@
-"""`GET /metrics`: Prometheus' text format."""
+"""`GET /metrics`: the metrics in Prometheus' text format."""
 
 from fastapi import APIRouter, Request, Response
 
@@ -11,15 +11,15 @@ router = APIRouter()
 
 @router.get(
     "/metrics",
-    summary="Measurements for Prometheus",
+    summary="Metrics for Prometheus",
     operation_id="metrics",
     response_class=Response,
     responses={
-        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "The measurements."},
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "The metrics."},
         **errors(401, 500),
     },
 )
 async def metrics(request: Request) -> Response:
-    """The server's own measurements and a fresh reading of the engine's; without the latter while it is away."""
+    """The server's metrics, and the engine's current statistics while it is ready."""
     service: Service = request.app.state.service
     return Response(await service.measurements(), headers={"Content-Type": CONTENT_TYPE})

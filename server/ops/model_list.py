@@ -1,4 +1,4 @@
-"""Answers of `GET /v1/models` and `GET /v1/models/{id}`."""
+"""Responses of `GET /v1/models` and `GET /v1/models/{id}`."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 
 class Model(BaseModel):
-    """A model that can be asked."""
+    """A served model or adapter."""
 
     id: str
     object: Literal["model"] = "model"
@@ -16,11 +16,11 @@ class Model(BaseModel):
     max_model_len: int
     """Context length in tokens, prompt and answer together."""
     parent: str | None = None
-    """Of an adapter: the model it changes."""
+    """Of an adapter: its base model."""
 
 
 class ModelList(BaseModel):
-    """The models that can be asked."""
+    """The served models."""
 
     object: Literal["list"] = "list"
     data: list[Model]

@@ -12,33 +12,33 @@ router = APIRouter()
 
 @router.get(
     "/v1/models",
-    summary="The served models",
+    summary="List the served models",
     operation_id="listModels",
     response_model_exclude_none=True,
     responses=errors(401, 500, 503),
 )
 async def list_models(request: Request) -> ModelList:
-    """The model and, as models of their own, its adapters; answered once they are ready."""
+    """The model and, as separate models, its adapters; available once they are ready."""
     service: Service = request.app.state.service
     model = service.model()
-    return ModelList(data=[_served(model, name) for name in (model.name, *model.adapters)])
+    return ModelList(data=[_model_object(model, name) for name in (model.name, *model.adapters)])
 
 
 @router.get(
     "/v1/models/{model:path}",
-    summary="One served model",
+    summary="Retrieve a served model",
     operation_id="retrieveModel",
     response_model_exclude_none=True,
     responses=errors(401, 404, 500, 503),
 )
 async def retrieve_model(request: Request, model: str) -> Model:
-    """The model of that name."""
+    """The model with that name."""
     service: Service = request.app.state.service
     served = service.model()
     service.require_model(model)
-    return _served(served, model)
+    return _model_object(served, model)
 
 
-def _served(model: ServedModel, name: str) -> Model:
+def _model_object(model: ServedModel, name: str) -> Model:
     parent = None if model.adapter(name) is None else model.name
     return Model(id=name, created=model.created, max_model_len=model.engine.max_model_len, parent=parent)

@@ -1,4 +1,4 @@
-"""`GET /openapi.json`: the server's own description."""
+"""`GET /openapi.json`: the OpenAPI document."""
 
 from functools import lru_cache
 
@@ -12,7 +12,7 @@ router = APIRouter()
 
 @router.get("/openapi.json", include_in_schema=False)
 async def openapi(request: Request) -> JSONResponse:
-    """The document, made once."""
+    """The document, generated once."""
     return _document(request.app)
 
 

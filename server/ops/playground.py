@@ -1,4 +1,4 @@
-"""`GET /` and the files below `/playground/`: the page to try the model on. They need no key."""
+"""`GET /` and the files below `/playground/`: the playground page. They require no key."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ router = APIRouter(include_in_schema=False)
 @router.get(INDEX_PATH)
 @router.get(FILES_PATH + "{name:path}")
 async def page_file(request: Request) -> Response:
-    """The file of that path, or the news that the browser's copy is current."""
+    """The file at the request's path, or status 304 if the browser's copy is current."""
     files: Mapping[str, PageFile] = request.app.state.page
     path: str = request.scope["path"]
     if path not in files:

@@ -1,8 +1,7 @@
-"""The page at `/` and its files: read once, kept in memory, and what a browser is told along with them.
+"""The playground's files and their HTTP headers, read once at startup and kept in memory.
 
-They are the same for all and hold no secrets, so they need no key; what the page then asks of the API does.
-
-What it does not: know what is in the files (`clients/web/` does).
+They contain no secrets, so they require no key; the API requests that the page then sends do. The files themselves are
+in `clients/web/`.
 """
 
 from collections.abc import Mapping
@@ -12,8 +11,8 @@ from pathlib import Path
 
 INDEX_PATH = "/"
 FILES_PATH = "/playground/"
-"""Where the page's files lie."""
-FOLDER = Path(__file__).parents[2] / "clients" / "web"
+"""Prefix of the paths of the page's files."""
+PAGE_DIR = Path(__file__).parents[2] / "clients" / "web"
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "; ".join(
@@ -38,9 +37,9 @@ HEADERS: Mapping[str, str] = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
-"""Of every file. `blob:` is what the person chose on their own machine. Whatever an answer says, the browser fetches
-nothing from elsewhere, and only DOMPurify may turn text into markup. no-cache: browsers keep files, and ask each time
-whether theirs are current."""
+"""Headers of every file. `blob:` URLs refer to files that the user chose on their own machine. Whatever an answer
+contains, the browser loads nothing from other origins, and only DOMPurify may turn text into markup. no-cache: browsers
+keep files, and check each time whether their copies are current."""
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -51,12 +50,12 @@ _TYPES = {
     ".woff2": "font/woff2",
     ".mp4": "video/mp4",
 }
-"""What is served, by the ending of its name; other files of the folder (licences, notes) are not."""
+"""Media types of the served files by suffix; other files in the directory (licenses, notes) are not served."""
 
 
 @dataclass(frozen=True, slots=True)
 class PageFile:
-    """A file as it is served."""
+    """A served file."""
 
     content: bytes
     media_type: str
@@ -64,20 +63,20 @@ class PageFile:
     """Changes with the content."""
 
 
-def read_page(folder: Path = FOLDER) -> dict[str, PageFile]:
-    """The files of a page, by the paths they are served at.
+def read_page(directory: Path = PAGE_DIR) -> dict[str, PageFile]:
+    """The files of a page, by URL path.
 
     Args:
-        folder: holds `index.html`, which becomes `/`, and what it names.
+        directory: contains `index.html`, which is served as `/`, and the files that it refers to.
 
     Raises:
-        FileNotFoundError: there is no index, so the installation is not whole.
+        FileNotFoundError: there is no `index.html`; the installation is incomplete.
     """
-    index = folder / "index.html"
-    others = (path for path in folder.rglob("*") if path.suffix in _TYPES and path != index)
+    index = directory / "index.html"
+    others = (path for path in directory.rglob("*") if path.suffix in _TYPES and path != index)
     return {
         INDEX_PATH: _page_file(index),
-        **{FILES_PATH + path.relative_to(folder).as_posix(): _page_file(path) for path in others},
+        **{FILES_PATH + path.relative_to(directory).as_posix(): _page_file(path) for path in others},
     }
 
 

@@ -4,15 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from model_executor.engine import MediaItem, Prompt
-from model_executor.processor.chat_template import TemplateFaultError, knows_tools
-from model_executor.processor.chatml import PLACEHOLDERS, Message, render
-from model_executor.processor.tokenizer import Encoded, Segment, Tokenizer
+from model_executor.processor.chat_template import TemplateFaultError, supports_tools
+from model_executor.processor.chatml import Message, render
+from model_executor.processor.placeholders import find_placeholder_fault
+from model_executor.processor.tokenizer import Segment, Tokenizer
 from server.core.errors import BadRequestError
 from server.media.types import PreparedMedia
 from server.prompt.context_length import refuse_hopeless
 from server.tools.hermes import plain_turns
-
-"""Names of the special tokens that stand for media."""
 
 
 class PlaceholderError(Exception):
@@ -63,7 +62,6 @@ def build_prompt(
     num_media_tokens = [medium.grid.num_tokens for medium in media]
     refuse_hopeless(segments, num_media_tokens, tokenizer, max_model_len)
     encoded = tokenizer.encode(segments, num_media_tokens)
-    _check(encoded, media, tokenizer)
     items = [
         MediaItem(
             modality=medium.modality,
@@ -75,7 +73,10 @@ def build_prompt(
         )
         for medium, offset in zip(media, encoded.media_offsets, strict=True)
     ]
-    return Prompt(encoded.token_ids, sorted(items, key=lambda item: item.offset), cache_salt, adapter)
+    prompt = Prompt(encoded.token_ids, sorted(items, key=lambda item: item.offset), cache_salt, adapter)
+    if (fault := find_placeholder_fault(prompt, tokenizer.placeholder_ids)) is not None:
+        raise PlaceholderError(fault)
+    return prompt
 
 
 def prompt_segments(
@@ -95,7 +96,7 @@ def prompt_segments(
         BadRequestError: the template refuses the conversation.
     """
     try:
-        native = template is not None and knows_tools(template)
+        native = template is not None and supports_tools(template)
         return render(
             turns if native else plain_turns(turns, tools),
             template=template,
@@ -106,20 +107,3 @@ def prompt_segments(
         )
     except TemplateFaultError as error:
         raise BadRequestError(f"The conversation cannot be rendered: {error}.", param="messages") from error
-
-
-def _check(encoded: Encoded, media: Sequence[PreparedMedia], tokenizer: Tokenizer) -> None:
-    """Every medium has exactly its placeholders where it stands, and there are no others."""
-    for modality, name in PLACEHOLDERS.items():
-        placeholder = tokenizer.special_id(name)
-        total = 0
-        for medium, offset in zip(media, encoded.media_offsets, strict=True):
-            if medium.modality != modality:
-                continue
-            num_tokens = medium.grid.num_tokens
-            total += num_tokens
-            run = encoded.token_ids[offset : offset + num_tokens]
-            if offset < 0 or run != [placeholder] * num_tokens:
-                raise PlaceholderError(f"a medium of {num_tokens} tokens is not at {offset}")
-        if placeholder is not None and encoded.token_ids.count(placeholder) != total:
-            raise PlaceholderError(f"the prompt has more {name} than its media have tokens")

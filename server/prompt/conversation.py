@@ -4,6 +4,7 @@ Media are numbered from 0 in the order they stand, over the whole conversation; 
 """
 
 import binascii
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,8 +14,8 @@ from model_executor.processor.chatml import Call, Message, Role
 from model_executor.processor.geometry import TOKEN_PX
 from model_executor.processor.tokenizer import MediaPlaceholder
 from server.core.errors import BadRequestError
-from server.core.mime import HEAD_BYTES, modality_of
-from server.media.types import LocalFile, MediaPart, PixelLimits
+from server.core.mime import HEAD_BYTES, detect_modality
+from server.media.types import LocalFile, MediaLimits, MediaPart
 from server.prompt.messages import (
     AnyMessage,
     AnyPart,
@@ -40,7 +41,6 @@ _ROLES: dict[str, Role] = {
     "assistant": "assistant",
     "tool": "tool",
 }
-_RENAMED = {"video_start": "video_start_s", "video_end": "video_end_s"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,64 +90,69 @@ def _call(called: CalledFunction) -> Call:
 def _medium(part: AnyPart, param: str) -> MediaPart:
     match part:
         case ImageUrlPart():
-            limits = _limits(param, part, part.image_url, nested="image_url")
+            limits, limit_params = _limits(param, part, part.image_url, nested="image_url")
             if part.image_url.detail == "low":
                 limits = _low_detail(limits)
-            return MediaPart("image", part.image_url.url, f"{param}.image_url", limits)
+            return MediaPart("image", part.image_url.url, f"{param}.image_url", limits, limit_params)
         case ImagePart():
-            limits = _limits(param, part)
+            limits, limit_params = _limits(param, part)
             if part.detail == "low":
                 limits = _low_detail(limits)
-            return MediaPart("image", part.image, f"{param}.image", limits)
+            return MediaPart("image", part.image, f"{param}.image", limits, limit_params)
         case VideoUrlPart():
-            limits = _limits(param, part, part.video_url, nested="video_url")
-            return MediaPart("video", part.video_url.url, f"{param}.video_url", limits)
+            limits, limit_params = _limits(param, part, part.video_url, nested="video_url")
+            return MediaPart("video", part.video_url.url, f"{param}.video_url", limits, limit_params)
         case VideoPart():
             source = part.video if isinstance(part.video, str) else tuple(part.video)
-            return MediaPart("video", source, f"{param}.video", _limits(param, part))
+            return MediaPart("video", source, f"{param}.video", *_limits(param, part))
         case FilePart():
-            return _file(part, f"{param}.file", _limits(param, part, part.file, nested="file"))
+            return _file(part, f"{param}.file", *_limits(param, part, part.file, nested="file"))
         case _:
             raise AssertionError(f"{param} is text")
 
 
-def _file(part: FilePart, param: str, limits: PixelLimits) -> MediaPart:
-    """A picture or a clip, as its content says."""
+def _file(part: FilePart, param: str, limits: MediaLimits, limit_params: Mapping[str, str]) -> MediaPart:
+    """An image or a video, as its content says."""
     stored, url = part.file.file_id, part.file.file_data
     if stored is not None:
-        return MediaPart(stored.modality, LocalFile(stored.path), param, limits)
+        return MediaPart(stored.modality, LocalFile(stored.path), param, limits, limit_params)
     assert url is not None  # one of the two is there
     start = url.find(",") + 1
     text = url[start : start + HEAD_BYTES // 3 * 4]
     try:
-        modality = modality_of(binascii.a2b_base64(text))
+        modality = detect_modality(binascii.a2b_base64(text))
     except (binascii.Error, ValueError):
         modality = None
     if modality is None:
         raise BadRequestError(
-            "The file is neither a picture nor a clip of a known kind, as data:MEDIA-TYPE;base64,DATA.",
+            "The file is not an image or video in a supported format, as data:MEDIA-TYPE;base64,DATA.",
             param=f"{param}.file_data",
+            code="unsupported_file",
         )
-    return MediaPart(modality, url, param, limits)
+    return MediaPart(modality, url, param, limits, limit_params)
 
 
-def _limits(param: str, beside: ImageLimits, inside: ImageLimits | None = None, *, nested: str = "") -> PixelLimits:
-    """The limits of a part, wherever they stand."""
-    given: dict[str, Any] = {}
-    for name in (VideoLimits if isinstance(beside, VideoLimits) else ImageLimits).model_fields:
-        outer, inner = getattr(beside, name), getattr(inside, name, None)
-        if outer is not None and inner is not None:
+def _limits(
+    param: str, outer: ImageLimits, inner: ImageLimits | None = None, *, nested: str = ""
+) -> tuple[MediaLimits, dict[str, str]]:
+    """The limits of a part, next to the URL or in its object, and the request field of each."""
+    values: dict[str, Any] = {}
+    params: dict[str, str] = {}
+    for name in (VideoLimits if isinstance(outer, VideoLimits) else ImageLimits).model_fields:
+        outer_value, inner_value = getattr(outer, name), getattr(inner, name, None)
+        if outer_value is not None and inner_value is not None:
             raise BadRequestError(
-                f"'{param}.{name}' is given twice, here and in '{nested}'.",
+                f"'{param}.{name}' cannot be combined with '{param}.{nested}.{name}'.",
                 param=f"{param}.{name}",
                 code="invalid_value",
             )
-        value = inner if outer is None else outer
-        if value is not None:
-            given[_RENAMED.get(name, name)] = value
-    return PixelLimits(**given)
+        if outer_value is not None:
+            values[name], params[name] = outer_value, f"{param}.{name}"
+        elif inner_value is not None:
+            values[name], params[name] = inner_value, f"{param}.{nested}.{name}"
+    return MediaLimits(**values), params
 
 
-def _low_detail(limits: PixelLimits) -> PixelLimits:
+def _low_detail(limits: MediaLimits) -> MediaLimits:
     cap = LOW_DETAIL_TOKENS * TOKEN_PX
     return replace(limits, max_pixels=min(limits.max_pixels or cap, cap))

@@ -12,40 +12,49 @@ from typing import Annotated, Any, Literal, TypedDict
 from pydantic import ConfigDict, Discriminator, Field, PlainValidator, Tag, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
+from model_executor.processor.geometry import FACTOR_PX
 from server.api.base_models import MAX_FRAMES, MAX_PARTS, RequestModel, Unsupported, bounded, conflict
 from server.tools.protocol import ToolCall
 
 _Url = Annotated[str, Field(min_length=1)]
 
+MAX_INTEGER = 2**31 - 1
+MAX_FPS = 1_000.0
+
+
+_Pixels = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+_Side = Annotated[int, Field(ge=FACTOR_PX, le=MAX_INTEGER)]
+_Seconds = Annotated[float, Field(ge=0, le=MAX_INTEGER)]
+
 
 class ImageLimits(RequestModel):
-    """What a client may ask of a medium's size; ranges and the server's own limits are `server/media/budget.py`'s."""
+    """How a client limits an image's size. The server's own limits are applied on top (`server/media/budget.py`)."""
 
-    min_pixels: int | None = None
-    """Lower limit of the area the model sees: of the picture, of one frame."""
-    max_pixels: int | None = None
-    """Upper limit of the area the model sees: of the picture, of one frame."""
-    resized_height: int | None = None
+    min_pixels: _Pixels | None = None
+    """Lower limit of the area the model sees: of the image, of one frame."""
+    max_pixels: _Pixels | None = None
+    """Upper limit of the area the model sees: of the image, of one frame."""
+    resized_height: _Side | None = None
     """Height to resize to, in pixels, before rounding to a multiple of 28; with `resized_width`."""
-    resized_width: int | None = None
+    resized_width: _Side | None = None
     """Width to resize to, in pixels, before rounding to a multiple of 28; with `resized_height`."""
 
 
 class VideoLimits(ImageLimits):
-    """What a client may ask of a clip's sampling, besides its size."""
+    """How a client limits a video's size and sampling."""
 
-    total_pixels: int | None = None
+    total_pixels: _Pixels | None = None
     """Upper limit of the area of all temporal slices together."""
-    fps: float | None = None
-    """Frames sampled per second of presentation time; of a list of frames: the rate they were taken at."""
-    min_frames: int | None = None
+    fps: Annotated[float, Field(gt=0, le=MAX_FPS)] | None = None
+    """Frames sampled per second of presentation time; of a list of frames: the rate they were sampled at."""
+    min_frames: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
     """Lower limit of the number of sampled frames."""
-    max_frames: int | None = None
+    max_frames: Annotated[int, Field(ge=2, le=MAX_INTEGER)] | None = None
     """Upper limit of the number of sampled frames."""
-    video_start: float | None = None
-    """Where to begin in the clip, in seconds."""
-    video_end: float | None = None
-    """Where to end in the clip, in seconds."""
+    video_start: _Seconds | None = None
+    """Where to begin in the video, in seconds."""
+    video_end: _Seconds | None = None
+    """Where to end in the video, in seconds."""
 
 
 class TextPart(RequestModel):

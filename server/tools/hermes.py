@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from model_executor.processor.chatml import DEFAULT_SYSTEM, Call, Message, RenderedTurn, segments_of
+from model_executor.processor.chatml import DEFAULT_SYSTEM, Call, Message, RenderedTurn, turn_segments
 from model_executor.processor.tokenizer import Segment, TemplateText, UserText
 
 CALL_START = "<tool_call>"
@@ -61,7 +61,7 @@ def plain_turns(turns: Sequence[Message], tools: Sequence[Mapping[str, Any]]) ->
 
 
 def _spoken(turn: Message) -> RenderedTurn:
-    parts = segments_of(turn)
+    parts = turn_segments(turn)
     for call in turn.calls:
         parts += _call(call, apart=parts not in ([], [UserText("")]))
     return RenderedTurn(turn.role, tuple(parts))
@@ -78,7 +78,7 @@ def _results(turns: Sequence[Message]) -> RenderedTurn:
     parts: list[Segment] = []
     for turn in turns:
         start = "\n<tool_response>\n" if parts else "<tool_response>\n"
-        parts += [TemplateText(start), *segments_of(turn), TemplateText("\n</tool_response>")]
+        parts += [TemplateText(start), *turn_segments(turn), TemplateText("\n</tool_response>")]
     return RenderedTurn("user", tuple(parts))
 
 

@@ -21,7 +21,7 @@ from model_executor.processor.tokenizer import Tokenizer
 from server.app import create_app
 from server.chat.serving import ServedModel
 from server.core.settings import MediaSettings, Settings
-from server.media.preprocessor import MediaService
+from server.media.preprocessor import MediaPreprocessor
 from tests.support.fakes import MODEL, FakeEngine
 from tests.support.world import ServerFixture, serve_live
 
@@ -96,9 +96,9 @@ async def page(context: BrowserContext) -> AsyncIterator[Page]:
 
 
 @pytest.fixture(scope="session")
-async def media() -> AsyncIterator[MediaService]:
+async def media() -> AsyncIterator[MediaPreprocessor]:
     """Real workers, one pool for all tests: starting them takes seconds."""
-    service = MediaService(
+    service = MediaPreprocessor(
         MediaSettings(), image_min_pixels=DEFAULT_IMAGE_MIN_PIXELS, image_max_pixels=DEFAULT_IMAGE_MAX_PIXELS
     )
     await service.start()
@@ -110,13 +110,13 @@ OpenPage = Callable[..., AbstractAsyncContextManager[ServerFixture]]
 
 
 @pytest.fixture
-def serve(tokenizer: Tokenizer, media: MediaService, tmp_path: Path) -> OpenPage:
+def serve(tokenizer: Tokenizer, media: MediaPreprocessor, tmp_path: Path) -> OpenPage:
     """Serves the page: real media, and an engine that follows a script; settings by name."""
 
     @asynccontextmanager
     async def served(engine: FakeEngine | None = None, **changes: Any) -> AsyncIterator[ServerFixture]:
         engine = engine or FakeEngine()
-        settings = Settings(**{"served_model_name": MODEL, "data_folder": tmp_path / "data", **changes})
+        settings = Settings(**{"served_model_name": MODEL, "data_dir": tmp_path / "data", **changes})
 
         @asynccontextmanager
         async def open_model() -> AsyncIterator[ServedModel]:

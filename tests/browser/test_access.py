@@ -9,7 +9,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.conftest import SCREENSHOTS, OpenPage, open_ready
 from tests.support.fakes import FakeEngine, say
-from tests.support.images import encoded, photo, real_clip
+from tests.support.images import encoded, photo, real_video
 
 GROUNDED = (
     "<|object_ref_start|>",
@@ -42,7 +42,7 @@ async def test_axe_finds_nothing(
         await open_ready(page, world)
         assert not await violations(page)
         await page.screenshot(path=SCREENSHOTS / f"{name}-empty.png")
-        await page.locator("#files").set_input_files([tmp_path / "rocket.png", real_clip()])
+        await page.locator("#files").set_input_files([tmp_path / "rocket.png", real_video()])
         await page.get_by_label("Question", exact=True).fill("Find the rocket.")
         if size == NARROW:
             await page.get_by_role("button", name="Details").click()

@@ -9,7 +9,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import SCREENSHOTS
-from tests.support.images import real_clip
+from tests.support.images import real_video
 from tests.support.serving import RunningServer
 
 pytestmark = pytest.mark.engine
@@ -19,7 +19,7 @@ PICTURE = Path(__file__).parent.parent.parent / "docs" / "circle.png"
 @pytest.fixture(scope="module")
 def bundled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server that nobody told which model to serve."""
-    settings = {"TESSERA_DATA_FOLDER": str(tmp_path_factory.mktemp("data")), "TESSERA_ENGINE__WARM_SPARE": "false"}
+    settings = {"TESSERA_DATA_DIR": str(tmp_path_factory.mktemp("data")), "TESSERA_ENGINE__WARM_STANDBY": "false"}
     with RunningServer(None, settings) as server:
         yield server
 
@@ -62,6 +62,6 @@ async def test_a_question_about_a_picture(page: Page, bundled: RunningServer) ->
 
 
 async def test_a_question_about_a_clip(page: Page, bundled: RunningServer) -> None:
-    await ask(page, bundled, "What happens?", real_clip())
+    await ask(page, bundled, "What happens?", real_video())
     await expect(page.locator(".strip")).to_have_attribute("aria-busy", "false")
     await page.screenshot(path=SCREENSHOTS / "bundled-clip.png")

@@ -12,7 +12,7 @@ from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage, open_ready
 from tests.support.fakes import MODEL
-from tests.support.images import encoded, photo, plain, real_clip
+from tests.support.images import encoded, photo, plain, real_video
 from tests.support.world import ServerFixture
 
 TOKEN_PX = 28
@@ -69,10 +69,10 @@ async def test_a_picture_is_shown_resized_under_its_grid_before_it_is_sent(
 async def test_a_clip_is_shown_as_the_frames_that_are_sampled(page: Page, serve: OpenPage) -> None:
     async with serve() as world:
         await open_ready(page, world)
-        await page.locator("#files").set_input_files(real_clip())
+        await page.locator("#files").set_input_files(real_video())
         strip = page.locator(".strip")
         await expect(strip).to_have_attribute("aria-busy", "false")
-        report = await told(world, real_clip())
+        report = await told(world, real_video())
         assert await strip.locator("canvas").count() == report["frames"]
         assert await strip.locator(".slice").count() == report["grid"][0]
         times = await strip.locator("figcaption").all_inner_texts()
@@ -89,7 +89,7 @@ async def test_limits_of_the_settings_change_what_is_seen(page: Page, serve: Ope
         await page.get_by_text("Settings", exact=True).click()
         await page.get_by_label("fps").fill("1")
         await page.get_by_label("max_pixels").fill("100352")
-        await page.locator("#files").set_input_files(real_clip())
+        await page.locator("#files").set_input_files(real_video())
         await expect(page.locator(".strip")).to_have_attribute("aria-busy", "false")
         assert await page.locator(".strip canvas").count() == 10
         resized = await page.locator(".seen dd").first.inner_text()

@@ -12,7 +12,7 @@ import pytest
 
 from tests.clients.conftest import tessera
 from tests.support.fakes import FakeEngine, FakeMedia, say
-from tests.support.images import png, real_clip
+from tests.support.images import png, real_video
 from tests.support.world import OpenWorld, ServerFixture
 
 BOX = "<|object_ref_start|>it<|object_ref_end|><|box_start|>(500,250),(999,750)<|box_end|>"
@@ -20,7 +20,7 @@ BOX = "<|object_ref_start|>it<|object_ref_end|><|box_start|>(500,250),(999,750)<
 
 async def test_streams_the_answer_about_a_picture_and_a_clip(live: ServerFixture, photo_path: Path) -> None:
     done = await tessera(
-        "ask", "What is this?", "--url", live.url, str(photo_path), str(real_clip()), "--max-tokens", "9"
+        "ask", "What is this?", "--url", live.url, str(photo_path), str(real_video()), "--max-tokens", "9"
     )
     assert (done.out, done.err, done.code) == ("Hello, world!\n", "", 0)
     assert [part.modality for part in live.media.parts] == ["image", "video"]

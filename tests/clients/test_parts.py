@@ -11,7 +11,7 @@ from PIL import Image
 
 from server.prompt.messages import UserMessage
 from tessera_client import MediaError, clip, content, picture, text
-from tests.support.images import encoded, made_clip, photo, real_clip
+from tests.support.images import encoded, made_clip, photo, real_video
 
 
 def bytes_of(url: str) -> bytes:
@@ -69,10 +69,10 @@ def test_frames_are_a_clip_taken_at_their_rate() -> None:
 
 
 def test_a_clip_file_is_sent_as_it_is() -> None:
-    part = clip(real_clip(), max_frames=8)
+    part = clip(real_video(), max_frames=8)
     accepted(part)
     assert part["video_url"]["url"].startswith("data:video/mp4;base64,") and part["video_url"]["max_frames"] == 8
-    assert bytes_of(part["video_url"]["url"]) == real_clip().read_bytes()
+    assert bytes_of(part["video_url"]["url"]) == real_video().read_bytes()
 
 
 def test_urls_stay_urls() -> None:
@@ -83,7 +83,7 @@ def test_urls_stay_urls() -> None:
 
 def test_the_content_of_a_message_in_the_order_it_was_given(photo_path: Path) -> None:
     parts = content(
-        "What is", photo_path, "and", Image.new("RGB", (8, 8)), clip("https://e.org/c"), made_clip(4), real_clip()
+        "What is", photo_path, "and", Image.new("RGB", (8, 8)), clip("https://e.org/c"), made_clip(4), real_video()
     )
     accepted(*parts)
     kinds = ["text", "image_url", "text", "image_url", "video_url", "file", "video_url"]

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 from tests.clients.conftest import tessera
-from tests.support.images import real_clip
+from tests.support.images import real_video
 from tests.support.world import ServerFixture
 
 
 async def test_shows_sizes_grids_times_and_tokens(live: ServerFixture, photo_path: Path) -> None:
-    done = await tessera("preview", str(photo_path), str(real_clip()), "--question", "What?", "--url", live.url)
+    done = await tessera("preview", str(photo_path), str(real_video()), "--question", "What?", "--url", live.url)
     assert done.code == 0, done.err
     lines = done.out.splitlines()
     picture, clip = (next(line.split() for line in lines if name in line) for name in ("photo.png", "bikes.mp4"))

@@ -8,7 +8,7 @@ import httpx
 import openai
 import pytest
 
-from tests.support.images import asked, clip_part, made_clip, picture_part, real_clip, small_photos, text_part
+from tests.support.images import asked, clip_part, made_clip, picture_part, real_video, small_photos, text_part
 from tests.support.serving import RunningServer
 
 pytestmark = pytest.mark.engine
@@ -23,7 +23,7 @@ def bodies() -> list[list[dict[str, Any]]]:
         [picture_part(a), text_part("What is it?")],
         [picture_part(b), picture_part(c), text_part("Which is larger?")],
         [clip_part(made_clip(60)), text_part("What moves?")],
-        [clip_part(real_clip().read_bytes(), max_pixels=100 * 784), text_part("What happens?")],
+        [clip_part(real_video().read_bytes(), max_pixels=100 * 784), text_part("What happens?")],
         [text_part("And "), picture_part(c), text_part("?")],
     ]
 

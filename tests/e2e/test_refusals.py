@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from server.core.error_codes import CODES
 from tests.support.images import clip_part, data_url, encoded, made_clip, photo, picture_part, plain
 from tests.support.serving import RunningServer
 
@@ -95,6 +96,7 @@ def test_refuses_at_once_and_names_the_part(server: RunningServer, case: str, st
     assert set(error) == {"message", "type", "param", "code"}
     assert error["type"] == "invalid_request_error"
     assert error["param"].startswith("messages[0].content[1]")
+    assert CODES[error["code"]][0] == 400
     assert not any(leak in error["message"] for leak in ("/dev/shm", "Traceback", "site-packages", "127.0.0.1"))
     assert took_s < 5  # a hang, not a benchmark: it takes milliseconds
 

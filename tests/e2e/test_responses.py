@@ -22,7 +22,7 @@ def adapted_server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
     """A server with one adapter, in the names of the release."""
     folder = tmp_path_factory.mktemp("adapters")
     write_adapter(folder / "poet", checkpoint, prefix="model.")
-    settings = {"TESSERA_ENGINE__DTYPE": "float32", "TESSERA_ENGINE__LORA_FOLDER": str(folder)}
+    settings = {"TESSERA_ENGINE__DTYPE": "float32", "TESSERA_ENGINE__LORA_DIR": str(folder)}
     with RunningServer(checkpoint, settings) as running:
         yield running
 

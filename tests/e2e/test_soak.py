@@ -182,7 +182,7 @@ def small_server() -> Iterator[RunningServer]:
     settings = {
         "TESSERA_ENGINE__MAX_MODEL_LEN": "4096",
         "TESSERA_ENGINE__KV_CACHE_BYTES": str(32 << 20),
-        "TESSERA_ENGINE__WARM_SPARE": "false",
+        "TESSERA_ENGINE__WARM_STANDBY": "false",
         "TESSERA_MEDIA__MAX_CACHE_BYTES": str(1 << 20),
     }
     with RunningServer(None, settings) as running:

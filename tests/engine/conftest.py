@@ -53,7 +53,7 @@ def other_oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
 @pytest.fixture(scope="session")
 async def engine(other_oracle: Oracle, shared_memory: Path) -> AsyncIterator[EngineClient]:
     """An engine with room for everything but a crowd."""
-    settings = EngineSettings(dtype="float32", max_num_seqs=8, max_num_waiting=4, warm_spare=False)
+    settings = EngineSettings(dtype="float32", max_num_seqs=8, max_num_waiting=4, warm_standby=False)
     client = EngineClient(other_oracle.folder, settings, shared_memory=shared_memory)
     await client.start()
     await ready(client)
@@ -70,7 +70,7 @@ async def cramped_engine(oracle: Oracle, shared_memory: Path) -> AsyncIterator[E
         max_model_len=1536,
         kv_cache_bytes=7 << 20,
         max_num_seqs=8,
-        warm_spare=False,
+        warm_standby=False,
     )
     client = EngineClient(oracle.folder, settings, shared_memory=shared_memory)
     await client.start()

@@ -23,7 +23,7 @@ async def test_answers_are_those_of_transformers_unless_height_and_width_are_swa
     kernel: str, oracle: Oracle, shared_memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KERNEL", kernel)
-    settings = EngineSettings(dtype="float32", max_model_len=4096, kv_cache_bytes=256 << 20, warm_spare=False)
+    settings = EngineSettings(dtype="float32", max_model_len=4096, kv_cache_bytes=256 << 20, warm_standby=False)
     engine = EngineClient(oracle.folder, settings, shared_memory=shared_memory, module="tests.engine.altered_host")
     await engine.start()
     try:

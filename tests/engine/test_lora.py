@@ -26,7 +26,7 @@ NAMES = ("text", "clip, picture, second turn")
 
 
 @pytest.fixture(scope="module")
-def lora_folder(other_oracle: Oracle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lora_dir(other_oracle: Oracle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two adapters.
 
     `all` changes every module, in today's names; `few` changes two, in the names of the release's days, and scales by
@@ -42,22 +42,22 @@ def lora_folder(other_oracle: Oracle, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def expected(other_oracle: Oracle, lora_folder: Path) -> dict[tuple[str | None, str], Answer]:
+def expected(other_oracle: Oracle, lora_dir: Path) -> dict[tuple[str | None, str], Answer]:
     """By adapter (None: the model itself) and conversation, what transformers answers with the weights merged."""
     answers: dict[tuple[str | None, str], Answer] = {}
     for adapter, scale in ((None, 0), ("all", 8 / 4), ("few", 9 / 12**0.5)):
         oracle = other_oracle if adapter is None else Oracle(other_oracle.folder)
         if adapter is not None:
-            merge(lora_folder / adapter, oracle.network.model.language_model.layers, scale)
+            merge(lora_dir / adapter, oracle.network.model.language_model.layers, scale)
         answers |= {(adapter, name): oracle.answer(conversations()[name], NUM_TOKENS) for name in NAMES}
     return answers
 
 
 @pytest.fixture(scope="module")
-async def adapted(other_oracle: Oracle, lora_folder: Path, shared_memory: Path) -> AsyncIterator[EngineClient]:
+async def adapted(other_oracle: Oracle, lora_dir: Path, shared_memory: Path) -> AsyncIterator[EngineClient]:
     """An engine that serves the model and both adapters."""
     settings = EngineSettings(
-        dtype="float32", max_model_len=4096, kv_cache_bytes=256 << 20, lora_folder=lora_folder, warm_spare=False
+        dtype="float32", max_model_len=4096, kv_cache_bytes=256 << 20, lora_dir=lora_dir, warm_standby=False
     )
     client = EngineClient(other_oracle.folder, settings, shared_memory=shared_memory)
     await client.start()

@@ -101,7 +101,7 @@ async def test_killed_processes_are_replaced_by_the_spare_and_nothing_is_left(or
 
 
 async def test_impossible_settings_are_told_at_once_and_not_tried_again(oracle: Oracle) -> None:
-    engine = EngineClient(oracle.folder, EngineSettings(dtype="float32", kv_cache_bytes=1 << 20, warm_spare=False))
+    engine = EngineClient(oracle.folder, EngineSettings(dtype="float32", kv_cache_bytes=1 << 20, warm_standby=False))
     await engine.start()
     async with asyncio.timeout(120):
         while engine.state is not EngineState.FAILED:

@@ -41,7 +41,7 @@ async def test_answers_as_transformers_does_with_the_dequantised_weights(
     oracle = Oracle(tmp_path / "plain")
     if scheme == "w8a8":
         quantise_activations(oracle.network.model)
-    settings = EngineSettings(dtype=DTYPES[scheme], max_model_len=4096, kv_cache_bytes=256 << 20, warm_spare=False)
+    settings = EngineSettings(dtype=DTYPES[scheme], max_model_len=4096, kv_cache_bytes=256 << 20, warm_standby=False)
     engine = EngineClient(tmp_path / "quantised", settings, shared_memory=shared_memory)
     await engine.start()
     try:

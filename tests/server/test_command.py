@@ -86,7 +86,7 @@ def test_an_adapter_that_cannot_be_served_ends_the_process_with_a_sentence(
     folder = str(tmp_path / "adapters")
     done = tessera(
         *("serve", "--port", "0", "--model", str(tiny_checkpoint), "--served-model-name", "base"),
-        TESSERA_ENGINE__LORA_FOLDER=folder,
+        TESSERA_ENGINE__LORA_DIR=folder,
     )
     assert done.returncode == 1
     assert f"The model cannot be served: {fact}" in done.stderr and "Traceback" not in done.stderr

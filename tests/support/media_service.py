@@ -10,21 +10,21 @@ import skimage.data
 from PIL import Image
 
 from server.core.settings import MediaSettings
-from server.media.preprocessor import MediaService
-from server.media.types import MediaPart, PixelLimits
+from server.media.preprocessor import MediaPreprocessor
+from server.media.types import MediaLimits, MediaPart
 from tests.support.images import data_url, encoded
 from tests.support.videos import encode, numbered
 
 PHOTO = encoded(Image.fromarray(skimage.data.astronaut()), "JPEG")
-CLIP = encode(numbered(50))
+VIDEO = encode(numbered(50))
 
 
 def image_part(data: bytes, param: str = "image", **limits: Any) -> MediaPart:
-    return MediaPart("image", data_url(data), param, PixelLimits(**limits))
+    return MediaPart("image", data_url(data), param, MediaLimits(**limits))
 
 
-def clip_part(data: bytes, param: str = "video", **limits: Any) -> MediaPart:
-    return MediaPart("video", data_url(data), param, PixelLimits(**limits))
+def video_part(data: bytes, param: str = "video", **limits: Any) -> MediaPart:
+    return MediaPart("video", data_url(data), param, MediaLimits(**limits))
 
 
 def files(root: Path) -> list[Path]:
@@ -33,10 +33,10 @@ def files(root: Path) -> list[Path]:
 
 
 @asynccontextmanager
-async def running(root: Path, *, max_cache_bytes: int = 0, **settings: Any) -> AsyncIterator[MediaService]:
+async def running(root: Path, *, max_cache_bytes: int = 0, **settings: Any) -> AsyncIterator[MediaPreprocessor]:
     """A service that keeps nothing for later, unless told to."""
     configured = MediaSettings(max_cache_bytes=max_cache_bytes, **settings)
-    service = MediaService(configured, image_min_pixels=3136, image_max_pixels=12_845_056, shared_memory=root)
+    service = MediaPreprocessor(configured, image_min_pixels=3136, image_max_pixels=12_845_056, shared_memory=root)
     await service.start()
     try:
         yield service

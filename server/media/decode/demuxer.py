@@ -1,7 +1,7 @@
-"""A clip's container: opened with an allow-list, read once for its timestamps. Nothing else is ever opened.
+"""Opens video containers (MP4, WebM, ...) with allow-lists of formats and codecs, and reads their timestamps.
 
-Packets carry presentation times, so the exact frame count, rate and duration are known before anything is decoded,
-wherever the container keeps its index and whether or not its rate is constant.
+Packets have presentation times, so the exact frame count, rate and duration are known before anything is decoded,
+wherever the container has its index and whether or not its rate is constant. No other file is ever opened.
 
 Source: FFmpeg 8 (`format_whitelist`, `codec_whitelist`, AV_PKT_FLAG_*); RFC 6386 section 9.1 for VP8's show_frame bit.
 """
@@ -20,12 +20,12 @@ from av.stream import Discard, Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from server.core.errors import BadRequestError
 from server.media.decode.frame_sampling import too_long_error
-from server.media.decode.image import refuse_bomb
+from server.media.decode.image import check_source_pixels
+from server.media.errors import MediaError
 
 DEMUXERS = ("mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "ogg", "asf", "gif", "apng")
-"""Containers that are read. No playlists: nothing here may name another file."""
+"""Supported containers. No playlists: none of these may refer to another file."""
 
 CODECS = (
     "h264", "hevc", "vvc", "av1", "libdav1d", "vp8", "vp9", "libvpx", "libvpx-vp9", "mpeg1video", "mpeg2video", "mpeg4",
@@ -38,49 +38,49 @@ DECODER_THREADS = 2
 """Threads of one decoder. Frame threading only: pools of slice threads are known to hang."""
 
 MAX_SOURCE_FRAMES = 4_000_000
-"""Frames of one clip (four hours at 240 a second are 3.5 million)."""
+"""Frames of one video (four hours at 240 per second are 3.5 million)."""
 
 CUT_OFF_S = 0.5
-"""A clip that ends this long before its announced end was cut off."""
+"""A video that ends this long before the end its header announces was cut off."""
 
 _READ_BYTES = 1 << 20
-_VP8_SHOWN = 0x10
+_VP8_SHOW_FRAME = 0x10
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What one pass over the packets tells."""
+    """The result of one pass over the packets."""
 
     ticks: tuple[int, ...]
     """Presentation times of the frames, rising."""
     tick_s: Fraction
     """Seconds per tick."""
     last_frame_ticks: int
-    """How long the last frame is shown; 0 where unknown."""
+    """How long the last frame is visible; 0 where unknown."""
     rates: tuple[Fraction, ...]
     """Frame rates the container claims."""
     packet_ticks: tuple[int | None, ...]
     """Presentation time of every packet, in the order they are decoded."""
     packet_is_key: tuple[bool, ...]
     is_trusted: bool
-    """Whether every packet has a presentation time of its own, so that frames can be found by it."""
+    """Whether every packet has a presentation time of its own, so that frames can be identified by it."""
     first_frame: VideoFrame
-    """The first frame that decodes: its size, pixel format and display matrix hold for the clip."""
+    """The first frame that decodes: its size, pixel format and display matrix are those of the video."""
     aspect: Fraction
     """Width of a pixel divided by its height."""
     notes: tuple[str, ...]
-    """What a person should know: content the container announces but the file does not hold."""
+    """What the client should know: content that the container announces but the file does not contain."""
 
 
 @contextmanager
-def opened(file: BinaryIO) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A clip's container and its video stream, ready to decode.
+def open_container(file: BinaryIO) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a video's container and its video stream, ready to decode.
 
     Args:
-        file: the encoded clip; read from its start.
+        file: the encoded video; read from its start.
 
     Raises:
-        BadRequestError: not a clip of a known kind.
+        MediaError: not a supported video.
     """
     file.seek(0)
     try:
@@ -90,55 +90,58 @@ def opened(file: BinaryIO) -> Iterator[tuple[InputContainer, VideoStream]]:
             options={"format_whitelist": ",".join(DEMUXERS), "codec_whitelist": ",".join(CODECS)},
             metadata_errors="replace",
             buffer_size=_READ_BYTES,
-            io_open=_refuse_open,
+            io_open=_reject_open,
         )
     except (av.FFmpegError, ValueError) as error:
-        raise BadRequestError(f"Not a video in a known container ({', '.join(DEMUXERS)}), or damaged.") from error
+        raise MediaError(
+            "invalid_media_format",
+            f"The file is damaged or not a video in a supported container ({', '.join(DEMUXERS)}).",
+        ) from error
     with container:
         yield container, _video_stream(container)
 
 
-def scan(file: BinaryIO, *, max_s: float, max_source_pixels: int) -> Scan:
-    """Read all packets of a clip.
+def scan_packets(file: BinaryIO, *, max_s: float, max_source_pixels: int) -> Scan:
+    """Read all packets of a video.
 
     Args:
-        file: the encoded clip.
+        file: the encoded video.
         max_s: limit of the duration the header announces, in seconds.
         max_source_pixels: limit of a frame's area.
 
     Raises:
-        BadRequestError: not a clip, too long or too large, or nothing in it decodes.
+        MediaError: not a supported video, too long or too large, or nothing in it decodes.
     """
-    with opened(file) as (container, stream):
+    with open_container(file) as (container, stream):
         if container.duration is not None and container.duration / av.time_base > max_s:
             raise too_long_error(container.duration / av.time_base, max_s)
-        refuse_bomb(stream.codec_context.width, stream.codec_context.height, max_source_pixels)
+        check_source_pixels(stream.codec_context.width, stream.codec_context.height, max_source_pixels)
         # A decoder with a delay of its own would hold the first frame back.
         stream.thread_type = ThreadType.NONE
         ticks: list[int | None] = []
         keys: list[bool] = []
-        shown: list[int] = []
+        visible: list[int] = []
         last = (-(2**63), 0)
         first_frame: VideoFrame | None = None
-        damaged = False
-        for packet in tolerant_packets(container, stream):
+        is_damaged = False
+        for packet in read_packets(container, stream):
             if packet is None:
-                damaged = True
+                is_damaged = True
                 continue
             if first_frame is None:
-                first_frame = next(iter(decoded(stream, packet)), None)
+                first_frame = next(iter(decode_packet(stream, packet)), None)
             ticks.append(packet.pts)
             keys.append(packet.is_keyframe)
-            if packet.pts is not None and not packet.is_discard and _is_shown(stream, packet):
-                shown.append(packet.pts)
+            if packet.pts is not None and not packet.is_discard and _is_visible(stream, packet):
+                visible.append(packet.pts)
                 last = max(last, (packet.pts, packet.duration or 0))
             if len(ticks) > MAX_SOURCE_FRAMES:
-                raise BadRequestError(f"The clip has more than {MAX_SOURCE_FRAMES} frames.")
+                raise MediaError("media_too_long", f"The video has more than {MAX_SOURCE_FRAMES} frames.")
         if first_frame is None:
-            first_frame = next(iter(decoded(stream, None)), None)
+            first_frame = next(iter(decode_packet(stream, None)), None)
         if first_frame is None:
-            raise BadRequestError("The clip is truncated or corrupt: no frame of it decodes.")
-        distinct = sorted(set(shown))
+            raise undecodable_error()
+        distinct = sorted(set(visible))
         return Scan(
             ticks=tuple(distinct),
             tick_s=stream.time_base or Fraction(1, av.time_base),
@@ -148,27 +151,27 @@ def scan(file: BinaryIO, *, max_s: float, max_source_pixels: int) -> Scan:
             packet_is_key=tuple(keys),
             # AVI has no presentation times of its own; FFmpeg's guess is wrong where frames are reordered.
             is_trusted=None not in ticks
-            and len(distinct) == len(shown) > 0
+            and len(distinct) == len(visible) > 0
             and not (container.format.name == "avi" and stream.codec_context.has_b_frames),
             first_frame=first_frame,
             aspect=stream.sample_aspect_ratio or Fraction(1),
-            notes=_missing(container, stream, last, damaged=damaged),
+            notes=_cut_off_note(container, stream, last, is_damaged=is_damaged),
         )
 
 
-def tolerant_packets(container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream] | None"]:
+def read_packets(container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream] | None"]:
     """Packets with content, in decoding order; None and the end where the container is damaged."""
     try:
         for packet in container.demux(stream):
-            # An empty packet would tell the decoder that the clip ends; AVI uses them for repeated frames.
+            # An empty packet would signal the end of the video to the decoder; AVI uses them for repeated frames.
             if packet.size and not packet.is_corrupt:
                 yield packet
     except av.FFmpegError:
         yield None
 
 
-def decoded(stream: VideoStream, packet: "Packet[VideoStream] | None") -> list[VideoFrame]:
-    """Frames that come out when `packet` goes in (None: the last ones); nothing where it is damaged."""
+def decode_packet(stream: VideoStream, packet: "Packet[VideoStream] | None") -> list[VideoFrame]:
+    """Frames the decoder returns for `packet` (None: the last ones); nothing where that is damaged."""
     try:
         return stream.codec_context.decode(packet)
     except MemoryError:
@@ -177,33 +180,38 @@ def decoded(stream: VideoStream, packet: "Packet[VideoStream] | None") -> list[V
         return []
 
 
+def undecodable_error() -> MediaError:
+    """The error of a video of which no frame decodes."""
+    return MediaError("media_parse_error", "The video is truncated or corrupt: no frame of it decodes.")
+
+
 def _video_stream(container: InputContainer) -> VideoStream:
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams:
-        raise BadRequestError("The file has no video stream.")
+        raise MediaError("invalid_media_format", "The file has no video stream.")
     stream = streams[0]
     for other in container.streams:
         if other is not stream:
             other.discard = Discard.all
     if stream.codec_context is None:
-        raise BadRequestError("The clip's codec is unknown.")
+        raise MediaError("unsupported_media_codec", "The video's codec is unknown.")
     if stream.codec_context.name not in CODECS:
-        raise BadRequestError(f"Clips in {stream.codec_context.name} are not taken.")
+        raise MediaError("unsupported_media_codec", f"Unsupported video codec: {stream.codec_context.name}.")
     stream.thread_count = DECODER_THREADS
     stream.thread_type = ThreadType.FRAME
     return stream
 
 
-def _missing(
-    container: InputContainer, stream: VideoStream, last: tuple[int, int], *, damaged: bool
+def _cut_off_note(
+    container: InputContainer, stream: VideoStream, last: tuple[int, int], *, is_damaged: bool
 ) -> tuple[str, ...]:
-    """Whether the file ends before its container says, as far as that can be known.
+    """A note for the client where the file ends before its container says, as far as that can be known.
 
     Args:
         container: after its last packet was read.
         stream: the video stream.
         last: time and duration of the last frame, in ticks.
-        damaged: whether reading ended with an error.
+        is_damaged: whether reading ended with an error.
     """
     tick_s = float(stream.time_base or 0)
     end_s = (sum(last) - (stream.start_time or 0)) * tick_s
@@ -214,14 +222,14 @@ def _missing(
         announced_s = container.duration / av.time_base
     if announced_s > end_s + CUT_OFF_S:
         return (f"The file is cut off: it ends at {end_s:.1f} s of {announced_s:.1f} s.",)
-    return ("The container is damaged; what follows the damage was left out.",) if damaged else ()
+    return ("The container is damaged; what follows the damage was left out.",) if is_damaged else ()
 
 
-def _is_shown(stream: VideoStream, packet: "Packet[VideoStream]") -> bool:
+def _is_visible(stream: VideoStream, packet: "Packet[VideoStream]") -> bool:
     """False for VP8's hidden reference frames, which have packets of their own."""
-    return stream.codec_context.name not in ("vp8", "libvpx") or bool(memoryview(packet)[0] & _VP8_SHOWN)
+    return stream.codec_context.name not in ("vp8", "libvpx") or bool(memoryview(packet)[0] & _VP8_SHOW_FRAME)
 
 
-def _refuse_open(url: str, flags: int, options: dict[str, str]) -> NoReturn:
-    """Called when a container wants another file."""
-    raise BadRequestError("The clip refers to another file.")
+def _reject_open(url: str, flags: int, options: dict[str, str]) -> NoReturn:
+    """Called when a container refers to another file."""
+    raise MediaError("invalid_media_format", "The video refers to another file, which is not supported.")

@@ -1,4 +1,4 @@
-"""How a decoded frame is shown: the right way up, with square pixels, in RGB.
+"""Renders a decoded video frame: rotated by its display matrix, with square pixels, in RGB, at the target size. Pure.
 
 Source: FFmpeg 8 `libavutil/display.h` for the display matrix.
 """
@@ -14,50 +14,50 @@ from PIL import Image
 
 from model_executor.processor.geometry import Size
 from model_executor.processor.patches import Pixels
-from server.core.errors import BadRequestError
 from server.media.decode.color import to_rgb
-from server.media.decode.image import refuse_bomb
-from server.media.decode.resize import lying, resize, resize_frame, turned
+from server.media.decode.image import check_source_pixels
+from server.media.decode.resize import apply_transpose, resize, resize_frame, size_before_transpose
+from server.media.errors import MediaError
 
-Turn = Image.Transpose | None
+Transpose = Image.Transpose | None
 
 
-def pixels(frame: VideoFrame, turn: Turn, size: Size, max_source_pixels: int) -> Pixels:
-    """A frame's pixels at the size the model sees.
+def render_frame(frame: VideoFrame, transpose: Transpose, size: Size, max_source_pixels: int) -> Pixels:
+    """Convert a frame to pixels at the size the model sees.
 
     Args:
         frame: as decoded, of any pixel format.
-        turn: what makes it upright.
+        transpose: what makes it upright.
         size: the result's.
-        max_source_pixels: limit of the frame's area; a clip may change its size on the way.
+        max_source_pixels: limit of the frame's area; the frames of a video may differ.
 
     Returns:
         uint8 [size.height, size.width, 3], RGB, transparency on white.
 
     Raises:
-        BadRequestError: too large, or of a pixel format without a conversion.
+        MediaError: too large, or of an unsupported pixel format.
     """
-    refuse_bomb(frame.width, frame.height, max_source_pixels)
-    lying_size = lying(size, turn)
+    check_source_pixels(frame.width, frame.height, max_source_pixels)
+    untransposed = size_before_transpose(size, transpose)
     try:
         if any(component.is_alpha for component in frame.format.components):
             image = to_rgb(Image.fromarray(frame.to_ndarray(format="rgba", threads=1)))
-            return turned(resize(image, lying_size), turn)
-        return turned(resize_frame(frame, lying_size), turn)
+            return apply_transpose(resize(image, untransposed), transpose)
+        return apply_transpose(resize_frame(frame, untransposed), transpose)
     except (av.FFmpegError, ValueError) as error:
-        raise BadRequestError(f"The clip's pixel format {frame.format.name} cannot be converted.") from error
+        raise MediaError("invalid_media_mode", f"Unsupported pixel format: {frame.format.name}.") from error
 
 
-def display_size(frame: VideoFrame, aspect: Fraction, turn: Turn) -> Size:
+def display_size(frame: VideoFrame, aspect: Fraction, transpose: Transpose) -> Size:
     """The frame's size upright and with square pixels: the side whose pixels are longer grows."""
     square = Fraction(1)
     aspect = aspect if aspect > 0 else square
     width = round(frame.width * max(aspect, square))
     height = round(frame.height / min(aspect, square))
-    return lying(Size(height, width), turn)
+    return size_before_transpose(Size(height, width), transpose)
 
 
-def turn_upright(frame: VideoFrame) -> Turn:
+def find_transpose(frame: VideoFrame) -> Transpose:
     """What makes the frame upright, from its display matrix, to the nearest quarter turn.
 
     The matrix (row vectors, 16.16 fixed point) sends (x, y), y down, to (a*x + c*y, b*x + d*y).

@@ -1,4 +1,4 @@
-"""A list of pictures as a clip, each resized as it is decoded. Pure; runs in a media worker."""
+"""A list of images as a video, each resized as it is decoded. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,36 +6,39 @@ from typing import BinaryIO
 
 from model_executor.processor.geometry import Size, video_grid
 from model_executor.processor.patches import Pixels
-from server.core.errors import BadRequestError
 from server.media.decode.image import ImageDecoder
-from server.media.decode.video_source import Clip, OpenWriter, clip_size
-from server.media.messages import ClipBudget
+from server.media.decode.video_source import OpenWriter, VideoPlan, frame_size
+from server.media.errors import MediaError
+from server.media.messages import VideoBudget
 
 
-class Stills:
-    """Pictures of one size, taken at `budget.fps`; the last repeats where their number is odd. A `ClipSource`.
+class FrameList:
+    """Images of one size, sampled at `budget.fps`; the last repeats where their number is odd. A `VideoSource`.
 
     Args:
-        files: the encoded pictures, in order.
+        files: the encoded images, in order.
         budget: what they may become.
 
     Raises:
-        BadRequestError: a picture is damaged, too large, or of another size than the first.
+        MediaError: an image is damaged, too large, or of another size than the first.
     """
 
-    def __init__(self, files: Sequence[BinaryIO], budget: ClipBudget) -> None:
-        """See the class."""
+    def __init__(self, files: Sequence[BinaryIO], budget: VideoBudget) -> None:
+        """Read the headers of all images."""
         self._files = files
         self._max_source_pixels = budget.max_source_pixels
         num_frames = len(files) + len(files) % 2
-        source = self._picture(0).size
+        source = self._open(0).size
         for index in range(1, len(files)):
-            own = self._picture(index).size
+            own = self._open(index).size
             if own != source:
-                fact = f"It is {own.width}x{own.height} px, the first is {source.width}x{source.height} px."
-                raise _frame_error(index, fact)
-        size = clip_size(source, num_frames, budget)
-        self.announced = Clip(
+                raise MediaError(
+                    "invalid_media_frames",
+                    f"Frame {index} of the list is {own.width}x{own.height} px, the first {source.width}x"
+                    f"{source.height} px; all must have the same size.",
+                )
+        size = frame_size(source, num_frames, budget)
+        self.plan = VideoPlan(
             grid=video_grid(size, num_frames),
             source_size=source,
             size=size,
@@ -45,34 +48,34 @@ class Stills:
             notes=(),
         )
 
-    def write(self, open_writer: OpenWriter) -> Clip:
-        """See `ClipSource`."""
-        clip = self.announced
-        write = open_writer(clip.grid)
+    def write(self, open_writer: OpenWriter) -> VideoPlan:
+        """See `VideoSource`."""
+        plan = self.plan
+        write = open_writer(plan.grid)
         notes: dict[str, None] = {}
         for index in range(len(self._files)):
-            shown, told = self._rendered(index, clip.size)
-            notes |= dict.fromkeys(told)
-            write(index, shown)
-        if len(clip.frame_times_s) > len(self._files):
-            write(len(self._files), shown)
-        return replace(clip, notes=tuple(notes))
+            pixels, image_notes = self._render(index, plan.size)
+            notes |= dict.fromkeys(image_notes)
+            write(index, pixels)
+        if len(plan.frame_times_s) > len(self._files):
+            write(len(self._files), pixels)
+        return replace(plan, notes=tuple(notes))
 
-    def _rendered(self, index: int, size: Size) -> tuple[Pixels, tuple[str, ...]]:
-        """One picture's pixels and what is to be told of it."""
-        picture = self._picture(index)
+    def _render(self, index: int, size: Size) -> tuple[Pixels, tuple[str, ...]]:
+        """One image's pixels, and its notes for the client."""
+        image = self._open(index)
         try:
-            return picture.render(size), picture.notes
-        except BadRequestError as error:
-            raise _frame_error(index, error.message) from error
+            return image.render(size), image.notes
+        except MediaError as error:
+            raise _frame_error(index, error) from error
 
-    def _picture(self, index: int) -> ImageDecoder:
+    def _open(self, index: int) -> ImageDecoder:
         self._files[index].seek(0)
         try:
             return ImageDecoder(self._files[index], max_source_pixels=self._max_source_pixels)
-        except BadRequestError as error:
-            raise _frame_error(index, error.message) from error
+        except MediaError as error:
+            raise _frame_error(index, error) from error
 
 
-def _frame_error(index: int, fact: str) -> BadRequestError:
-    return BadRequestError(f"Frame {index} of the list cannot be used. {fact}")
+def _frame_error(index: int, error: MediaError) -> MediaError:
+    return MediaError(error.code, f"Frame {index} of the list cannot be used. {error.message}")

@@ -1,9 +1,9 @@
-"""Pixels resized as Pillow's bicubic with antialias does it, several times as fast. Pure; runs in a media worker.
+"""Resizes pixels with the result of Pillow's antialiased bicubic filter, several times as fast. Pure.
 
-FFmpeg's scaler does the work. A picture's channels are scaled one by one, each as a gray picture, so that colors stay
-what they are; a clip's frame is converted to RGB on the way. On photos the result is within 1/255 mean absolute
-difference of Pillow's; where the scaler would leave that bound (very small pictures, very much smaller results),
-Pillow itself resizes.
+FFmpeg's scaler does the work. An image's channels are scaled one by one, each as a gray image, so that colors do not
+change; a video's frame is converted to RGB in the same step. On photos the result is within 1/255 mean absolute
+difference of Pillow's; where the scaler would exceed that bound (very small images, very much smaller results), Pillow
+itself resizes.
 
 Source: FFmpeg 8 libswscale (`SWS_BICUBIC`, `SWS_ACCURATE_RND`); Pillow 12 `Image.resize`.
 """
@@ -18,18 +18,18 @@ from model_executor.processor.geometry import Size
 from model_executor.processor.patches import Pixels
 
 MAX_SHRINK = 16
-"""A side that shrinks more is Pillow's: the scaler's coefficients get too coarse."""
+"""Pillow resizes where a side shrinks more: the scaler's coefficients get too coarse."""
 MIN_SIDE_PX = 16
-"""A source with a shorter side is Pillow's: the scaler treats the border differently."""
+"""Pillow resizes where a source side is shorter: the scaler treats the border differently."""
 REDUCING_GAP = 3
-"""Pillow may average whole blocks of pixels first, down to this many times the size wanted."""
+"""Pillow may average whole blocks of pixels first, down to this many times the target size."""
 
 _BICUBIC = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
 _CHANNELS = "RGB"
 _GBR = (2, 0, 1)
-"""Where red, green and blue lie among the planes of FFmpeg's planar RGB."""
+"""Where red, green and blue are among the planes of FFmpeg's planar RGB."""
 
-SIDE_SWAPPING_TURNS = frozenset(
+SIDE_SWAPPING_TRANSPOSES = frozenset(
     {
         Image.Transpose.ROTATE_90,
         Image.Transpose.ROTATE_270,
@@ -37,19 +37,19 @@ SIDE_SWAPPING_TURNS = frozenset(
         Image.Transpose.TRANSVERSE,
     }
 )
-"""Turns that make height of width."""
+"""Those that exchange height and width."""
 
 
 def resize(image: Image.Image, size: Size, box: tuple[float, float, float, float] | None = None) -> Pixels:
-    """A picture at another size.
+    """Resize an image.
 
     Args:
         image: mode RGB.
         size: the result's.
-        box: the part of `image` to take, (left, top, right, bottom); None takes all.
+        box: the part of `image` to use, (left, top, right, bottom); None: all of it.
 
     Returns:
-        uint8 [size.height, size.width, 3]; each channel lies in one piece.
+        uint8 [size.height, size.width, 3]; each channel is contiguous.
     """
     if image.size == (size.width, size.height) and box is None:
         return np.asarray(image)
@@ -67,14 +67,14 @@ def resize(image: Image.Image, size: Size, box: tuple[float, float, float, float
 
 
 def resize_frame(frame: VideoFrame, size: Size) -> Pixels:
-    """An opaque frame of a clip in RGB, at another size.
+    """Convert an opaque frame of a video to RGB and resize it.
 
     Args:
         frame: as decoded, of any pixel format without transparency.
         size: the result's.
 
     Returns:
-        uint8 [size.height, size.width, 3]; each channel lies in one piece.
+        uint8 [size.height, size.width, 3]; each channel is contiguous.
 
     Raises:
         ValueError, av.FFmpegError: a pixel format without a conversion.
@@ -84,9 +84,9 @@ def resize_frame(frame: VideoFrame, size: Size) -> Pixels:
     return _planar_rgb(frame, size.height, size.width)
 
 
-def turned(pixels: Pixels, turn: Image.Transpose | None) -> Pixels:
-    """Pixels turned or mirrored as `Image.transpose` does it, as a view; None leaves them."""
-    match turn:
+def apply_transpose(pixels: Pixels, transpose: Image.Transpose | None) -> Pixels:
+    """Rotate or mirror pixels as `Image.transpose` does, as a view; None leaves them as they are."""
+    match transpose:
         case None:
             return pixels
         case Image.Transpose.FLIP_LEFT_RIGHT:
@@ -105,9 +105,9 @@ def turned(pixels: Pixels, turn: Image.Transpose | None) -> Pixels:
             return pixels[::-1, ::-1].swapaxes(0, 1)
 
 
-def lying(size: Size, turn: Image.Transpose | None) -> Size:
-    """The size something has before `turn` gives it the size `size`."""
-    return Size(size.width, size.height) if turn in SIDE_SWAPPING_TURNS else size
+def size_before_transpose(size: Size, transpose: Image.Transpose | None) -> Size:
+    """The size of something that `transpose` makes `size` large."""
+    return Size(size.width, size.height) if transpose in SIDE_SWAPPING_TRANSPOSES else size
 
 
 def _is_for_scaler(source: Size, size: Size) -> bool:

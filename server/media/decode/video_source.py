@@ -1,4 +1,4 @@
-"""What is the same for clips of every kind: how large their frames become, and how they are handed over. Pure."""
+"""What all video decoders share: the `VideoSource` protocol, the plan of frames and sizes, and the writing. Pure."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,19 +6,19 @@ from typing import Protocol
 
 from model_executor.processor.geometry import GeometryError, Grid, Size, video_grid, video_size
 from model_executor.processor.patches import Pixels
-from server.core.errors import BadRequestError
 from server.media.decode.frame_sampling import Sampling
-from server.media.messages import ClipBudget
+from server.media.errors import MediaError
+from server.media.messages import VideoBudget
 
 FrameWriter = Callable[[int, Pixels], None]
-"""Takes each frame's number and its pixels, uint8 [height, width, 3]; numbers rise."""
+"""Receives each frame's number, rising, and its pixels, uint8 [height, width, 3]."""
 OpenWriter = Callable[[Grid], FrameWriter]
-"""Called with the grid before the first frame, and once more should the clip turn out damaged."""
+"""Called with the grid before the first frame, and once more if the video turns out to be damaged."""
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
-    """What a clip becomes."""
+class VideoPlan:
+    """What a video becomes."""
 
     grid: Grid
     source_size: Size
@@ -27,64 +27,64 @@ class Clip:
     frame_times_s: tuple[float, ...]
     effective_fps: float | None
     num_source_frames: int
-    """Frames from the first one sampled to the last, those between included."""
+    """Frames from the first one sampled to the last, those in between included."""
     notes: tuple[str, ...]
-    """What a person should know."""
+    """What the client should know."""
 
 
-class ClipSource(Protocol):
-    """A clip whose headers were read and accepted; making one decodes no more than the first frame."""
+class VideoSource(Protocol):
+    """A video whose headers were read and accepted; constructing it decodes no more than the first frame."""
 
-    announced: Clip
-    """What it becomes if it holds what its headers say."""
+    plan: VideoPlan
+    """What it becomes if its headers are correct."""
 
-    def write(self, open_writer: OpenWriter) -> Clip:
-        """Decode it.
+    def write(self, open_writer: OpenWriter) -> VideoPlan:
+        """Decode the video.
 
         Args:
-            open_writer: takes the frames.
+            open_writer: receives the frames.
 
         Returns:
-            What it became; where it is damaged, that is not what was announced.
+            What it became; differs from `plan` where the video is damaged.
 
         Raises:
-            BadRequestError: damaged throughout, or over a limit.
+            MediaError: nothing of it decodes, or it exceeds a limit.
         """
 
 
 class MissingFrameError(Exception):
-    """A chosen frame did not come out of the decoder."""
+    """The decoder did not return a sampled frame."""
 
 
-def clip_size(source: Size, num_frames: int, budget: ClipBudget) -> Size:
-    """The size all frames of a clip become.
+def frame_size(source: Size, num_frames: int, budget: VideoBudget) -> Size:
+    """The size that all frames of a video become.
 
     Raises:
-        BadRequestError: the aspect ratio is above 200.
+        MediaError: the aspect ratio is above 200.
     """
     limits = {"min_pixels": budget.min_pixels, "max_pixels": budget.max_pixels, "total_pixels": budget.total_pixels}
     try:
         size = video_size(source.height, source.width, num_frames, **limits)
         return size if budget.resized is None else video_size(*budget.resized, num_frames, **limits)
     except GeometryError as error:
-        raise BadRequestError(f"The clip cannot be used: {error}.") from error
+        raise MediaError("invalid_media_aspect_ratio", f"The video cannot be used: {error}.") from error
 
 
-def planned(sampling: Sampling, source_size: Size, budget: ClipBudget, notes: tuple[str, ...]) -> Clip:
-    """What a clip becomes, if all of `sampling` decodes.
+def plan_frames(sampling: Sampling, source_size: Size, budget: VideoBudget, notes: tuple[str, ...]) -> VideoPlan:
+    """What a video becomes, if all of `sampling` decodes.
 
     Args:
         sampling: which frames.
-        source_size: the clip's.
+        source_size: the video's.
         budget: what it may become.
-        notes: what a person should know, besides what the sampling says.
+        notes: what the client should know, in addition to what the sampling says.
 
     Raises:
-        BadRequestError: as `clip_size`.
+        MediaError: as `frame_size`.
     """
     num_frames = len(sampling.indices)
-    size = clip_size(source_size, num_frames, budget)
-    return Clip(
+    size = frame_size(source_size, num_frames, budget)
+    return VideoPlan(
         grid=video_grid(size, num_frames),
         source_size=source_size,
         size=size,
@@ -96,12 +96,12 @@ def planned(sampling: Sampling, source_size: Size, budget: ClipBudget, notes: tu
 
 
 def write_frames(sampling: Sampling, frames: Iterator[tuple[int, Pixels]], write: FrameWriter) -> None:
-    """Hand a clip's chosen frames over.
+    """Write the sampled frames of a video.
 
     Args:
         sampling: which frames.
-        frames: each chosen frame's number and its pixels, once, in order.
-        write: takes them, as often as they were chosen.
+        frames: each sampled frame's number and its pixels, once, in order.
+        write: receives them, as often as they are sampled.
 
     Raises:
         MissingFrameError: there are too few.
@@ -114,8 +114,8 @@ def write_frames(sampling: Sampling, frames: Iterator[tuple[int, Pixels]], write
         raise MissingFrameError
 
 
-def lost(num_announced: int, num_decodable: int) -> tuple[str, ...]:
-    """What to say where frames do not decode."""
-    if num_decodable >= num_announced:
+def dropped_frames_note(num_expected: int, num_decodable: int) -> tuple[str, ...]:
+    """A note for the client where frames do not decode."""
+    if num_decodable >= num_expected:
         return ()
-    return (f"{num_announced - num_decodable} of {num_announced} frames do not decode and were left out.",)
+    return (f"{num_expected - num_decodable} of {num_expected} frames do not decode and were left out.",)

@@ -1,1 +1,1 @@
-"""From a URL, a file or inline data to bytes; the only outbound network access."""
+"""Network and files to bytes in shared memory; the only code that connects to other hosts."""

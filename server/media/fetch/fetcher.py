@@ -1,8 +1,8 @@
-"""A medium's source to bytes: `data:` decoded, `http(s):` fetched under guard, files read. The only outbound network.
+"""Fetches the bytes of images and videos from `data:`, `http(s):` and `file:` URLs; the server's only outbound network.
 
-A host must be of the allowed domains; it is resolved once, every address it has must be public, and the connection goes
-to the address that was checked; the host's name stays in the Host header and in TLS. Redirects are followed by hand, so
-that each target goes through the same checks. Size and time are limited from the first byte on.
+SSRF guard: a host must be in the allowed domains; it is resolved once, every address it has must be public, and the
+connection goes to the address that was checked, with the host's name in the Host header and in TLS. Redirects are
+followed by hand, so that each target passes the same checks. Size and time are limited from the first byte on.
 
 Source: RFC 2397 (data URLs), RFC 4648 section 4 (base64), RFC 9110 section 15.4 (redirects).
 """
@@ -19,16 +19,17 @@ from typing import Any, BinaryIO
 import httpx
 
 from model_executor.fair_queue import FairQueue
-from server.core.concurrency import in_thread
+from server.core.concurrency import run_to_completion
 from server.core.domains import is_within, split_domains
-from server.core.errors import BadRequestError, DeadlineError
+from server.core.errors import DeadlineError
 from server.core.settings import MediaSettings
+from server.media.errors import MediaError
 from server.media.fetch.local_files import open_uploaded, open_url
 from server.media.fetch.public_address import is_public
 from server.media.types import LocalFile
 
 Sink = Callable[[bytes], None]
-"""Takes the bytes as they come; what it raises ends the fetch."""
+"""Receives the bytes as they arrive; an exception it raises ends the fetch."""
 
 _DATA = "data:"
 _FILE = "file:"
@@ -52,87 +53,80 @@ class Fetcher:
     """
 
     def __init__(self, settings: MediaSettings) -> None:
-        """See the class."""
+        """Nothing is fetched yet."""
         self._settings = settings
-        # A slow name server must not take the threads others need, nor one client those of all.
+        # A slow name server must not occupy the threads that other work needs, nor one client those of all.
         self._resolver = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="resolve")
         self._names = FairQueue(_RESOLVER_THREADS, max_per_client=2, max_waiting=_MAX_WAITING)
         self._places = FairQueue(_MAX_FETCHES, max_per_client=_MAX_FETCHES // 2, max_waiting=_MAX_WAITING)
         self._allowed = split_domains(settings.allowed_domains)
         self._denied = split_domains(settings.denied_domains)
-        self._file_folder = None if settings.file_folder is None else settings.file_folder.expanduser().absolute()
+        path = settings.allowed_local_path
+        self._allowed_local_path = None if path is None else path.expanduser().absolute()
         self._tls = httpx.create_ssl_context(trust_env=False)
 
     def close(self) -> None:
         """Give the threads back, without waiting for name servers."""
         self._resolver.shutdown(wait=False, cancel_futures=True)
 
-    async def fetch(self, url: str | LocalFile, sink: Sink, *, max_bytes: int, limit: str, param: str) -> None:
-        """Bring the bytes behind a URL or in an uploaded file.
+    async def fetch(self, url: str | LocalFile, sink: Sink, *, max_bytes: int, limit: str) -> None:
+        """Fetch the bytes behind a URL or of an uploaded file.
 
         Args:
             url: `data:…;base64,…`, `http://…`, `https://…` or `file:///…`, or the file.
-            sink: gets the bytes.
+            sink: receives the bytes.
             max_bytes: how many there may be.
-            limit: the setting `max_bytes` comes from, for the error.
-            param: the request field, for errors.
+            limit: the setting that `max_bytes` comes from, for the error.
 
         Raises:
-            BadRequestError: the URL is malformed, of another scheme, leads where it must not, or does not deliver.
-            NotFoundError: the uploaded file was deleted meanwhile.
+            MediaError: the URL is malformed, not allowed or unreachable, or there is too much behind it.
             DeadlineError: it took longer than `media.fetch_timeout_s`.
         """
-        too_large = _too_large_error(max_bytes, limit, param)
+        too_large = MediaError("media_file_too_large", f"The file is larger than {max_bytes} bytes ({limit}).")
         if isinstance(url, LocalFile):
-            with open_uploaded(url, param) as file:
+            with open_uploaded(url) as file:
                 await _read_file(file, sink, max_bytes, too_large)
             return
         if url[: len(_FILE)].lower() == _FILE:
-            with open_url(url, self._file_folder, param) as file:
+            with open_url(url, self._allowed_local_path) as file:
                 await _read_file(file, sink, max_bytes, too_large)
             return
         if url[: len(_DATA)].lower() == _DATA:
-            await _decode_data_url(url, sink, max_bytes, too_large, param)
+            await _decode_data_url(url, sink, max_bytes, too_large)
             return
         try:
             async with self._places.place(), asyncio.timeout(self._settings.fetch_timeout_s):
-                await self._fetch_http(url, sink, max_bytes, too_large, param)
+                await self._fetch_http(url, sink, max_bytes, too_large)
         except TimeoutError as error:
             raise DeadlineError(
-                f"The URL took longer than {self._settings.fetch_timeout_s:g} s (media.fetch_timeout_s).", param=param
+                f"Fetching the URL took longer than {self._settings.fetch_timeout_s:g} s (media.fetch_timeout_s)."
             ) from error
         except httpx.HTTPError as error:
-            raise BadRequestError("The URL could not be fetched: the connection failed.", param=param) from error
+            raise _download_error("the connection failed") from error
 
-    async def _fetch_http(self, text: str, sink: Sink, max_bytes: int, too_large: BadRequestError, param: str) -> None:
-        url = self._checked(text, param)
+    async def _fetch_http(self, text: str, sink: Sink, max_bytes: int, too_large: MediaError) -> None:
+        url = self._check_domain(_parse(text))
         for _ in range(self._settings.max_redirects + 1):
             async with contextlib.AsyncExitStack() as stack:
-                response = await self._get(url, stack, param)
+                response = await self._get(url, stack)
                 if response.status_code not in _REDIRECTS:
-                    await _read(response, sink, max_bytes, too_large, param)
+                    await _read(response, sink, max_bytes, too_large)
                     return
-                url = self._checked(_redirect_target(url, response, param), param)
-        raise BadRequestError(
-            f"The URL redirects more than {self._settings.max_redirects} times (media.max_redirects).", param=param
-        )
+                url = self._check_domain(_parse(_redirect_target(url, response)))
+        raise _download_error(f"it redirects more than {self._settings.max_redirects} times (media.max_redirects)")
 
-    def _checked(self, text: str, param: str) -> httpx.URL:
-        """The URL, of a known scheme and an allowed domain."""
-        url = _parse(text, param)
+    def _check_domain(self, url: httpx.URL) -> httpx.URL:
+        """The same URL, of an allowed domain."""
         host = url.raw_host.decode("ascii").lower().rstrip(".")
-        if self._allowed and not is_within(host, self._allowed):
-            raise BadRequestError(
-                "The URL's domain is not one that media are fetched from (media.allowed_domains).", param=param
-            )
-        if is_within(host, self._denied):
-            raise BadRequestError("Media are not fetched from the URL's domain (media.denied_domains).", param=param)
+        if (self._allowed and not is_within(host, self._allowed)) or is_within(host, self._denied):
+            setting = "media.denied_domains" if is_within(host, self._denied) else "media.allowed_domains"
+            raise MediaError("invalid_media_url", f"This server does not fetch from the URL's domain ({setting}).")
         return url
 
-    async def _get(self, url: httpx.URL, stack: contextlib.AsyncExitStack, param: str) -> httpx.Response:
-        """Ask the first address that answers; the response stays open until `stack` closes."""
+    async def _get(self, url: httpx.URL, stack: contextlib.AsyncExitStack) -> httpx.Response:
+        """Request the URL from the first address that answers; the response stays open until `stack` closes."""
         host = url.raw_host.decode("ascii")
-        addresses = await self._resolve(host, url.port or _DEFAULT_PORTS[url.scheme], param)
+        addresses = await self._resolve(host, url.port or _DEFAULT_PORTS[url.scheme])
         # A transport of its own: no cookie and no connection is shared between requests or hosts. No proxy either: it
         # would do the resolving.
         transport = await stack.enter_async_context(httpx.AsyncHTTPTransport(verify=self._tls, trust_env=False))
@@ -152,9 +146,9 @@ class Fetcher:
                 continue
             stack.push_async_callback(response.aclose)
             return response
-        raise BadRequestError("The URL could not be fetched: no connection.", param=param) from failure
+        raise _download_error("no connection") from failure
 
-    async def _resolve(self, host: str, port: int, param: str) -> list[str]:
+    async def _resolve(self, host: str, port: int) -> list[str]:
         """The addresses of a host, all of them checked, best first."""
         await self._names.take()
         looking_up = asyncio.get_running_loop().run_in_executor(
@@ -162,13 +156,14 @@ class Fetcher:
         )
         looking_up.add_done_callback(self._end_look_up)
         try:
-            found = await asyncio.shield(looking_up)  # the thread goes on, whoever leaves, and keeps its place
+            entries = await asyncio.shield(looking_up)  # the thread continues, and keeps its place until it ends
         except (OSError, UnicodeError) as error:
-            raise BadRequestError("The URL's host cannot be resolved.", param=param) from error
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+            raise _download_error("its host cannot be resolved") from error
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
         if not self._settings.allow_private_networks and not all(map(is_public, addresses)):
-            raise BadRequestError(
-                "The URL leads to an address that is not public (media.allow_private_networks is off).", param=param
+            raise MediaError(
+                "invalid_media_url",
+                "The URL leads to an address that is not public (media.allow_private_networks is off).",
             )
         return addresses
 
@@ -178,37 +173,41 @@ class Fetcher:
             looking_up.exception()  # nobody may be left to hear of it
 
 
-def _parse(text: str, param: str) -> httpx.URL:
+def _download_error(reason: str) -> MediaError:
+    return MediaError("failed_to_download_media", f"The URL could not be fetched: {reason}.")
+
+
+def _parse(text: str) -> httpx.URL:
     try:
         url = httpx.URL(text)
     except (httpx.InvalidURL, UnicodeError, ValueError) as error:
-        raise BadRequestError("The URL is malformed.", param=param) from error
+        raise MediaError("invalid_media_url", "The URL is malformed.") from error
     if url.scheme not in _DEFAULT_PORTS:
-        raise BadRequestError("Media URLs are data:, http:, https: or file: URLs.", param=param)
+        raise MediaError("invalid_media_url", "Only data:, http:, https: and file: URLs are supported.")
     if not url.raw_host:
-        raise BadRequestError("The URL has no host.", param=param)
+        raise MediaError("invalid_media_url", "The URL has no host.")
     if url.userinfo:
-        raise BadRequestError("A URL with a user name or password in it is not fetched.", param=param)
+        raise MediaError("invalid_media_url", "URLs that contain a user name or password are not supported.")
     return url
 
 
-def _redirect_target(url: httpx.URL, response: httpx.Response, param: str) -> str:
+def _redirect_target(url: httpx.URL, response: httpx.Response) -> str:
     location = response.headers.get("location")
     if not location:
-        raise BadRequestError("The URL redirects to nowhere.", param=param)
+        raise _download_error("it redirects without a location")
     try:
         return str(url.join(location))
     except (httpx.InvalidURL, UnicodeError, ValueError) as error:
-        raise BadRequestError("The URL redirects to a malformed one.", param=param) from error
+        raise _download_error("it redirects to a malformed URL") from error
 
 
-async def _read(response: httpx.Response, sink: Sink, max_bytes: int, too_large: BadRequestError, param: str) -> None:
+async def _read(response: httpx.Response, sink: Sink, max_bytes: int, too_large: MediaError) -> None:
     if response.status_code != 200:
-        raise BadRequestError(f"The URL answered with status {response.status_code}, not 200.", param=param)
+        raise _download_error(f"the response has status {response.status_code} instead of 200")
     if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise BadRequestError("The URL answered with a compressed body, which was not asked for.", param=param)
-    announced = response.headers.get("content-length", "")
-    if announced.isascii() and announced.isdigit() and int(announced[:20]) > max_bytes:
+        raise _download_error("the response is compressed, although the request did not allow that")
+    content_length = response.headers.get("content-length", "")
+    if content_length.isascii() and content_length.isdigit() and int(content_length[:20]) > max_bytes:
         raise too_large
     num_bytes = 0
     async for chunk in response.aiter_raw():
@@ -218,44 +217,41 @@ async def _read(response: httpx.Response, sink: Sink, max_bytes: int, too_large:
         sink(chunk)
 
 
-async def _read_file(file: BinaryIO, sink: Sink, max_bytes: int, too_large: BadRequestError) -> None:
+async def _read_file(file: BinaryIO, sink: Sink, max_bytes: int, too_large: MediaError) -> None:
     if os.fstat(file.fileno()).st_size > max_bytes:
         raise too_large
     num_bytes = 0
-    while chunk := await in_thread(lambda: file.read(_READ_BYTES)):
+    while chunk := await run_to_completion(lambda: file.read(_READ_BYTES)):
         num_bytes += len(chunk)
-        if num_bytes > max_bytes:  # it has grown meanwhile
+        if num_bytes > max_bytes:  # it has grown since
             raise too_large
         sink(chunk)
 
 
-async def _decode_data_url(url: str, sink: Sink, max_bytes: int, too_large: BadRequestError, param: str) -> None:
+async def _decode_data_url(url: str, sink: Sink, max_bytes: int, too_large: MediaError) -> None:
     """Strict base64, in slices that leave the event loop free in between."""
     comma = url.find(",", 0, 1024)
     if comma < 0 or not url[:comma].lower().endswith(_BASE64):
-        raise BadRequestError("A data: URL is data:MEDIA-TYPE;base64,DATA.", param=param)
+        raise MediaError("invalid_media_url", "A data: URL must have the form data:MEDIA-TYPE;base64,DATA.")
     num_chars = len(url) - comma - 1
     if num_chars % 4:
-        raise _base64_error(param)
+        raise _base64_error()
     if num_chars // 4 * 3 - url.count("=", len(url) - 2) > max_bytes:
         raise too_large
     for start in range(comma + 1, len(url), _CHUNK_CHARS):
         chunk = url[start : start + _CHUNK_CHARS]
         if "=" in chunk and start + _CHUNK_CHARS < len(url):
-            raise _base64_error(param)
+            raise _base64_error()
         try:
-            sink(binascii.a2b_base64(chunk, strict_mode=True))
+            data = binascii.a2b_base64(chunk, strict_mode=True)
         except (binascii.Error, ValueError) as error:
-            raise _base64_error(param) from error
+            raise _base64_error() from error
+        sink(data)
         await asyncio.sleep(0)
 
 
-def _base64_error(param: str) -> BadRequestError:
-    return BadRequestError(
-        "The data: URL is not base64 (A-Z a-z 0-9 + /, padded with =, no line breaks and no percent signs).",
-        param=param,
+def _base64_error() -> MediaError:
+    return MediaError(
+        "invalid_base64_media",
+        "The data: URL is not valid base64 (A-Z a-z 0-9 + /, padded with =, no line breaks and no percent signs).",
     )
-
-
-def _too_large_error(max_bytes: int, limit: str, param: str) -> BadRequestError:
-    return BadRequestError(f"It is larger than {max_bytes} bytes ({limit}).", param=param)

@@ -1,7 +1,7 @@
-"""Files of this machine as media: uploaded ones, and those a `file:` URL names below one folder.
+"""Opens local files for reading: uploaded files, and `file:` URLs below the one allowed directory.
 
-A `file:` URL is followed one name at a time, from the folder's own descriptor, and no link is followed on the way, so
-that no moment lies between check and use. Opening never waits, so a pipe cannot hold anything up.
+A `file:` URL is opened one path component at a time, from the directory's own descriptor, without following links, so
+that nothing can change between check and use. Opening never blocks, so a pipe cannot stall the server.
 
 Source: RFC 8089 (file URLs); open(2) on O_NOFOLLOW.
 """
@@ -12,76 +12,75 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from server.core.errors import BadRequestError, NotFoundError
+from server.media.errors import MediaError
 from server.media.types import LocalFile
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def open_uploaded(file: LocalFile, param: str) -> BinaryIO:
-    """An uploaded file, to read.
+def open_uploaded(file: LocalFile) -> BinaryIO:
+    """Open an uploaded file for reading.
 
     Raises:
-        NotFoundError: it was deleted meanwhile.
+        MediaError: it has been deleted.
     """
     try:
         return open(file.path, "rb", buffering=0)
     except FileNotFoundError as error:
-        raise NotFoundError("No such File object: it was deleted meanwhile", param=param) from error
+        raise MediaError("media_file_not_found", "No such File object: it has been deleted.") from error
 
 
-def open_url(url: str, folder: Path | None, param: str) -> BinaryIO:
-    """The file a URL names, to read.
+def open_url(url: str, allowed_path: Path | None) -> BinaryIO:
+    """Open the file of a URL for reading.
 
     Args:
         url: `file:///…`.
-        folder: below which it must lie; None where no such URL is taken.
-        param: the request field, for errors.
+        allowed_path: the directory it must lie below; None where no such URL is allowed.
 
     Raises:
-        BadRequestError: no such URLs are taken, or it names no regular file below the folder.
+        MediaError: such URLs are not allowed, or there is no regular file of that name below the directory.
     """
-    if folder is None:
-        raise BadRequestError("file: URLs are not taken (media.file_folder is not set).", param=param)
+    if allowed_path is None:
+        raise MediaError("invalid_media_url", "file: URLs are not allowed (media.allowed_local_path is not set).")
     try:
-        return _open_below(folder, _names(url, folder))
+        return _open_below(allowed_path, _names(url, allowed_path))
     except (OSError, ValueError) as error:
-        raise BadRequestError(
-            "The URL names no regular file below the folder for media files (media.file_folder), or passes a link.",
-            param=param,
+        raise MediaError(
+            "invalid_media_url",
+            "The URL does not lead to a regular file below media.allowed_local_path, or its path contains a link.",
         ) from error
 
 
-def _names(url: str, folder: Path) -> list[bytes]:
-    """The names from the folder to the file.
+def _names(url: str, directory: Path) -> list[bytes]:
+    """The path components from the directory to the file.
 
     Raises:
-        ValueError: the URL does not lead below the folder, or not plainly.
+        ValueError: the URL does not plainly lead below the directory.
     """
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost") or parts.query or parts.fragment or "?" in url or "#" in url:
         raise ValueError("not a plain file URL")
     path = unquote_to_bytes(parts.path)
-    root = os.fsencode(folder) + b"/"
+    root = os.fsencode(directory) + b"/"
     if not path.startswith(root):
-        raise ValueError("not below the folder")
+        raise ValueError("not below the directory")
     names = path[len(root) :].split(b"/")
     if any(name in (b"", b".", b"..") or b"\0" in name for name in names):
         raise ValueError("not a plain path")
     return names
 
 
-def _open_below(folder: Path, names: list[bytes]) -> BinaryIO:
-    place = os.open(folder, _FOLDER)
+def _open_below(directory: Path, names: list[bytes]) -> BinaryIO:
+    parent = os.open(directory, _DIRECTORY)
     try:
         for name in names[:-1]:
-            inner = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=place)
-            os.close(place)
-            place = inner
-        number = os.open(names[-1], _FILE, dir_fd=place)
+            inner = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+            os.close(parent)
+            parent = inner
+        number = os.open(names[-1], _FILE, dir_fd=parent)
     finally:
-        os.close(place)
+        os.close(parent)
     file = os.fdopen(number, "rb", buffering=0)
     if not stat.S_ISREG(os.fstat(number).st_mode):
         file.close()

@@ -1,4 +1,4 @@
-"""Which network addresses a media URL may lead to: those of the public internet, judged after every disguise is off.
+"""SSRF guard: whether a network address is one of the public internet, however it is written.
 
 Pure. Names are resolved elsewhere (`server/media/fetch/fetcher.py`), so decimal, octal and short forms of an address
 never get here: the resolver has turned them into plain ones.
@@ -18,7 +18,7 @@ _NOT_PUBLIC_V4 = (
 )
 _NOT_PUBLIC_V6 = (
     ipaddress.IPv6Network("2001::/23"),  # protocol assignments, Teredo
-    ipaddress.IPv6Network("2002::/16"),  # 6to4: an IPv4 address in disguise
+    ipaddress.IPv6Network("2002::/16"),  # 6to4: an IPv4 address in another notation
     ipaddress.IPv6Network("3fff::/20"),  # documentation
 )
 
@@ -27,7 +27,7 @@ def is_public(text: str) -> bool:
     """Whether an address is one of the public internet.
 
     Args:
-        text: an IPv4 or IPv6 address as the resolver gives it.
+        text: an IPv4 or IPv6 address as the resolver returns it.
     """
     address = ipaddress.ip_address(text)
     if isinstance(address, ipaddress.IPv6Address):

@@ -1,1 +1,1 @@
-"""The sandboxed worker processes that decode media, and the pool that runs them."""
+"""The sandboxed worker processes that decode images and videos, and the pool that runs them."""

@@ -1,7 +1,7 @@
-"""The worker process: `python -m server.media.workers.main MAX_BYTES FOLDER`. Reads a job a line, answers with a line.
+"""The worker process: `python -m server.media.workers.main MAX_BYTES`. Reads one job a line, writes one answer a line.
 
-It handles hostile bytes, so it is started with a clean interpreter and an almost empty environment, may take only so
-much address space, has neither network nor other programs (`server/media/workers/sandbox.py`), and may be killed at any
+It handles hostile bytes, so it starts with a clean interpreter and an almost empty environment, its address space is
+limited, it can use no network and start no programs (`server/media/workers/sandbox.py`), and it may be killed at any
 moment. It imports neither torch nor vllm nor fastapi. Twin that must agree: `server/media/workers/process.py`.
 """
 
@@ -22,14 +22,13 @@ import msgspec
 import numpy as np
 
 from model_executor.processor.geometry import TEMPORAL_PATCH_FRAMES, Grid, Size, image_grid
-from model_executor.processor.patches import Pixels, Rows, row_bytes, write_clip_frame, write_picture
-from server.core.errors import ClientError
+from model_executor.processor.patches import Pixels, Rows, row_bytes, write_image, write_video_frame
 from server.media.decode import image
-from server.media.decode.frame_list import Stills
-from server.media.decode.video import open_clip
-from server.media.decode.video_source import Clip, ClipSource, FrameWriter, OpenWriter
+from server.media.decode.frame_list import FrameList
+from server.media.decode.video import open_video
+from server.media.decode.video_source import FrameWriter, OpenWriter, VideoPlan, VideoSource
+from server.media.errors import MediaError
 from server.media.messages import (
-    ClipBudget,
     Failed,
     FramesDone,
     ImageBudget,
@@ -38,20 +37,21 @@ from server.media.messages import (
     Outcome,
     Prepared,
     Ready,
-    Refused,
+    Rejected,
+    VideoBudget,
 )
 from server.media.workers.landlock import confine_files
-from server.media.workers.sandbox import ConfinementError, confine
+from server.media.workers.sandbox import SandboxError, enter_sandbox
 
 NICENESS = 5
-"""Where a core is wanted by both, the engine gets three parts of four: a running answer is waited for at every token.
-Clips, whose decoding is long, give way altogether (`_in_idle_time`)."""
+"""Where both need a core, the engine gets three quarters of it: every token of a running answer is waited for. Videos,
+whose decoding is long, give way entirely (`_in_idle_time`)."""
 
 _GRACE_S = 5
 _REPORT_INTERVAL_S = 0.5
 
 Report = Callable[[int, int], None]
-"""Takes how many frames are written, and how many there will be."""
+"""Receives how many frames are written, and how many there will be."""
 
 
 class _NoSpaceError(Exception):
@@ -59,52 +59,52 @@ class _NoSpaceError(Exception):
 
 
 def prepare(job: Job, report: Report) -> Prepared:
-    """Decode, resize and patchify one medium into `job.output`; without one, read its headers only.
+    """Decode, resize and patchify one image or video into `job.output`; without an output, only read its headers.
 
     Args:
         job: what to do.
-        report: called for every frame of a clip.
+        report: called for every frame of a video.
 
     Raises:
-        ClientError: the medium cannot be used.
+        MediaError: the image or video cannot be used.
         _NoSpaceError: the output does not fit into shared memory.
     """
     with contextlib.ExitStack() as stack:
-        # Opened by number: a container must not learn the name of its file.
+        # Opened by descriptor: a container must not learn the name of its file.
         files: list[BinaryIO] = [
             stack.enter_context(os.fdopen(os.open(path, os.O_RDONLY), "rb")) for path in job.contents
         ]
         if isinstance(job.budget, ImageBudget):
-            return _prepare_picture(files[0], job.budget, job.output)
-        return _prepare_clip(files, job, job.budget, report)
+            return _prepare_image(files[0], job.budget, job.output)
+        return _prepare_video(files, job, job.budget, report)
 
 
 def run(job: Job, report: Report) -> Outcome:
-    """`prepare`, with every way to fail as a value."""
+    """`prepare`, with every failure as a value."""
     try:
         return prepare(job, report)
-    except ClientError as error:
-        return Refused(error.message)
+    except MediaError as error:
+        return Rejected(error.code, error.message, error.limit)
     except MemoryError:
-        return Refused("Decoding needs more memory than one worker may take (media.max_worker_bytes).")
+        return Rejected("media_too_large", "Decoding needs more memory than media.max_worker_bytes.", None)
     except _NoSpaceError:
         return NoSpace()
     except Exception:  # the process boundary: the traceback travels to the server's log
         return Failed(traceback.format_exc())
 
 
-def main(max_bytes: int, folder: Path) -> None:
+def main(max_bytes: int, directory: Path) -> None:
     """Serve jobs from standard input until it ends.
 
     Args:
         max_bytes: address space of this process.
-        folder: where the files of jobs lie; the only ones it may write.
+        directory: of the files of jobs, the only ones that it can write.
     """
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     answers = os.fdopen(os.dup(1), "wb")
-    # Decoders write what a file makes them write; none of it may reach the answers or the server's log.
+    # Decoders may print what a file makes them print; none of it may reach the answers or the server's log.
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
@@ -120,7 +120,7 @@ def main(max_bytes: int, folder: Path) -> None:
             next_report_s = now_s + _REPORT_INTERVAL_S
             answer(FramesDone(num_done, num_total))
 
-    answer(Ready(_refused(confine), _refused(lambda: confine_files(_libraries(), [folder]))))
+    answer(Ready(_error_of(enter_sandbox), _error_of(lambda: confine_files(_libraries(), [directory]))))
     for line in sys.stdin.buffer:
         job = msgspec.json.decode(line, type=Job)
         # Ends this process should the server be gone when the deadline passes.
@@ -130,76 +130,75 @@ def main(max_bytes: int, folder: Path) -> None:
         answer(outcome)
 
 
-def _refused(confinement: Callable[[], None]) -> str | None:
-    """Have the kernel take something away; why it does not."""
+def _error_of(confine: Callable[[], None]) -> str | None:
+    """Enter a part of the sandbox; why that is impossible, or None."""
     try:
-        confinement()
-    except ConfinementError as error:
+        confine()
+    except SandboxError as error:
         return str(error)
     return None
 
 
 def _libraries() -> list[Path]:
-    """What a library may want to load later: Python's and the system's, and this project's two packages."""
+    """Files that libraries may load later: Python's, the system's, and those of this project's two packages."""
     prefixes = [sys.prefix, sys.base_prefix, "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache"]
-    packages = [
-        str(Path(place).parent) for name in ("server", "model_executor") if (place := sys.modules[name].__file__)
-    ]
+    modules = [sys.modules[name].__file__ for name in ("server", "model_executor")]
+    packages = [str(Path(module).parent) for module in modules if module]
     devices = ["/dev/null", "/dev/urandom", "/usr/share/zoneinfo", "/sys/devices/system/cpu"]
     return [Path(each) for each in (*prefixes, *packages, *devices)]
 
 
-def _prepare_picture(file: BinaryIO, budget: ImageBudget, output: str | None) -> Prepared:
-    picture = image.ImageDecoder(file, max_source_pixels=budget.max_source_pixels)
-    size = image.picture_size(picture.size, budget)
+def _prepare_image(file: BinaryIO, budget: ImageBudget, output: str | None) -> Prepared:
+    decoder = image.ImageDecoder(file, max_source_pixels=budget.max_source_pixels)
+    size = image.image_size(decoder.size, budget)
     grid = image_grid(size)
     if output is not None:
-        pixels = picture.render(size)
-        write_picture(_rows(output, grid, 1), grid, pixels)
+        pixels = decoder.render(size)
+        write_image(_rows(output, grid, 1), grid, pixels)
     return Prepared(
         grid=(grid.t, grid.h, grid.w),
-        source_size=_pair(picture.size),
+        source_size=_pair(decoder.size),
         size=_pair(size),
-        notes=list(picture.notes),
+        notes=list(decoder.notes),
     )
 
 
-def _prepare_clip(files: list[BinaryIO], job: Job, budget: ClipBudget, report: Report) -> Prepared:
-    source: ClipSource = Stills(files, budget) if job.is_frame_list else open_clip(files[0], budget)
+def _prepare_video(files: list[BinaryIO], job: Job, budget: VideoBudget, report: Report) -> Prepared:
+    source: VideoSource = FrameList(files, budget) if job.is_frame_list else open_video(files[0], budget)
     if job.output is None:
-        clip = source.announced
+        video = source.plan
     else:
-        writer = _clip_writer(job.output, report)
-        clip = _in_idle_time(lambda: source.write(writer))
+        writer = _video_writer(job.output, report)
+        video = _in_idle_time(lambda: source.write(writer))
     return Prepared(
-        grid=(clip.grid.t, clip.grid.h, clip.grid.w),
-        source_size=_pair(clip.source_size),
-        num_source_frames=clip.num_source_frames,
-        size=_pair(clip.size),
-        frame_times_s=list(clip.frame_times_s),
-        effective_fps=clip.effective_fps,
-        notes=list(clip.notes),
+        grid=(video.grid.t, video.grid.h, video.grid.w),
+        source_size=_pair(video.source_size),
+        num_source_frames=video.num_source_frames,
+        size=_pair(video.size),
+        frame_times_s=list(video.frame_times_s),
+        effective_fps=video.effective_fps,
+        notes=list(video.notes),
     )
 
 
-def _in_idle_time(work: Callable[[], Clip]) -> Clip:
-    """Do `work`, and all that threads it starts do, in time that no other thread of the machine's wants.
+def _in_idle_time(work: Callable[[], VideoPlan]) -> VideoPlan:
+    """Do `work`, and all that threads it starts do, only while no other thread of the machine needs the core.
 
     Niceness is not enough for minutes of decoding: a nice thread still keeps its core for milliseconds when the engine
-    wakes up for its next token, at any niceness. This policy makes way at once. It cannot be taken back without
-    privileges, so it is taken by a thread of its own.
+    wakes up for its next token, at any niceness. This policy gives way at once. It cannot be reverted without
+    privileges, so a thread of its own adopts it.
     """
     policy = (0, os.SCHED_IDLE, os.sched_param(0))
     with ThreadPoolExecutor(1, initializer=os.sched_setscheduler, initargs=policy) as thread:
         return thread.submit(work).result()
 
 
-def _clip_writer(output: str, report: Report) -> OpenWriter:
+def _video_writer(output: str, report: Report) -> OpenWriter:
     def open_writer(grid: Grid) -> FrameWriter:
         rows = _rows(output, grid, TEMPORAL_PATCH_FRAMES)
 
         def write(index: int, pixels: Pixels) -> None:
-            write_clip_frame(rows, grid, index, pixels)
+            write_video_frame(rows, grid, index, pixels)
             report(index + 1, TEMPORAL_PATCH_FRAMES * grid.t)
 
         return write
@@ -208,13 +207,13 @@ def _clip_writer(output: str, report: Report) -> OpenWriter:
 
 
 def _rows(path: str, grid: Grid, num_depth_frames: int) -> Rows:
-    """The output file as rows, uint8 [P, 3 * D * 14 * 14], its memory taken for sure.
+    """The output file as rows, uint8 [P, 3 * D * 14 * 14], with its memory allocated.
 
     Raises:
-        _NoSpaceError: there is not enough; found out here, as a write into a mapping would kill the process.
+        _NoSpaceError: there is not enough; detected here, as a write into a mapping would kill the process.
     """
     shape = (grid.num_patches, row_bytes(num_depth_frames))
-    # Never created here: a file whose request went away must not come back.
+    # Never created here: a file whose request is gone must not reappear.
     file = os.open(path, os.O_RDWR | os.O_TRUNC)
     try:
         os.posix_fallocate(file, 0, shape[0] * shape[1])

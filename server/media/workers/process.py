@@ -30,24 +30,24 @@ class WorkerProcess:
     """One worker process; made by `start`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
-        """See the class."""
+        """Wrap a process that was just started."""
         self._process = process
         self.pid = process.pid
         """The operating system's number for it."""
         self.num_jobs = 0
-        """Jobs it was given."""
-        self.open_network: str | None = None
-        """As `Ready.open_network`."""
-        self.open_files: str | None = None
-        """As `Ready.open_files`."""
+        """Jobs it has run."""
+        self.sandbox_error: str | None = None
+        """As `Ready.sandbox_error`."""
+        self.files_error: str | None = None
+        """As `Ready.files_error`."""
 
     @classmethod
-    async def start(cls, settings: MediaSettings, folder: Path) -> "WorkerProcess":
-        """Start a process and wait until it listens.
+    async def start(cls, settings: MediaSettings, directory: Path) -> "WorkerProcess":
+        """Start a process and wait until it is ready.
 
         Args:
             settings: `max_worker_bytes` is read.
-            folder: where the files of jobs lie.
+            directory: of the files of jobs.
 
         Raises:
             RuntimeError: it ended, or did not get ready in time.
@@ -60,7 +60,7 @@ class WorkerProcess:
             "-m",
             "server.media.workers.main",
             str(settings.max_worker_bytes),
-            str(folder),
+            str(directory),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=environment,
@@ -71,10 +71,10 @@ class WorkerProcess:
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
                 ready = _READY.decode(await worker._read_line())
-                worker.open_network, worker.open_files = ready.open_network, ready.open_files
+                worker.sandbox_error, worker.files_error = ready.sandbox_error, ready.files_error
         except (TimeoutError, WorkerLostError, msgspec.DecodeError) as error:
             await worker.kill()
-            raise RuntimeError("a media worker did not start") from error
+            raise RuntimeError("a media worker failed to start") from error
         except BaseException:
             await worker.kill()
             raise
@@ -87,16 +87,15 @@ class WorkerProcess:
 
     @property
     def kept_bytes(self) -> int:
-        """Memory of its own that it has at the moment; 0 where it has ended."""
+        """Memory of its own that it uses at the moment; 0 where it has ended."""
         try:
-            with open(f"/proc/{self.pid}/statm", "rb") as file:
-                _, resident, shared = map(int, file.read().split()[:3])
+            _, resident, shared = map(int, Path(f"/proc/{self.pid}/statm").read_bytes().split()[:3])
         except (FileNotFoundError, ProcessLookupError):
             return 0
         return (resident - shared) * _PAGE_BYTES
 
     def activity(self) -> int | None:
-        """Processor time it has used, in ticks; None while one of its threads runs, wants to, or waits for a disk."""
+        """CPU time so far, in ticks; None while one of its threads runs, is ready to run, or waits for a disk."""
         try:
             tasks = [task.read_text() for task in Path(f"/proc/{self.pid}/task").glob("*/stat")]
         except (FileNotFoundError, ProcessLookupError):  # a thread has just ended
@@ -107,11 +106,11 @@ class WorkerProcess:
         return sum(int(field[11]) + int(field[12]) for field in fields)
 
     async def run(self, job: Job, frames: FrameCount) -> Outcome:
-        """Do one job.
+        """Run one job.
 
         Args:
             job: what to do.
-            frames: kept up to date meanwhile.
+            frames: updated during the job.
 
         Raises:
             WorkerLostError: the process ended.
@@ -128,7 +127,7 @@ class WorkerProcess:
         return answer
 
     async def kill(self) -> None:
-        """End the process, wait for that, and give its pipes back."""
+        """Kill the process, wait for its end, and close its pipes."""
         assert self._process.stdin is not None
         if self._process.returncode is None:
             self._process.kill()

@@ -1,7 +1,7 @@
-"""Taking network, other programs and signals away from this process, in the kernel and for good.
+"""Sandbox of a worker process: a seccomp filter that takes network, programs and signals away, irrevocably.
 
-A seccomp filter refuses the system calls by which a process gets at them, in every thread and without any privilege:
-also in a container that may not make namespaces. Sockets, pipes and files that are open already stay usable.
+The filter rejects the system calls for both, in every thread, and needs no privilege: it works in containers that may
+not create namespaces, too. Sockets, pipes and files that are open already stay usable.
 
 Source: Linux `Documentation/userspace-api/seccomp_filter.rst`, `linux/seccomp.h`, `linux/filter.h`, and the tables
 `arch/x86/entry/syscalls/syscall_64.tbl` and `include/uapi/asm-generic/unistd.h`.
@@ -31,13 +31,13 @@ _X32_CALLS = 0x4000_0000
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the kernel calls things on one architecture."""
+    """Numbers of the system calls on one architecture."""
 
     audit_number: int
     """AUDIT_ARCH_*."""
     seccomp: int
     """Number of the call that installs a filter."""
-    refused: tuple[int, ...]
+    rejected: tuple[int, ...]
     """socket, execve, execveat, ptrace, process_vm_readv, process_vm_writev, io_uring_setup (a ring makes sockets),
     pidfd_getfd (which takes those of other processes); kill, tkill, tgkill, rt_sigqueueinfo, rt_tgsigqueueinfo and
     pidfd_send_signal."""
@@ -49,46 +49,46 @@ MACHINES = {
 }
 
 
-class ConfinementError(Exception):
-    """The kernel does not allow it; the text says why."""
+class SandboxError(Exception):
+    """The kernel does not support it; the text says why."""
 
 
-def confine() -> None:
-    """From now on this process opens no socket, becomes no other program, sends no signal: such calls fail with EPERM.
+def enter_sandbox() -> None:
+    """From now on this process opens no socket, starts no program, sends no signal: such calls fail with EPERM.
 
     Raises:
-        ConfinementError: the process is as it was.
+        SandboxError: nothing has changed.
     """
     machine = MACHINES.get(platform.machine())
     if machine is None:
-        raise ConfinementError(f"the system calls of {platform.machine()} are not known")
+        raise SandboxError(f"the system calls of {platform.machine()} are unknown")
     install(machine)
 
 
 def install(machine: Machine) -> None:
-    """Have the kernel refuse calls.
+    """Have the kernel reject system calls.
 
     Args:
-        machine: which ones, by the numbers of this architecture.
+        machine: which ones, by their numbers on this architecture.
 
     Raises:
-        ConfinementError: as `confine`.
+        SandboxError: as `enter_sandbox`.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     code = ctypes.create_string_buffer(_program(machine))
     # struct sock_fprog: number of instructions, padding, address.
     program = ctypes.create_string_buffer(struct.pack("@HP", len(code) // 8, ctypes.addressof(code)))
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        raise ConfinementError(f"no_new_privs: {os.strerror(ctypes.get_errno())}")
+        raise SandboxError(f"no_new_privs: {os.strerror(ctypes.get_errno())}")
     if libc.syscall(machine.seccomp, _SECCOMP_SET_MODE_FILTER, _SECCOMP_FILTER_FLAG_TSYNC, program) != 0:
-        raise ConfinementError(f"seccomp: {os.strerror(ctypes.get_errno())}")
+        raise SandboxError(f"seccomp: {os.strerror(ctypes.get_errno())}")
 
 
 def _program(machine: Machine) -> bytes:
     """The filter, as instructions of the kernel's packet filter."""
-    # From every test to the refusal at the end: past the tests that follow and the permission.
-    num_after = len(machine.refused)
-    tests = [_instruction(_JUMP_IF_EQUAL, number, num_after - i, 0) for i, number in enumerate(machine.refused)]
+    # From every test to the rejection at the end: past the tests that follow and the permission.
+    num_after = len(machine.rejected)
+    tests = [_instruction(_JUMP_IF_EQUAL, number, num_after - i, 0) for i, number in enumerate(machine.rejected)]
     return b"".join(
         [
             _instruction(_LOAD_WORD, _ARCHITECTURE_OFFSET),

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from model_executor.checkpoint.config import BUNDLED_MODEL, CheckpointError, read_checkpoint, resolve_checkpoint
+from model_executor.checkpoint.config import BUNDLED_MODEL, read_checkpoint, resolve_checkpoint
+from model_executor.checkpoint.errors import CheckpointError
 
 Edit = Callable[[str, dict[str, Any]], None]
 
@@ -123,8 +124,8 @@ def test_resolves_a_folder_to_itself(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["missing", "./missing/folder", "/missing/folder", "a/b/c"])
-def test_refuses_a_folder_that_is_not_there(model: str) -> None:
-    with pytest.raises(CheckpointError, match="no model folder"):
+def test_refuses_a_directory_that_does_not_exist(model: str) -> None:
+    with pytest.raises(CheckpointError, match="no model directory"):
         resolve_checkpoint(model)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model_executor.checkpoint.config import CheckpointError
+from model_executor.checkpoint.errors import CheckpointError
 from model_executor.checkpoint.lora import read_adapters
 from tests.support.adapters import write_adapter
 
@@ -49,9 +49,9 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         "not a safetensors file",
     ),
     "empty": (lambda folder: save_file({}, folder / "adapter_model.safetensors"), "has no weights"),
-    "other method": (lambda folder: said(folder, peft_type="IA3"), "of the type 'IA3', not 'LORA'"),
+    "other method": (lambda folder: said(folder, peft_type="IA3"), "has the type 'IA3'; only 'LORA'"),
     "no rank": (lambda folder: said(folder, r=None), "has the rank None"),
-    "large rank": (lambda folder: said(folder, r=1024), "has the rank 1024; whole numbers from 1 to 512"),
+    "large rank": (lambda folder: said(folder, r=1024), "has the rank 1024; integers from 1 to 512"),
     "other rank": (lambda folder: said(folder, r=8), r"with r 8"),
     "vision": (
         lambda folder: changed(folder, "base_model.model.visual.blocks.0.attn.qkv.lora_A.weight", torch.zeros(4, 16)),
@@ -71,7 +71,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "half a pair": (
         lambda folder: changed(folder, LAYER + "mlp.up_proj.lora_B.weight", None),
-        r"for layer 0.mlp.up_proj, which takes A \[r, 32\] and B \[32, r\]",
+        r"for layer 0.mlp.up_proj, which needs A \[r, 32\] and B \[32, r\]",
     ),
     "other model": (
         lambda folder: changed(folder, LAYER + "mlp.up_proj.lora_A.weight", torch.zeros(4, 16)),
@@ -90,7 +90,7 @@ def test_refuses_what_would_be_computed_wrongly(tiny_checkpoint: Path, tmp_path:
 
 
 def test_refuses_a_folder_that_is_none_or_has_no_adapters(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="TESSERA_ENGINE__LORA_FOLDER is not a folder"):
+    with pytest.raises(CheckpointError, match="TESSERA_ENGINE__LORA_DIR is not a directory"):
         read_adapters(tmp_path / "none", tiny_checkpoint)
-    with pytest.raises(CheckpointError, match="TESSERA_ENGINE__LORA_FOLDER has no sub-folder"):
+    with pytest.raises(CheckpointError, match="TESSERA_ENGINE__LORA_DIR has no subdirectory"):
         read_adapters(tmp_path, tiny_checkpoint)

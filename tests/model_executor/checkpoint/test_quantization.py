@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from model_executor.checkpoint.quantization import quantisation_of
+from model_executor.checkpoint.quantization import read_quantization
 
 
 def compressed(weights: tuple[str, int], activations: tuple[str, int] | None) -> dict[str, Any]:
@@ -29,19 +29,19 @@ def compressed(weights: tuple[str, int], activations: tuple[str, int] | None) ->
 )
 def test_formats_are_named_and_told_apart(said: dict[str, Any], name: str, *, runs: bool) -> None:
     for config in ({"quantization_config": said}, {"text_config": {"quantization_config": said}}):
-        quantisation = quantisation_of(config)
-        assert quantisation is not None
-        assert str(quantisation) == name
-        assert quantisation.runs_on_cpu is runs
+        quantization = read_quantization(config)
+        assert quantization is not None
+        assert str(quantization) == name
+        assert quantization.runs_on_cpu is runs
 
 
 def test_one_group_that_does_not_run_is_enough() -> None:
     said = compressed(("int", 8), ("int", 8))
     said["config_groups"] |= {"group_1": compressed(("float", 8), ("float", 8))["config_groups"]["group_0"]}
-    quantisation = quantisation_of({"compression_config": said})
-    assert quantisation is not None and not quantisation.runs_on_cpu
-    assert str(quantisation) == "compressed-tensors (float8 x float8, int8 x int8)"
+    quantization = read_quantization({"compression_config": said})
+    assert quantization is not None and not quantization.runs_on_cpu
+    assert str(quantization) == "compressed-tensors (float8 x float8, int8 x int8)"
 
 
 def test_plain_weights_have_none() -> None:
-    assert quantisation_of({"text_config": {}}) is None
+    assert read_quantization({"text_config": {}}) is None

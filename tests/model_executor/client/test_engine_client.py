@@ -58,7 +58,7 @@ async def test_errors_arrive_as_what_they_are() -> None:
         assert await ask(client) == "0 1 2 3 4 "
 
 
-async def test_closing_or_cancelling_aborts_in_the_host() -> None:
+async def test_closing_or_canceling_aborts_in_the_engine_process() -> None:
     async with running("fine") as client:
         closed = client.generate("closed", GOOD, SamplingParams(max_tokens=10_000))
         await anext(closed)
@@ -118,15 +118,15 @@ async def test_one_request_with_more_choices_than_room_is_taken_when_alone() -> 
 
 
 @pytest.mark.parametrize("how", ["killed", "dies of the request"])
-async def test_lost_host_fails_requests_at_once_and_is_replaced(how: str) -> None:
+async def test_lost_engine_process_fails_requests_at_once_and_is_replaced(how: str) -> None:
     async with running("fine") as client:
-        host = client.process_id
-        assert host is not None
+        process_id = client.process_id
+        assert process_id is not None
         waiting = client.generate("waiting", GOOD, SamplingParams(max_tokens=10_000))
         await anext(waiting)
         since_s = time.monotonic()
         if how == "killed":
-            os.kill(host, signal.SIGKILL)
+            os.kill(process_id, signal.SIGKILL)
         else:
             with pytest.raises(EngineUnavailableError):
                 await ask(client, Prompt([4]), name="poison")
@@ -137,7 +137,7 @@ async def test_lost_host_fails_requests_at_once_and_is_replaced(how: str) -> Non
             await client.stats()
         assert restarting.value.state is EngineState.RESTARTING
         await until(lambda: client.state is EngineState.READY)
-        assert client.process_id != host
+        assert client.process_id != process_id
         assert await ask(client)
 
 
@@ -176,21 +176,21 @@ async def test_start_that_takes_too_long_is_stopped_even_if_deaf_to_sigterm(monk
 async def test_close_leaves_no_process_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "STOP_TIMEOUT_S", 0.5)
     async with running("leaves-children") as client:
-        host = client.process_id
-        assert host is not None
-        assert len(group(host)) > 1
-    assert group(host) == []
+        process_id = client.process_id
+        assert process_id is not None
+        assert len(group(process_id)) > 1
+    assert group(process_id) == []
 
 
-async def test_close_while_a_lost_host_is_cleared_away_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_close_while_a_lost_engine_process_is_stopped_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "STOP_TIMEOUT_S", 0.5)
     async with running("leaves-children") as client:
-        host = client.process_id
-        assert host is not None
-        os.kill(host, signal.SIGKILL)
+        process_id = client.process_id
+        assert process_id is not None
+        os.kill(process_id, signal.SIGKILL)
         await until(lambda: client.state is EngineState.RESTARTING)
-        assert group(host) != []
-    assert group(host) == []
+        assert group(process_id) != []
+    assert group(process_id) == []
 
 
 async def test_a_start_the_machine_has_no_room_for_is_tried_again(

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model_executor.processor.geometry import Grid, Size, image_grid, smart_resize
-from model_executor.processor.patches import row_bytes, write_clip_frame, write_picture
+from model_executor.processor.patches import row_bytes, write_image, write_video_frame
 from server.media.decode.resize import resize
 
 GRIDS = [Grid(1, 2, 2), Grid(1, 4, 6), Grid(1, 10, 2), Grid(2, 2, 4), Grid(3, 6, 4)]
@@ -32,7 +32,7 @@ def test_clip_rows_equal_patches_read_off_one_by_one(grid: Grid) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2 * grid.t, 14 * grid.h, 14 * grid.w, 3), np.uint8)
     rows = np.zeros((grid.num_patches, row_bytes(2)), np.uint8)
     for index, frame in enumerate(frames):
-        write_clip_frame(rows, grid, index, frame)
+        write_video_frame(rows, grid, index, frame)
     assert rows.shape[1] == 3 * 2 * 14 * 14
     assert np.array_equal(rows, oracle(frames, grid))
 
@@ -41,7 +41,7 @@ def test_clip_rows_equal_patches_read_off_one_by_one(grid: Grid) -> None:
 def test_picture_rows_equal_patches_read_off_one_by_one(grid: Grid) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (14 * grid.h, 14 * grid.w, 3), np.uint8)
     rows = np.zeros((grid.num_patches, row_bytes(1)), np.uint8)
-    write_picture(rows, grid, pixels)
+    write_image(rows, grid, pixels)
     assert np.array_equal(rows, oracle(pixels[None], grid))
 
 
@@ -50,9 +50,9 @@ def test_still_clip_is_the_picture_twice() -> None:
     pixels = np.random.default_rng(2).integers(0, 256, (14 * grid.h, 14 * grid.w, 3), np.uint8)
     still = np.zeros((grid.num_patches, row_bytes(1)), np.uint8)
     clip = np.zeros((grid.num_patches, row_bytes(2)), np.uint8)
-    write_picture(still, grid, pixels)
-    write_clip_frame(clip, grid, 0, pixels)
-    write_clip_frame(clip, grid, 1, pixels)
+    write_image(still, grid, pixels)
+    write_video_frame(clip, grid, 0, pixels)
+    write_video_frame(clip, grid, 1, pixels)
     halves = clip.reshape(-1, 3, 2, 196)
     assert np.array_equal(halves[:, :, 0].reshape(still.shape), still)
     assert np.array_equal(halves[:, :, 1].reshape(still.shape), still)
@@ -65,7 +65,7 @@ def test_memory_layout_of_the_pixels_does_not_matter() -> None:
     turned = np.ascontiguousarray(pixels.swapaxes(0, 1)).swapaxes(0, 1)
     for same in (planar, turned, np.ascontiguousarray(pixels[::-1, ::-1])[::-1, ::-1]):
         rows = np.zeros((grid.num_patches, row_bytes(1)), np.uint8)
-        write_picture(rows, grid, same)
+        write_image(rows, grid, same)
         assert np.array_equal(rows, oracle(pixels[None], grid))
 
 
@@ -80,7 +80,7 @@ def test_photo_becomes_what_transformers_makes_of_it(photo: str) -> None:
     size: Size = smart_resize(*pixels.shape[:2], **limits)
     grid = image_grid(size)
     rows = np.zeros((grid.num_patches, row_bytes(1)), np.uint8)
-    write_picture(rows, grid, resize(Image.fromarray(pixels), size))
+    write_image(rows, grid, resize(Image.fromarray(pixels), size))
 
     assert expected["image_grid_thw"].tolist() == [[1, grid.h, grid.w]]
     twice = np.repeat(rows.reshape(-1, 3, 1, 196), 2, axis=2).reshape(len(rows), -1)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from model_executor.checkpoint.config import CheckpointError
+from model_executor.checkpoint.errors import CheckpointError
 from model_executor.processor.tokenizer import MediaPlaceholder, Segment, TemplateText, Tokenizer, UserText
 
 SPECIAL_IDS = {

@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from server.auth.api_keys import CHECK_INTERVAL_S, Key, KeyFileError, KeyRing, hashed
+from server.auth.api_keys import CHECK_INTERVAL_S, Key, KeyFileError, KeyRing, hash_key
 from tests.support.clock import Clock
 from tests.support.keys import entry, write
 
 
 def test_a_hash_is_what_sha256sum_tells() -> None:
-    assert hashed("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert hash_key("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_keys_of_the_settings_are_named_in_their_order() -> None:
     ring = KeyRing(["first", "second"])
     found = ring.find("second")
-    assert found is not None and (found.name, found.sha256) == ("key-2", hashed("second"))
+    assert found is not None and (found.name, found.sha256) == ("key-2", hash_key("second"))
     assert ring.find("secon") is None and ring.find("") is None and ring.find("key-2") is None
     assert ring and not KeyRing([])
 
@@ -36,7 +36,7 @@ def test_a_named_key_can_be_replaced_and_a_key_of_the_settings_moved(tmp_path: P
 
     assert tenant(before, "old") == tenant(after, "new") != ""
     assert tenant(before, "a") == tenant(after, "a") != tenant(after, "b")
-    assert hashed("a") not in tenant(before, "a")
+    assert hash_key("a") not in tenant(before, "a")
 
 
 def test_nothing_keeps_the_key_itself() -> None:
@@ -49,8 +49,8 @@ def test_reads_names_and_limits_from_a_file(tmp_path: Path) -> None:
         file, entry("alice", "a", requests_per_minute=3), entry("bob", "b", tokens_per_minute=9, concurrent_requests=1)
     )
     ring = KeyRing(["c"], file)
-    assert ring.find("a") == Key(name="alice", sha256=hashed("a"), requests_per_minute=3)
-    assert ring.find("b") == Key(name="bob", sha256=hashed("b"), tokens_per_minute=9, concurrent_requests=1)
+    assert ring.find("a") == Key(name="alice", sha256=hash_key("a"), requests_per_minute=3)
+    assert ring.find("b") == Key(name="bob", sha256=hash_key("b"), tokens_per_minute=9, concurrent_requests=1)
     assert ring.find("c") is not None
 
 
@@ -90,15 +90,15 @@ def test_a_file_that_became_faulty_changes_nothing_and_is_logged(
     ("content", "fact"),
     [
         (None, "cannot be read"),
-        ("", "wrong at key: Field required"),
-        ("key = []", "wrong at key"),
+        ("", "invalid at key: Field required"),
+        ("key = []", "invalid at key"),
         ("[[key", "not TOML"),
         ("\udcff", "not TOML"),
-        ("other = 1\n" + entry("a", "a"), "wrong at other"),
-        (entry("a", "a", max_requests=1), r"wrong at key\.0\.max_requests"),
-        (entry("a", "a", requests_per_minute=0), r"wrong at key\.0\.requests_per_minute"),
-        (entry("a b", "a"), r"wrong at key\.0\.name"),
-        ('[[key]]\nname = "a"\nsha256 = "abc"', r"wrong at key\.0\.sha256"),
+        ("other = 1\n" + entry("a", "a"), "invalid at other"),
+        (entry("a", "a", max_requests=1), r"invalid at key\.0\.max_requests"),
+        (entry("a", "a", requests_per_minute=0), r"invalid at key\.0\.requests_per_minute"),
+        (entry("a b", "a"), r"invalid at key\.0\.name"),
+        ('[[key]]\nname = "a"\nsha256 = "abc"', r"invalid at key\.0\.sha256"),
         (entry("a", "a") + entry("a", "b"), "same name"),
         (entry("a", "a") + entry("b", "a"), "same sha256"),
         (entry("key-1", "b"), "same name"),

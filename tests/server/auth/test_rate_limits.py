@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai import AsyncOpenAI
 
-from server.auth.api_keys import Key, hashed
-from server.auth.rate_limits import Bucket, KeyUsage, LimitError, duration
+from server.auth.api_keys import Key, hash_key
+from server.auth.rate_limits import Bucket, KeyLimitError, KeyUsage, format_duration
 from server.core.metrics import Metrics
 from tests.support.clock import Clock
 from tests.support.error_body import check_error
@@ -29,14 +29,14 @@ LIMIT_HEADERS = {
 METRICS = Metrics()
 
 
-def account(clock: Clock, **limits: int) -> KeyUsage:
-    return KeyUsage(Key(name="alice", sha256=hashed("a"), **limits), METRICS, clock)
+def account(clock: Clock, **limits: Any) -> KeyUsage:
+    return KeyUsage(Key(name="alice", sha256=hash_key("a"), **limits), METRICS, clock)
 
 
 def admitted(entrant: KeyUsage) -> bool:
     try:
         entrant.enter()
-    except LimitError:
+    except KeyLimitError:
         return False
     entrant.leave()
     return True
@@ -47,7 +47,7 @@ def admitted(entrant: KeyUsage) -> bool:
     [(0, "0ms"), (0.0161, "17ms"), (1, "1s"), (8.64, "8.64s"), (59.5, "59.5s"), (60, "1m0s"), (359.2, "6m0s")],
 )
 def test_durations_are_written_as_openai_writes_them(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_a_minutes_requests_may_come_at_once_and_then_steadily() -> None:
@@ -98,7 +98,7 @@ def test_tokens_over_the_limit_are_owed() -> None:
     alice.enter()
     alice.charge(90, "generation")
     assert alice.headers()["x-ratelimit-remaining-tokens"] == "0"
-    with pytest.raises(LimitError, match="60 tokens a minute") as caught:
+    with pytest.raises(KeyLimitError, match="60 tokens per minute") as caught:
         alice.enter()
     assert caught.value.retry_after_s == 31
     clock.now_s = 30.5
@@ -183,7 +183,7 @@ async def test_tokens_of_prompts_and_answers_count(
         metrics = (await world.client.get("/metrics", headers=WATCHER)).text
         num_prompt_tokens = len(world.engine.prompts[0].token_ids)
     assert first.status_code == 200 and first.headers["x-ratelimit-remaining-tokens"] == "0"
-    assert "tokens a minute" in check_error(second, 429, code="rate_limit_exceeded")
+    assert "tokens per minute" in check_error(second, 429, code="rate_limit_exceeded")
     assert f'tessera_key_tokens_total{{key="alice",kind="prompt"}} {num_prompt_tokens}.0' in metrics
     assert 'tessera_key_tokens_total{key="alice",kind="generation"} 3.0' in metrics
     assert 'tessera_key_refusals_total{key="alice",limit="tokens_per_minute"} 1.0' in metrics
@@ -249,7 +249,7 @@ async def test_use_is_counted_by_the_keys_name(
             metrics = (await world.client.get("/metrics", headers=WATCHER)).text
     assert 'tessera_key_requests_total{key="alice",status="2xx"} 1.0' in metrics
     assert 'tessera_key_requests_total{key="alice",status="4xx"} 1.0' in metrics
-    assert "alices" not in metrics and hashed("alices") not in metrics
+    assert "alices" not in metrics and hash_key("alices") not in metrics
     lines = [record.__dict__["fields"] for record in caplog.records if record.name == "tessera.access"]
     assert {line["key"] for line in lines if line["path"] != "/metrics"} == {"alice"}
 

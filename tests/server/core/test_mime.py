@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageSequence
 
-from server.core.mime import HEAD_BYTES, modality_of
+from server.core.mime import HEAD_BYTES, detect_modality
 from tests.support.images import encoded
-from tests.support.videos import encode, numbered, real_clip
+from tests.support.videos import encode, numbered, real_video
 
 PICTURE = Image.fromarray(np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3))
 OTHER = Image.new("RGB", (64, 64), "red")
@@ -18,11 +18,11 @@ OTHER = Image.new("RGB", (64, 64), "red")
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 def test_pictures(kind: str) -> None:
-    assert modality_of(encoded(PICTURE, kind)[:HEAD_BYTES]) == "image"
+    assert detect_modality(encoded(PICTURE, kind)[:HEAD_BYTES]) == "image"
 
 
 def test_big_endian_tiff_is_a_picture() -> None:
-    assert modality_of(b"MM\0*" + bytes(100)) == "image"
+    assert detect_modality(b"MM\0*" + bytes(100)) == "image"
 
 
 @pytest.mark.parametrize(
@@ -33,25 +33,25 @@ def test_big_endian_tiff_is_a_picture() -> None:
     ],
 )  # fmt: skip
 def test_clips(container: str, codec: str) -> None:
-    assert modality_of(encode(numbered(10), container, codec)[:HEAD_BYTES]) == "video"
+    assert detect_modality(encode(numbered(10), container, codec)[:HEAD_BYTES]) == "video"
 
 
 def test_transport_stream_with_time_codes_is_a_clip() -> None:
     plain = encode(numbered(10), "mpegts", "libx264")
     packets = [plain[start : start + 188] for start in range(0, len(plain), 188)]
-    assert modality_of(b"".join(b"\0\0\0\0" + packet for packet in packets)[:HEAD_BYTES]) == "video"
+    assert detect_modality(b"".join(b"\0\0\0\0" + packet for packet in packets)[:HEAD_BYTES]) == "video"
 
 
 def test_real_clips() -> None:
     for name in ("bikes", "bigbuckbunny"):
-        assert modality_of(real_clip(name)[:HEAD_BYTES]) == "video"
+        assert detect_modality(real_video(name)[:HEAD_BYTES]) == "video"
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
 def test_an_animation_is_a_clip(kind: str) -> None:
     data = encoded(PICTURE, kind, save_all=True, append_images=[OTHER], duration=100, loop=0)
     assert len(list(ImageSequence.Iterator(Image.open(io.BytesIO(data))))) == 2
-    assert modality_of(data[:HEAD_BYTES]) == "video"
+    assert detect_modality(data[:HEAD_BYTES]) == "video"
 
 
 @pytest.mark.parametrize(
@@ -63,11 +63,11 @@ def test_an_animation_is_a_clip(kind: str) -> None:
     ],
 )  # fmt: skip
 def test_anything_else_is_neither(data: bytes) -> None:
-    assert modality_of(data) is None
+    assert detect_modality(data) is None
 
 
 @given(st.binary(max_size=600))
 @settings(deadline=None)
 def test_no_bytes_make_it_fail(data: bytes) -> None:
     for start in (b"", b"RIFF", b"\0\0\0\x18ftyp", b"\xff\xff\xff\xffftyp", b"GIF89a", b"\x89PNG\r\n\x1a\n"):
-        assert modality_of(start + data) in ("image", "video", None)
+        assert detect_modality(start + data) in ("image", "video", None)

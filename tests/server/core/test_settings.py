@@ -1,6 +1,8 @@
 """Settings: one declaration, read from flags and environment, refused in sentences, documented by itself."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,34 @@ def test_refuses_unknown_variables_with_a_hint(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(SettingsError) as caught:
         load_settings([])
     assert name in str(caught.value) and hint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("DATA_FOLDER", "DATA_DIR"),
+        ("ENGINE__LORA_FOLDER", "ENGINE__LORA_DIR"),
+        ("ENGINE__WARM_SPARE", "ENGINE__WARM_STANDBY"),
+        ("FILES__LIFETIME_S", "FILES__EXPIRES_AFTER_S"),
+        ("MEDIA__FILE_FOLDER", "MEDIA__ALLOWED_LOCAL_PATH"),
+        ("MEDIA__MAX_QUEUE", "MEDIA__MAX_QUEUED_JOBS"),
+        ("MEDIA__TIMEOUT_S", "MEDIA__DECODE_TIMEOUT_S"),
+    ],
+)
+def test_a_former_name_ends_the_start_with_the_new_one(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
+    by_variable = {declaration.variable: declaration.flag for declaration in declarations()}
+    flag = "--" + old.lower().replace("__", ".").replace("_", "-")
+    for arguments in ([flag, "1"], [f"{flag}=1"]):
+        with pytest.raises(SettingsError, match=f"{flag} is now called {by_variable['TESSERA_' + new]}"):
+            load_settings(arguments)
+    monkeypatch.setenv(f"TESSERA_{old}", "1")
+    with pytest.raises(SettingsError, match=f"TESSERA_{old} is now called TESSERA_{new}"):
+        load_settings([])
+
+
+def test_reading_settings_loads_no_http_client() -> None:
+    code = "import sys, server.core.settings; assert not {'httpx', 'httpcore'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ async def test_a_deleted_file_is_gone(world: ServerFixture) -> None:
     assert response.json() == {"id": id_, "object": "file", "deleted": True}
     for method, path in (("GET", id_), ("GET", f"{id_}/content"), ("DELETE", id_)):
         response = await world.client.request(method, f"{ROUTE}/{path}")
-        assert check_error(response, 404, param="id") == f"No such File object: {id_}"
+        assert check_error(response, 404, param="id", code="file_not_found") == f"No such File object: {id_}"
 
 
 async def test_expiry_may_be_asked_for(world: ServerFixture) -> None:
@@ -131,7 +131,7 @@ async def test_wrong_queries_are_refused_by_name(world: ServerFixture, query: st
 
 
 async def test_a_page_after_an_unknown_file_is_refused(world: ServerFixture) -> None:
-    check_error(await world.client.get(f"{ROUTE}?after=file-x"), 404, param="after")
+    check_error(await world.client.get(f"{ROUTE}?after=file-x"), 404, param="after", code="file_not_found")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,9 @@ async def test_a_missing_purpose_is_refused(world: ServerFixture) -> None:
 
 
 async def test_a_text_is_refused(world: ServerFixture) -> None:
-    assert "neither a picture nor a clip" in check_error(await upload(world, b"hello", "a.png"), 400, param="file")
+    assert "neither an image nor a video" in check_error(
+        await upload(world, b"hello", "a.png"), 400, param="file", code="unsupported_file_type"
+    )
 
 
 async def test_json_is_refused(world: ServerFixture) -> None:
@@ -178,7 +180,7 @@ async def test_a_key_sees_its_own_files_only(two_keys: ServerFixture) -> None:
     use_key(two_keys, "second")
     assert (await two_keys.client.get(ROUTE)).json()["data"] == []
     for method, path in (("GET", id_), ("GET", f"{id_}/content"), ("DELETE", id_)):
-        check_error(await two_keys.client.request(method, f"{ROUTE}/{path}"), 404, param="id")
+        check_error(await two_keys.client.request(method, f"{ROUTE}/{path}"), 404, param="id", code="file_not_found")
     use_key(two_keys, "first")
     assert (await two_keys.client.get(f"{ROUTE}/{id_}")).status_code == 200
 
@@ -238,7 +240,7 @@ async def test_a_request_may_not_name_the_file_of_another_key(two_keys: ServerFi
         for key, named in (("second", id_), ("first", deleted), ("first", "file-x"), ("first", "../" + id_)):
             use_key(two_keys, key)
             response = await two_keys.client.post(route, json=naming(two_keys, named))
-            check_error(response, 404, param=param)
+            check_error(response, 404, param=param, code="file_not_found")
     assert two_keys.media.parts == []
 
 

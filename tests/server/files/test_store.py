@@ -141,7 +141,7 @@ async def test_a_damaged_record_is_made_anew_and_counts(tmp_path: Path) -> None:
         bad, lost, good = await add(store), await add(store), await add(store)
         (store.path(bad, "").parent / "record.json").write_bytes(b"{")
         (store.path(lost, "").parent / "record.json").unlink()
-    async with opened(tmp_path, lifetime_s=60) as store:
+    async with opened(tmp_path, expires_after_s=60) as store:
         found = {record.id: record for record in store.all_of("")}
         assert found.keys() == {bad.id, lost.id, good.id} and found[good.id] == good
         anew = found[bad.id]
@@ -174,7 +174,7 @@ async def test_a_clock_that_jumps_deletes_nothing(tmp_path: Path, monkeypatch: p
         clock.now_s += seconds
         uptime.now_s += seconds
 
-    store = FileStore(FilesSettings(lifetime_s=86_400), tmp_path, now_s=clock, uptime_s=uptime)
+    store = FileStore(FilesSettings(expires_after_s=86_400), tmp_path, now_s=clock, uptime_s=uptime)
     async with store.running():
         record = await add(store)
         pass_time(STEADY_S)
@@ -204,7 +204,7 @@ async def test_files_of_no_known_key_are_counted(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await add(store, "alice")
         await add(store, "bob")
-        assert [store.num_strange(tenants) for tenants in (["alice", "bob"], ["alice"], [""])] == [0, 1, 2]
+        assert [store.num_orphaned(tenants) for tenants in (["alice", "bob"], ["alice"], [""])] == [0, 1, 2]
 
 
 async def test_bounds_hold(tmp_path: Path) -> None:
@@ -220,17 +220,17 @@ async def test_bounds_hold(tmp_path: Path) -> None:
         )
         kept = await add(store, "a", png(4000))
         message = await refused_upload(store, TooLargeError, "file_quota_exceeded", "a", 2001)
-        assert "6000 bytes together (files.max_key_bytes)" in message
+        assert "6000 bytes (files.max_key_bytes)" in message
         await add(store, "a", png(1000))
         await add(store, "b", png(4000))
         message = await refused_upload(store, StorageError, "storage_full", "c", 1000)
-        assert "9000 bytes together (files.max_total_bytes)" in message
+        assert "9000 bytes (files.max_total_bytes)" in message
         await store.delete(kept, "a")
         await add(store, "c", png(3000))
         for _ in range(2):
             await add(store, "a", png(100))
         message = await refused_upload(store, TooLargeError, "file_quota_exceeded", "a", 100)
-        assert "has 3 files; at most 3 are kept (files.max_key_files)" in message
+        assert "has 3 files; the limit is 3 (files.max_key_files)" in message
 
 
 async def test_bytes_count_while_they_arrive(tmp_path: Path) -> None:
@@ -240,18 +240,21 @@ async def test_bytes_count_while_they_arrive(tmp_path: Path) -> None:
         await add(store, "a", png(500))
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", b"%PDF-1.7 and so on"])
-async def test_what_is_neither_picture_nor_clip_is_refused(tmp_path: Path, data: bytes) -> None:
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [(b"", "empty_file"), (b"hello", "unsupported_file_type"), (b"%PDF-1.7 and so on", "unsupported_file_type")],
+)
+async def test_files_that_are_neither_image_nor_video_are_rejected(tmp_path: Path, data: bytes, code: str) -> None:
     async with opened(tmp_path) as store:
         with pytest.raises(BadRequestError) as caught:
             await add(store, data=data)
-        assert caught.value.param == "file"
+        assert (caught.value.param, caught.value.code) == ("file", code)
         assert left(tmp_path) == []
 
 
 async def test_an_expired_file_is_gone_at_once_and_swept_later(tmp_path: Path) -> None:
     clock = Clock(1_700_000_000)
-    async with opened(tmp_path, clock, max_key_files=2, lifetime_s=7200) as store:
+    async with opened(tmp_path, clock, max_key_files=2, expires_after_s=7200) as store:
         short, long = await add(store, lifetime_s=3600), await add(store, lifetime_s=100_000)
         assert (short.expires_at, long.expires_at) == (1_700_003_600, 1_700_007_200)
         clock.now_s += 3599.5
@@ -341,7 +344,7 @@ async def test_a_file_the_disk_does_not_let_go_of_stays_visible_and_counted(
 
 async def test_a_sweep_goes_on_past_a_file_that_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(1_700_000_000)
-    async with opened(tmp_path, clock, lifetime_s=60) as store:
+    async with opened(tmp_path, clock, expires_after_s=60) as store:
         stubborn, other = await add(store), await add(store)
         rename = Path.rename
 
@@ -361,12 +364,12 @@ async def test_a_sweep_goes_on_past_a_file_that_stays(tmp_path: Path, monkeypatc
         assert left(tmp_path) == []
 
 
-async def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+async def test_a_directory_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     store = FileStore(FilesSettings(), tmp_path / "taken")
     async with store.running():
-        assert "data_folder" in await refused_upload(store, StorageError, "storage_unavailable")
+        assert "data_dir" in await refused_upload(store, StorageError, "storage_unavailable")
 
 
-def test_a_home_folder_is_understood() -> None:
-    assert "~" not in str(FileStore(FilesSettings(), Path("~/x"))._folder)
+def test_a_home_directory_is_expanded() -> None:
+    assert "~" not in str(FileStore(FilesSettings(), Path("~/x"))._root)

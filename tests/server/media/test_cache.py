@@ -1,6 +1,6 @@
 """The cache of prepared media: what shares an entry and what never does, who waits for whom, and what makes room.
 
-First the cache by itself, over work that ends when told to; then the whole service with real workers.
+First the cache by itself, over work that ends on command; then the whole service with real workers.
 """
 
 import asyncio
@@ -16,15 +16,16 @@ import skimage.data
 from PIL import Image
 
 from server.core.errors import BadRequestError, DeadlineError, RateLimitError
-from server.media.cache import CachedMedium, CacheLease, MediaCache
+from server.media.cache import CachedMedia, CacheLease, MediaCache
+from server.media.errors import MediaError
 from server.media.messages import Prepared
-from server.media.preprocessor import MediaService
+from server.media.preprocessor import MediaPreprocessor
 from server.media.progress import FrameCount, Progress
-from server.media.shared_memory import SharedFolder
+from server.media.shared_memory import SharedDirectory
 from server.media.types import MediaPart, PreparedMedia
 from tests.support.images import data_url, encoded
-from tests.support.media_service import CLIP, PHOTO, clip_part, files, image_part, running
-from tests.support.videos import real_clip
+from tests.support.media_service import PHOTO, VIDEO, files, image_part, running, video_part
+from tests.support.videos import real_video
 from tests.support.waiting import until
 
 PREPARED = Prepared(grid=(1, 2, 2), source_size=(28, 28), size=(28, 28))
@@ -32,33 +33,33 @@ FLIPPED = encoded(Image.fromarray(skimage.data.astronaut()[::-1]), "JPEG")
 
 
 class Bench:
-    """A cache of 1000 bytes over a real folder of 2000, and work that ends when told to."""
+    """A cache of 1000 bytes over a real folder of 2000, and work that ends on command."""
 
     def __init__(self, root: Path) -> None:
         self.cache = MediaCache(1000)
-        self.folder = SharedFolder(root, 2000, self.cache.reclaim)
+        self.folder = SharedDirectory(root, 2000, self.cache.reclaim)
         self.started: list[str] = []
         self.inputs: list[str] = []
         """Keys of inputs that are still held."""
         self.ends: dict[str, asyncio.Future[None]] = {}
 
     def hold(self, key: str, num_bytes: int = 400) -> CacheLease:
-        async def work(_: FrameCount) -> CachedMedium:
+        async def work(_: FrameCount) -> CachedMedia:
             self.started.append(key)
             end = self.ends[key] = asyncio.get_running_loop().create_future()
             with ExitStack() as until_failed:
-                patches = self.folder.lease(num_bytes)
+                patches = self.folder.create_file(num_bytes)
                 until_failed.callback(patches.release)
                 await end
                 until_failed.pop_all()
-                return CachedMedium(PREPARED, patches)
+                return CachedMedia(PREPARED, patches)
 
         inputs = ExitStack()
         self.inputs.append(key)
         inputs.callback(self.inputs.remove, key)
-        return self.cache.hold(key, work, inputs)
+        return self.cache.lease(key, work, inputs)
 
-    def begin(self, key: str, num_bytes: int = 400) -> "asyncio.Task[CachedMedium]":
+    def begin(self, key: str, num_bytes: int = 400) -> "asyncio.Task[CachedMedia]":
         return asyncio.create_task(self.hold(key, num_bytes).ready())
 
     async def kept(self, key: str, num_bytes: int = 400) -> Path:
@@ -67,10 +68,10 @@ class Bench:
         await asyncio.sleep(0)
         if key in self.ends and not self.ends[key].done():
             self.ends[key].set_result(None)
-        medium = await hold.ready()
+        media = await hold.ready()
         hold.release()
         hold.release()
-        return medium.patches.path
+        return media.patches.path
 
     def names(self) -> list[str]:
         return sorted(self.cache._entries)
@@ -192,9 +193,9 @@ async def test_whoever_comes_after_the_last_one_left_starts_anew(bench: Bench) -
 async def test_a_failure_reaches_all_who_wait_and_is_not_kept(bench: Bench) -> None:
     waiting = [bench.begin("a") for _ in range(2)]
     await asyncio.sleep(0.01)
-    bench.ends["a"].set_exception(BadRequestError("no"))
+    bench.ends["a"].set_exception(MediaError("media_parse_error", "no"))
     results = await asyncio.gather(*waiting, return_exceptions=True)
-    assert [type(result) for result in results] == [BadRequestError] * 2
+    assert [type(result) for result in results] == [MediaError] * 2
     assert bench.names() == [] and bench.folder.used_bytes == 0
     await bench.kept("a")
     assert bench.started == ["a", "a"]
@@ -206,38 +207,38 @@ async def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-async def service(root: Path) -> AsyncIterator[MediaService]:
+async def service(root: Path) -> AsyncIterator[MediaPreprocessor]:
     async with running(root, max_cache_bytes=1 << 30) as service:
         yield service
 
 
-def num_jobs(service: MediaService) -> int:
+def num_jobs(service: MediaPreprocessor) -> int:
     return sum(worker.num_jobs for worker in service._pool._workers)
 
 
-async def prepare(service: MediaService, *parts: MediaPart, tenant: str = "t") -> list[PreparedMedia]:
-    """Prepare and let go."""
+async def prepare(service: MediaPreprocessor, *parts: MediaPart, tenant: str = "t") -> list[PreparedMedia]:
+    """Prepare and release."""
     prepared = await service.prepare(parts, tenant)
-    for medium in prepared:
-        medium.release()
+    for media in prepared:
+        media.release()
     return prepared
 
 
-@pytest.mark.parametrize("part", [image_part(PHOTO), clip_part(CLIP)], ids=["picture", "clip"])
-async def test_repeated_media_cost_no_decoding(service: MediaService, part: MediaPart) -> None:
+@pytest.mark.parametrize("part", [image_part(PHOTO), video_part(VIDEO)], ids=["image", "video"])
+async def test_repeated_media_cost_no_decoding(service: MediaPreprocessor, part: MediaPart) -> None:
     [first] = await prepare(service, part)
     patches = Path(first.path).read_bytes()
     before = num_jobs(service)
     again = await prepare(service, part, MediaPart(part.modality, part.source, "elsewhere"))
     assert num_jobs(service) == before
-    for medium in again:
-        assert (medium.digest, medium.path, medium.grid, medium.size) == (
+    for media in again:
+        assert (media.digest, media.path, media.grid, media.size) == (
             first.digest,
             first.path,
             first.grid,
             first.size,
         )
-        assert (medium.frame_times_s, medium.effective_fps, medium.notes, medium.source_size) == (
+        assert (media.frame_times_s, media.effective_fps, media.notes, media.source_size) == (
             first.frame_times_s,
             first.effective_fps,
             first.notes,
@@ -246,59 +247,59 @@ async def test_repeated_media_cost_no_decoding(service: MediaService, part: Medi
     assert Path(first.path).read_bytes() == patches
 
 
-async def test_only_equal_content_equal_parameters_and_one_tenant_share(service: MediaService) -> None:
+async def test_only_equal_content_equal_parameters_and_one_tenant_share(service: MediaPreprocessor) -> None:
     frame = data_url(encoded(Image.fromarray(np.zeros((56, 56, 3), np.uint8)), "PNG"))
     prepared = [
         *await prepare(service, image_part(PHOTO), image_part(FLIPPED)),
         *await prepare(service, image_part(PHOTO), tenant="somebody else"),
         *await prepare(service, image_part(PHOTO, max_pixels=100_000)),
-        *await prepare(service, clip_part(CLIP, fps=1.0), clip_part(CLIP, fps=2.0)),
-        *await prepare(service, clip_part(CLIP, fps=2.0), tenant="somebody else"),
+        *await prepare(service, video_part(VIDEO, fps=1.0), video_part(VIDEO, fps=2.0)),
+        *await prepare(service, video_part(VIDEO, fps=2.0), tenant="somebody else"),
         *await prepare(service, MediaPart("image", frame, "p"), MediaPart("video", (frame,), "v")),
         *await prepare(service, MediaPart("video", (frame, frame), "v")),
     ]
     assert prepared[0].grid == prepared[1].grid
-    assert len({medium.digest for medium in prepared}) == len(prepared)
-    assert len({medium.path for medium in prepared}) == len(prepared)
+    assert len({media.digest for media in prepared}) == len(prepared)
+    assert len({media.path for media in prepared}) == len(prepared)
     assert Path(prepared[0].path).read_bytes() != Path(prepared[1].path).read_bytes()
 
 
-async def test_a_limit_spelled_out_shares_with_the_same_limit_by_default(service: MediaService) -> None:
-    [one], [other] = await prepare(service, clip_part(CLIP)), await prepare(service, clip_part(CLIP, fps=2.0))
+async def test_a_limit_spelled_out_shares_with_the_same_limit_by_default(service: MediaPreprocessor) -> None:
+    [one], [other] = await prepare(service, video_part(VIDEO)), await prepare(service, video_part(VIDEO, fps=2.0))
     assert one.digest == other.digest
 
 
-async def test_one_decoding_serves_two_requests_though_one_client_leaves(service: MediaService) -> None:
-    part, before, hits = clip_part(real_clip("bigbuckbunny"), fps=4.0), num_jobs(service), service.load.cache.num_hits
+async def test_one_decoding_serves_two_requests_though_one_client_leaves(service: MediaPreprocessor) -> None:
+    part, before, hits = video_part(real_video("bigbuckbunny"), fps=4.0), num_jobs(service), service.load.cache.num_hits
     tasks = [asyncio.create_task(service.prepare([part], "t")) for _ in range(2)]
     await until(lambda: service.load.cache.num_hits == hits + 1)
     tasks[0].cancel()
-    [medium] = await tasks[1]
+    [media] = await tasks[1]
     assert tasks[0].cancelled()
     assert num_jobs(service) == before + 3  # both read the headers
-    assert os.path.getsize(medium.path) == medium.grid.num_patches * 1176
-    medium.release()
+    assert os.path.getsize(media.path) == media.grid.num_patches * 1176
+    media.release()
 
 
 async def test_all_who_wait_see_how_far_it_is(tmp_path: Path) -> None:
     async with running(tmp_path, num_workers=1) as service:
-        part = clip_part(real_clip("bigbuckbunny"), fps=8.0)
-        told: list[set[str]] = [set(), set()]
+        part = video_part(real_video("bigbuckbunny"), fps=8.0)
+        texts_of: list[set[str]] = [set(), set()]
         progresses = [Progress(), Progress()]
         tasks = [asyncio.create_task(service.prepare([part], "t", progress)) for progress in progresses]
         while not all(task.done() for task in tasks):
-            for texts, progress in zip(told, progresses, strict=True):
+            for texts, progress in zip(texts_of, progresses, strict=True):
                 texts.add(progress.text() or "")
             await asyncio.sleep(0.001)
         for task in tasks:
-            for medium in await task:
-                medium.release()
-    assert told[0] - {""} and told[0] & told[1] - {""}
-    assert all(text == "" or 0 <= int(text.split()[2]) <= 100 for text in told[0] | told[1])
+            for media in await task:
+                media.release()
+    assert texts_of[0] - {""} and texts_of[0] & texts_of[1] - {""}
+    assert all(text == "" or 0 <= int(text.split()[2]) <= 100 for text in texts_of[0] | texts_of[1])
     assert [progress.text() for progress in progresses] == [None, None]
 
 
-async def test_an_unusable_medium_names_the_part_of_each_request(service: MediaService) -> None:
+async def test_an_unusable_item_names_the_part_of_each_request(service: MediaPreprocessor) -> None:
     parts = [image_part(PHOTO[:5000], name) for name in ("first", "second")]
     for failed in await asyncio.gather(*(service.prepare([part], "t") for part in parts), return_exceptions=True):
         assert isinstance(failed, BadRequestError)
@@ -331,10 +332,10 @@ async def test_a_crashed_worker_takes_no_entry_along(tmp_path: Path) -> None:
     async with running(tmp_path, max_cache_bytes=1 << 30, num_workers=1) as service:
         [before] = await prepare(service, image_part(PHOTO))
         [worker] = service._pool._workers
-        work = asyncio.create_task(service.prepare([clip_part(real_clip("bigbuckbunny"))], "t"))
+        work = asyncio.create_task(service.prepare([video_part(real_video("bigbuckbunny"))], "t"))
         await until(lambda: service.load.num_running == 1)
         os.kill(worker.pid, signal.SIGKILL)
-        with pytest.raises(BadRequestError, match="decoder broke down"):
+        with pytest.raises(BadRequestError, match="could not be decoded"):
             await work
         [after] = await prepare(service, image_part(PHOTO))
         assert (after.path, service.load.cache.num_hits) == (before.path, 1)
@@ -344,8 +345,8 @@ async def test_a_crashed_worker_takes_no_entry_along(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_a_deadline_fails_all_who_wait_and_leaves_nothing(tmp_path: Path) -> None:
-    async with running(tmp_path, max_cache_bytes=1 << 30, num_workers=1, timeout_s=5) as service:
-        part = clip_part(real_clip("bigbuckbunny"))
+    async with running(tmp_path, max_cache_bytes=1 << 30, num_workers=1, decode_timeout_s=5) as service:
+        part = video_part(real_video("bigbuckbunny"))
         tasks = [asyncio.create_task(service.prepare([part], "t")) for _ in range(2)]
         await until(lambda: service.load.cache.num_hits == 1)
         [worker] = service._pool._workers

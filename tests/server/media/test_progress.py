@@ -15,18 +15,18 @@ def test_nothing_is_told_before_the_first_count_and_after_the_end() -> None:
 
 
 def test_every_part_weighs_the_same_and_the_count_is_followed() -> None:
-    progress, clip, picture = Progress(), FrameCount(), FrameCount()
+    progress, video, image = Progress(), FrameCount(), FrameCount()
     progress.begin(2)
-    progress.follow(0, clip)
-    progress.follow(1, picture)
-    clip.num_total = 50
+    progress.follow(0, video)
+    progress.follow(1, image)
+    video.num_total = 50
     assert progress.text() == "preparing media 0 %"
-    clip.num_done = 37
+    video.num_done = 37
     assert progress.text() == "preparing media 37 %"
-    picture.finish()
+    image.finish()
     assert progress.text() == "preparing media 87 %"
-    clip.finish()
-    assert (clip.num_done, clip.num_total) == (50, 50)
+    video.finish()
+    assert (video.num_done, video.num_total) == (50, 50)
     assert progress.text() == "preparing media 100 %"
 
 

@@ -11,14 +11,14 @@ import blake3
 import pytest
 
 from server.core.errors import RateLimitError
-from server.media.shared_memory import SharedFile, SharedFolder, SharedMemoryFullError
+from server.media.shared_memory import SharedDirectory, SharedFile, SharedMemoryFullError
 
 
 def test_ledger_counts_what_is_set_aside(tmp_path: Path) -> None:
-    folder = SharedFolder(tmp_path, 1000)
-    output = folder.lease(600)
+    folder = SharedDirectory(tmp_path, 1000)
+    output = folder.create_file(600)
     assert output.path.stat().st_mode & 0o777 == 0o600
-    with folder.lease(0) as content:
+    with folder.create_file(0) as content:
         content.append(b"x" * 300)
         content.append(b"y" * 100)
         assert content.path.read_bytes() == b"x" * 300 + b"y" * 100
@@ -26,7 +26,7 @@ def test_ledger_counts_what_is_set_aside(tmp_path: Path) -> None:
         with pytest.raises(RateLimitError, match="max_shared_bytes"):
             content.append(b"z")
     with pytest.raises(RateLimitError):
-        folder.lease(401)
+        folder.create_file(401)
     output.resize(10)
     assert folder.used_bytes == 10
     output.resize(20)
@@ -43,8 +43,8 @@ def test_ledger_counts_what_is_set_aside(tmp_path: Path) -> None:
 
 
 def test_what_is_appended_is_hashed_on_the_way(tmp_path: Path) -> None:
-    folder = SharedFolder(tmp_path, 1000)
-    with folder.lease(0) as content:
+    folder = SharedDirectory(tmp_path, 1000)
+    with folder.create_file(0) as content:
         content.append(b"one, ")
         content.append(b"two")
         assert content.digest == blake3.blake3(b"one, two").hexdigest()
@@ -61,14 +61,14 @@ def test_spared_leases_make_room(tmp_path: Path) -> None:
             spared.pop(0).release()
         return freed_bytes
 
-    folder = SharedFolder(tmp_path, 1000, reclaim)
-    spared += [folder.lease(300) for _ in range(3)]
-    folder.lease(100)
+    folder = SharedDirectory(tmp_path, 1000, reclaim)
+    spared += [folder.create_file(300) for _ in range(3)]
+    folder.create_file(100)
     assert len(spared) == 3
-    folder.lease(400)
+    folder.create_file(400)
     assert (len(spared), folder.used_bytes) == (1, 800)
     with pytest.raises(RateLimitError):
-        folder.lease(600)
+        folder.create_file(600)
     folder.close()
 
 
@@ -82,8 +82,8 @@ def test_a_write_the_machine_refuses_is_repeated_once_leases_were_spared(tmp_pat
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
         return spares.pop(0)
 
-    folder = SharedFolder(tmp_path, 1000, reclaim)
-    with folder.lease(0) as refused, folder.lease(0) as repeated:
+    folder = SharedDirectory(tmp_path, 1000, reclaim)
+    with folder.create_file(0) as refused, folder.create_file(0) as repeated:
         for content in (refused, repeated):
             content.append(b"x" * 100)
         resource.setrlimit(resource.RLIMIT_FSIZE, (150, unlimited[1]))
@@ -98,7 +98,7 @@ def test_a_write_the_machine_refuses_is_repeated_once_leases_were_spared(tmp_pat
 
 
 def test_folder_is_private_and_unguessable(tmp_path: Path) -> None:
-    folders = [SharedFolder(tmp_path, 1) for _ in range(2)]
+    folders = [SharedDirectory(tmp_path, 1) for _ in range(2)]
     for folder in folders:
         assert folder.path.stat().st_mode & 0o777 == 0o700
         assert folder.path.name.startswith(f"tessera-{os.getpid()}-")
@@ -110,8 +110,8 @@ def test_folder_is_private_and_unguessable(tmp_path: Path) -> None:
 
 def test_start_sweeps_what_a_killed_server_left_and_nothing_else(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from server.media.shared_memory import SharedFolder\n"
-        "folder = SharedFolder(Path(sys.argv[1]), 10); folder.lease(1)\n"
+        "import sys, time; from pathlib import Path; from server.media.shared_memory import SharedDirectory\n"
+        "folder = SharedDirectory(Path(sys.argv[1]), 10); folder.create_file(1)\n"
         "print(folder.path, flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True)
@@ -120,11 +120,11 @@ def test_start_sweeps_what_a_killed_server_left_and_nothing_else(tmp_path: Path)
         left = Path(process.stdout.readline().strip())
         (tmp_path / "tessera-a-file").touch()
         (tmp_path / "somebody-elses").mkdir()
-        living = SharedFolder(tmp_path, 1)
+        living = SharedDirectory(tmp_path, 1)
         assert left.is_dir()  # its owner still lives
         process.send_signal(signal.SIGKILL)
         process.wait()
-        SharedFolder(tmp_path, 1).close()
+        SharedDirectory(tmp_path, 1).close()
         assert not left.exists()
         assert living.path.is_dir()
         living.close()

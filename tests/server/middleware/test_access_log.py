@@ -118,5 +118,5 @@ async def test_wrong_methods_are_json_with_the_right_ones(
     world: ServerFixture, method: str, path: str, allow: str
 ) -> None:
     response = await world.client.request(method, path)
-    check_error(response, 405)
+    check_error(response, 405, code="method_not_allowed")
     assert response.headers["allow"] == allow

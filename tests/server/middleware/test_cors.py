@@ -84,7 +84,7 @@ async def test_a_star_is_for_everybody(open_world: OpenWorld) -> None:
 
 
 async def test_is_off_by_default(world: ServerFixture) -> None:
-    check_error(await preflight(world), 405)
+    check_error(await preflight(world), 405, code="method_not_allowed")
     response = await world.client.get("/health", headers={"origin": PAGE})
     assert not [name for name in response.headers if name.startswith("access-control")]
 

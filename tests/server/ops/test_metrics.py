@@ -9,10 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from model_executor.engine import Delta, EngineState, EngineStats, Prompt, RequestFailedError, SamplingParams
 from server.core import concurrency
+from server.core.metrics import CacheLoad, MediaLoad, MediaStage, StageLoad
 from server.generation import model_service
-from server.media.cache import CacheLoad
-from server.media.preprocessor import MediaLoad
-from server.media.timings import Stage, StageLoad
 from tests.support.error_body import check_error
 from tests.support.fakes import FakeEngine, FakeMedia, Step
 from tests.support.images import encoded
@@ -45,7 +43,7 @@ async def test_shows_the_engines_reading_of_this_moment(open_world: OpenWorld) -
 
 async def test_shows_how_busy_the_media_side_is(open_world: OpenWorld) -> None:
     cache = CacheLoad(num_hits=5, num_misses=6, num_evictions=7, idle_bytes=8192)
-    stages: dict[Stage, StageLoad] = {
+    stages: dict[MediaStage, StageLoad] = {
         "fetch": StageLoad(9, 1.5),
         "queue": StageLoad(4, 0.25),
         "decode": StageLoad(4, 8.0),

@@ -7,14 +7,17 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from urllib.parse import urljoin
 
-from server.ops.playground_files import FOLDER, HEADERS, read_page
+from server.ops.playground_files import HEADERS, PAGE_DIR, read_page
 from tests.support.error_body import check_error
 from tests.support.world import OpenWorld, ServerFixture
 
 NAMED = re.compile(
-    r"""(?:href|src)="(?P<html>[^"#]+)" | (?:from|import|URL) [\s(]* "(?P<js>\.[^"]+)" | url\("(?P<css>[^"]+)"\)""", re.VERBOSE
+    r"""(?:href|src)="(?P<html>[^"#]+)" | (?:from|import|URL) [\s(]* "(?P<js>\.[^"]+)" | url\("(?P<css>[^"]+)"\)""",
+    re.VERBOSE,
 )
-OUR_OWN = [path for path in FOLDER.rglob("*") if path.suffix in (".html", ".css", ".js") and "vendor" not in path.parts]
+OUR_OWN = [
+    path for path in PAGE_DIR.rglob("*") if path.suffix in (".html", ".css", ".js") and "vendor" not in path.parts
+]
 
 
 def named_in(path: str, text: str) -> set[str]:
@@ -71,15 +74,15 @@ def test_markup_has_no_code_and_nothing_comes_from_elsewhere() -> None:
 
 
 def test_vendored_files_are_those_of_the_table_unchanged() -> None:
-    table = (FOLDER / "vendor" / "README.md").read_text("utf-8")
+    table = (PAGE_DIR / "vendor" / "README.md").read_text("utf-8")
     sums = dict(re.findall(r"\| `([^`]+)` \|.*\| `([0-9a-f]{64})` \|", table))
     found = {
-        path.relative_to(FOLDER / "vendor").as_posix(): sha256(path.read_bytes()).hexdigest()
-        for path in (FOLDER / "vendor").rglob("*")
+        path.relative_to(PAGE_DIR / "vendor").as_posix(): sha256(path.read_bytes()).hexdigest()
+        for path in (PAGE_DIR / "vendor").rglob("*")
         if path.is_file() and path.name not in ("LICENSE", "README.md")
     }
     assert found == sums
-    assert all((FOLDER / "vendor" / name).with_name("LICENSE").is_file() for name in found)
+    assert all((PAGE_DIR / "vendor" / name).with_name("LICENSE").is_file() for name in found)
 
 
 def test_the_package_holds_the_page() -> None:
@@ -93,4 +96,4 @@ def test_the_package_holds_the_page() -> None:
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=root)
     assert done.returncode == 0, done.stderr
     packed = set(done.stdout.splitlines())
-    assert {path.relative_to(root).as_posix() for path in FOLDER.rglob("*") if path.is_file()} <= packed
+    assert {path.relative_to(root).as_posix() for path in PAGE_DIR.rglob("*") if path.is_file()} <= packed

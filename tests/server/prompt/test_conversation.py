@@ -9,7 +9,7 @@ from model_executor.processor.chatml import Message
 from model_executor.processor.tokenizer import MediaPlaceholder
 from server.chat.request import ChatCompletionRequest
 from server.core.errors import BadRequestError
-from server.media.types import LocalFile, MediaPart, PixelLimits
+from server.media.types import LocalFile, MediaLimits, MediaPart
 from server.prompt.conversation import Conversation, read_conversation
 from server.prompt.messages import StoredFile
 from tests.support.images import encoded, plain
@@ -59,7 +59,13 @@ def test_media_are_numbered_over_all_turns_and_stay_in_place() -> None:
         MediaPart("image", "u0", "messages[0].content[1].image_url"),
         MediaPart("image", "u1", "messages[1].content[0].image"),
         MediaPart("video", "u2", "messages[2].content[0].video_url"),
-        MediaPart("video", ("u3", "u4"), "messages[2].content[1].video", PixelLimits(fps=1.0)),
+        MediaPart(
+            "video",
+            ("u3", "u4"),
+            "messages[2].content[1].video",
+            MediaLimits(fps=1.0),
+            {"fps": "messages[2].content[1].fps"},
+        ),
     )
 
 
@@ -83,16 +89,20 @@ def test_limits_may_stand_beside_the_url_or_inside_its_object(nested: bool) -> N
         return {"type": kind, kind: {"url": URL, **inside}, **beside}
 
     image, video = read(user(part("image_url", IMAGE_LIMITS), part("video_url", VIDEO_LIMITS))).media
-    assert image.limits == PixelLimits(min_pixels=784, max_pixels=7840, resized_height=56, resized_width=84)
-    assert video.limits == PixelLimits(
+    where = {"image_url": "messages[0].content[0]", "video_url": "messages[0].content[1]"}
+    for media, kind, limits in ((image, "image_url", IMAGE_LIMITS), (video, "video_url", VIDEO_LIMITS)):
+        prefix = f"{where[kind]}.{kind}" if nested else where[kind]
+        assert media.limit_params == {name: f"{prefix}.{name}" for name in limits}
+    assert image.limits == MediaLimits(min_pixels=784, max_pixels=7840, resized_height=56, resized_width=84)
+    assert video.limits == MediaLimits(
         min_pixels=784,
         max_pixels=7840,
         total_pixels=78400,
         fps=0.5,
         min_frames=4,
         max_frames=8,
-        video_start_s=1.5,
-        video_end_s=3,
+        video_start=1.5,
+        video_end=3,
     )
 
 
@@ -132,8 +142,20 @@ def test_files_are_pictures_or_clips_by_what_is_in_them() -> None:
     )
     assert conversation.media == (
         MediaPart("image", LocalFile("/files/p"), "messages[0].content[0].file"),
-        MediaPart("video", LocalFile("/files/v"), "messages[0].content[1].file", PixelLimits(fps=1.0)),
-        MediaPart("image", png, "messages[0].content[2].file", PixelLimits(max_pixels=784)),
+        MediaPart(
+            "video",
+            LocalFile("/files/v"),
+            "messages[0].content[1].file",
+            MediaLimits(fps=1.0),
+            {"fps": "messages[0].content[1].file.fps"},
+        ),
+        MediaPart(
+            "image",
+            png,
+            "messages[0].content[2].file",
+            MediaLimits(max_pixels=784),
+            {"max_pixels": "messages[0].content[2].max_pixels"},
+        ),
         MediaPart("video", mp4, "messages[0].content[3].file"),
     )
     assert [part.modality for part in conversation.turns[0].parts if isinstance(part, MediaPlaceholder)] == [
@@ -155,3 +177,4 @@ def test_refuses_a_file_that_is_neither(url: str) -> None:
     with pytest.raises(BadRequestError) as caught:
         read(user({"type": "file", "file": {"file_data": url}}))
     assert caught.value.param == "messages[0].content[0].file.file_data"
+    assert caught.value.code == "unsupported_file"

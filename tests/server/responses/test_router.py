@@ -182,7 +182,7 @@ async def test_media_have_the_names_and_limits_the_client_wrote(world: ServerFix
     assert (await world.respond(instructions="Be brief.", input=user(*parts))).status_code == 200
     low, clip, _, limited = world.media.parts
     assert low.limits.max_pixels == 64 * 28 * 28 and limited.limits.max_pixels == 100_000
-    assert (clip.limits.fps, clip.limits.video_start_s) == (1.5, 2)
+    assert (clip.limits.fps, clip.limits.video_start) == (1.5, 2)
 
 
 async def uploaded(world: ServerFixture) -> str:
@@ -279,7 +279,12 @@ REFUSED: list[tuple[dict[str, Any], int, str | None, str | None]] = [
         "input[0].content[0].file_url",
         "unsupported_parameter",
     ),
-    ({"input": user({"type": "input_file", "file_data": "data:,x"})}, 400, "input[0].content[0].file_data", None),
+    (
+        {"input": user({"type": "input_file", "file_data": "data:,x"})},
+        400,
+        "input[0].content[0].file_data",
+        "unsupported_file",
+    ),
     ({"temperature": 2.1}, 400, "temperature", "invalid_value"),
     ({"top_p": 0}, 400, "top_p", "invalid_value"),
     ({"max_output_tokens": 0}, 400, "max_output_tokens", "invalid_value"),

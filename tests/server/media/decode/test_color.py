@@ -1,4 +1,4 @@
-"""Colour spaces and unusual samples: real encoded files against colour arithmetic written down here."""
+"""Color spaces and unusual samples: real encoded files against color arithmetic written down here."""
 
 import io
 import struct
@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from server.core.errors import BadRequestError
 from server.media.decode.color import MAX_PROFILE_BYTES
 from server.media.decode.image import ImageDecoder
+from server.media.errors import MediaError
 from tests.support.images import encoded
 
 D50 = (0.9642, 1.0, 0.8249)
@@ -64,12 +64,12 @@ def gray_profile(gamma: float) -> bytes:
 
 
 def press_lightness(ink: NDArray[np.float64]) -> NDArray[np.float64]:
-    """L* of the press below: every colour of ink takes a quarter of the light, black takes all; float [..., 4] in."""
+    """L* of the press below: every color of ink takes a quarter of the light, black takes all; float [..., 4] in."""
     return np.where(ink[..., 3] > 0.5, 0, 100 - 25 * ink[..., :3].sum(-1))
 
 
 def press_profile() -> bytes:
-    """A profile for CMYK pictures of a press that prints grays: a table of its 16 full tones in CIELAB."""
+    """A profile for CMYK images of a press that prints grays: a table of its 16 full tones in CIELAB."""
     ramp = bytes(range(256))
     corners = np.array(np.meshgrid(*[[0.0, 1.0]] * 4, indexing="ij")).reshape(4, 16).T
     lab = b"".join(bytes([round(lightness * 2.55), 128, 128]) for lightness in press_lightness(corners))
@@ -90,11 +90,11 @@ def from_adobe(samples: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def rendered(data: bytes) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    picture = ImageDecoder(io.BytesIO(data), max_source_pixels=10**7)
-    return picture.render(picture.size).astype(np.int64), picture.notes
+    image = ImageDecoder(io.BytesIO(data), max_source_pixels=10**7)
+    return image.render(image.size).astype(np.int64), image.notes
 
 
-def colours(channels: int = 3) -> NDArray[np.uint8]:
+def colors(channels: int = 3) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (40, 60, channels), np.uint8)
 
 
@@ -102,9 +102,9 @@ def colours(channels: int = 3) -> NDArray[np.uint8]:
 def test_wide_gamut_becomes_srgb(kind: str) -> None:
     options: dict[str, object] = {"lossless": True} if kind == "WEBP" else {}
     wide = matrix_profile(ADOBE_RGB, ADOBE_GAMMA)
-    pixels, notes = rendered(encoded(Image.fromarray(colours()), kind, icc_profile=wide, **options))
-    assert np.abs(pixels - from_adobe(colours())).max() <= 3
-    assert np.abs(pixels - colours()).max() > 20
+    pixels, notes = rendered(encoded(Image.fromarray(colors()), kind, icc_profile=wide, **options))
+    assert np.abs(pixels - from_adobe(colors())).max() <= 3
+    assert np.abs(pixels - colors()).max() > 20
     assert notes == NO_NOTES
 
 
@@ -119,13 +119,13 @@ def test_wide_gamut_photo_becomes_srgb(kind: str) -> None:
 
 def test_srgb_profile_changes_nothing() -> None:
     standard = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    pixels, notes = rendered(encoded(Image.fromarray(colours()), "PNG", icc_profile=standard))
-    assert np.array_equal(pixels, colours())
+    pixels, notes = rendered(encoded(Image.fromarray(colors()), "PNG", icc_profile=standard))
+    assert np.array_equal(pixels, colors())
     assert notes == NO_NOTES
 
 
 def test_transparent_wide_gamut_is_converted_before_it_lies_on_white() -> None:
-    samples = colours(4)
+    samples = colors(4)
     wide = matrix_profile(ADOBE_RGB, ADOBE_GAMMA)
     pixels, _ = rendered(encoded(Image.fromarray(samples), "PNG", icc_profile=wide))
     alpha = samples[..., 3:] / 255
@@ -134,10 +134,10 @@ def test_transparent_wide_gamut_is_converted_before_it_lies_on_white() -> None:
 
 def test_palette_and_gray_follow_an_rgb_profile() -> None:
     wide = matrix_profile(ADOBE_RGB, ADOBE_GAMMA)
-    palette = Image.fromarray(colours()).quantize(16)
+    palette = Image.fromarray(colors()).quantize(16)
     pixels, _ = rendered(encoded(palette, "PNG", icc_profile=wide))
     assert np.abs(pixels - from_adobe(np.asarray(palette.convert("RGB")))).max() <= 3
-    gray = colours()[..., 0]
+    gray = colors()[..., 0]
     pixels, _ = rendered(encoded(Image.fromarray(gray), "PNG", icc_profile=wide))
     assert np.abs(pixels - from_adobe(np.repeat(gray[..., None], 3, 2))).max() <= 3
 
@@ -185,15 +185,15 @@ def test_lab_tiff_becomes_srgb() -> None:
     [
         (b"no profile", "is damaged"),
         (matrix_profile(ADOBE_RGB, 2.2)[:200], "is damaged"),
-        (matrix_profile(ADOBE_RGB, 2.2).replace(b"RGB XYZ ", b"HSV XYZ "), "is of an unknown colour space"),
-        (press_profile(), "is for CMYK pictures, not RGB"),
-        (gray_profile(1.0), "is for L pictures, not RGB"),
-        (matrix_profile(ADOBE_RGB, 2.2) + bytes(MAX_PROFILE_BYTES), f"bytes; at most {MAX_PROFILE_BYTES}"),
+        (matrix_profile(ADOBE_RGB, 2.2).replace(b"RGB XYZ ", b"HSV XYZ "), "is of an unknown color space"),
+        (press_profile(), "is for CMYK images, not RGB"),
+        (gray_profile(1.0), "is for L images, not RGB"),
+        (matrix_profile(ADOBE_RGB, 2.2) + bytes(MAX_PROFILE_BYTES), f"bytes; the limit is {MAX_PROFILE_BYTES}"),
     ],
 )
-def test_unusable_profile_is_told_and_left_out(broken: bytes, reason: str) -> None:
-    pixels, notes = rendered(encoded(Image.fromarray(colours()), "TIFF", icc_profile=broken))
-    assert np.array_equal(pixels, colours())
+def test_unusable_profile_is_ignored_with_a_note(broken: bytes, reason: str) -> None:
+    pixels, notes = rendered(encoded(Image.fromarray(colors()), "TIFF", icc_profile=broken))
+    assert np.array_equal(pixels, colors())
     assert len(notes) == 1
     assert reason in notes[0]
 
@@ -211,9 +211,9 @@ def test_mutated_profile_is_followed_or_left_out(data: bytes, draw: st.DataObjec
     assert len(notes) <= 1
 
 
-def test_profile_that_unpacks_to_too_much_is_refused_by_name() -> None:
-    data = encoded(Image.fromarray(colours()), "PNG", icc_profile=bytes(MAX_PROFILE_BYTES + 1))
-    with pytest.raises(BadRequestError, match="text or colour profile"):
+def test_profile_that_unpacks_to_too_much_is_rejected_by_name() -> None:
+    data = encoded(Image.fromarray(colors()), "PNG", icc_profile=bytes(MAX_PROFILE_BYTES + 1))
+    with pytest.raises(MediaError, match="text chunk or color profile"):
         rendered(data)
 
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_executor.processor.geometry import GeometryError, video_grid, video_size
-from server.core.errors import BadRequestError
-from server.media.decode.frame_sampling import Sampling, Timeline, sample, timeline
+from server.media.decode.frame_sampling import Sampling, Timeline, make_timeline, sample_frames
+from server.media.errors import MediaError
 from tests.support.videos import BUDGET
 
 RATES = [Fraction(rate) for rate in (1, 5, 10, 12, 15, 24, 25, 30, 50, 60, 120)]
@@ -35,12 +35,12 @@ def reference_indices(first: int, last: int, count: int) -> list[int]:
 
 
 def constant(total: int, rate: Fraction) -> Timeline:
-    return timeline(range(total), 1 / rate, rates=[rate])
+    return make_timeline(range(total), 1 / rate, rates=[rate])
 
 
 @pytest.mark.parametrize(("total", "rate"), TABLE)
 def test_constant_rate_is_sampled_as_the_reference_does(total: int, rate: Fraction) -> None:
-    sampling = sample(constant(total, rate), UNLIMITED)
+    sampling = sample_frames(constant(total, rate), UNLIMITED)
     count = reference_count(total, float(rate))
     assert list(sampling.indices) == reference_indices(0, total - 1, count)
     assert sampling.times_s == pytest.approx([index / float(rate) for index in sampling.indices])
@@ -48,7 +48,7 @@ def test_constant_rate_is_sampled_as_the_reference_does(total: int, rate: Fracti
 
 
 def reference_size(height: int, width: int, count: int) -> tuple[int, int] | None:
-    """qwen-vl-utils' size of a clip's frames; None where that would cost more than 16 384 tokens."""
+    """qwen-vl-utils' size of a video's frames; None where that would cost more than 16 384 tokens."""
     low, total = 128 * 784, 16_384 * 784
     top = max(min(768 * 784, total / count * 2), int(low * 1.05))
     sides = [max(28, round(side / 28) * 28) for side in (height, width)]
@@ -67,7 +67,7 @@ def reference_size(height: int, width: int, count: int) -> tuple[int, int] | Non
 def test_sizes_are_the_references_wherever_those_hold_the_cap(height: int, width: int) -> None:
     num_equal = 0
     for total, rate in TABLE:
-        count = len(sample(constant(total, rate), UNLIMITED).indices)
+        count = len(sample_frames(constant(total, rate), UNLIMITED).indices)
         size = video_size(height, width, count)
         assert video_grid(size, count).num_tokens <= 16_384
         # Past 136 seconds the reference's lower limit is above what the cap leaves, and ours gives way.
@@ -82,7 +82,7 @@ def test_sizes_are_the_references_wherever_those_hold_the_cap(height: int, width
 def test_millisecond_timestamps_do_not_change_what_is_sampled(total: int, rate: Fraction) -> None:
     rounded = [round(index * 1000 / rate) for index in range(total)]
     for rates in ([rate], [], [Fraction(1000), rate]):
-        assert sample(timeline(rounded, Fraction(1, 1000), rates=rates), BUDGET) == sample(
+        assert sample_frames(make_timeline(rounded, Fraction(1, 1000), rates=rates), BUDGET) == sample_frames(
             constant(total, rate), BUDGET
         )
 
@@ -92,21 +92,21 @@ def test_window_includes_both_ends_as_the_reference_does(start_s: float | None, 
     total, rate = 250, 25
     first = 0 if start_s is None else math.ceil(start_s * rate)
     last = total - 1 if end_s is None else math.floor(min(end_s, total / rate) * rate)
-    budget = msgspec.structs.replace(BUDGET, start_s=start_s, end_s=end_s)
+    budget = msgspec.structs.replace(BUDGET, video_start=start_s, video_end=end_s)
     count = reference_count(last - first + 1, rate)
-    assert list(sample(constant(total, Fraction(rate)), budget).indices) == reference_indices(first, last, count)
+    assert list(sample_frames(constant(total, Fraction(rate)), budget).indices) == reference_indices(first, last, count)
 
 
-def test_window_without_a_frame_is_refused() -> None:
+def test_window_without_a_frame_is_rejected() -> None:
     line = constant(250, Fraction(25))
     for start_s, end_s in ((10.0, 12.0), (3.01, 3.03)):
-        with pytest.raises(BadRequestError, match="No frame lies between"):
-            sample(line, msgspec.structs.replace(BUDGET, start_s=start_s, end_s=end_s))
+        with pytest.raises(MediaError, match="There is no frame between"):
+            sample_frames(line, msgspec.structs.replace(BUDGET, video_start=start_s, video_end=end_s))
 
 
-def test_freeze_frame_is_shown_until_the_next_one() -> None:
+def test_freeze_frame_is_visible_until_the_next_one() -> None:
     ticks = [*range(0, 1000, 40), 20_000]
-    sampling = sample(timeline(ticks, Fraction(1, 1000), rates=[]), BUDGET)
+    sampling = sample_frames(make_timeline(ticks, Fraction(1, 1000), rates=[]), BUDGET)
     moments_s = np.linspace(0, 20, len(sampling.indices))
     assert len(sampling.indices) == 26
     assert sampling.indices[0] == 0
@@ -116,10 +116,10 @@ def test_freeze_frame_is_shown_until_the_next_one() -> None:
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=300), st.floats(0.1, 30))
 @settings(max_examples=200, deadline=None)
-def test_variable_rate_samples_what_is_shown(gaps_ms: list[int], fps: float) -> None:
+def test_variable_rate_samples_what_is_visible(gaps_ms: list[int], fps: float) -> None:
     ticks = [0, *(int(tick) for tick in np.cumsum(gaps_ms))]
-    line = timeline(ticks, Fraction(1, 1000), rates=[Fraction(1000), Fraction(7, 3)])
-    sampling = sample(line, msgspec.structs.replace(BUDGET, fps=fps))
+    line = make_timeline(ticks, Fraction(1, 1000), rates=[Fraction(1000), Fraction(7, 3)])
+    sampling = sample_frames(line, msgspec.structs.replace(BUDGET, fps=fps))
     check_sampling(sampling, len(ticks))
     if line.rate is None:
         half_s = float(np.median(np.diff(line.times_s))) / 2
@@ -139,7 +139,7 @@ def test_any_constant_rate_and_wish_gives_a_valid_sampling(
     high = data.draw(st.integers(max(2, low), 5000))
     budget = msgspec.structs.replace(BUDGET, fps=fps, min_frames=low, max_frames=high, max_s=1e9)
     line = constant(total, rate)
-    sampling = sample(line, budget)
+    sampling = sample_frames(line, budget)
     check_sampling(sampling, total)
     assert sampling.indices[0] == 0
     assert sampling.indices[-1] == total - 1
@@ -166,7 +166,7 @@ def test_tokens_stay_within_the_cap_for_ten_thousand_random_clips() -> None:
         rate = Fraction(int(random.integers(1, 121)))
         total = max(1, int(duration_s * rate))
         height, width = (int(10 ** random.uniform(0, 4.3)) for _ in range(2))
-        frames = len(sample(Timeline(np.arange(total) / float(rate), rate, 0.0), BUDGET).indices)
+        frames = len(sample_frames(Timeline(np.arange(total) / float(rate), rate, 0.0), BUDGET).indices)
         wishes = {
             "min_pixels": int(10 ** random.uniform(0, 9)),
             "max_pixels": int(10 ** random.uniform(0, 9)),
@@ -180,19 +180,19 @@ def test_tokens_stay_within_the_cap_for_ten_thousand_random_clips() -> None:
         assert video_grid(size, frames).num_tokens <= 16_384
 
 
-def test_rate_that_had_to_fall_is_told() -> None:
-    hour = sample(constant(3600 * 25, Fraction(25)), BUDGET)
+def test_lowered_rate_has_a_note() -> None:
+    hour = sample_frames(constant(3600 * 25, Fraction(25)), BUDGET)
     assert len(hour.indices) == 768
     assert hour.effective_fps == pytest.approx(768 / 3600)
     assert hour.notes == ("At most 768 frames are sampled: 0.213 a second, not 2.",)
-    assert sample(constant(384 * 25, Fraction(25)), BUDGET).notes == ()
+    assert sample_frames(constant(384 * 25, Fraction(25)), BUDGET).notes == ()
 
 
-def test_clip_above_the_time_limit_is_refused_with_numbers() -> None:
-    with pytest.raises(BadRequestError, match=r"lasts 3600\.0 s; at most 60 s are taken \(media\.max_video_s\)"):
-        sample(constant(3600, Fraction(1)), msgspec.structs.replace(BUDGET, max_s=60))
+def test_video_above_the_time_limit_is_rejected_with_numbers() -> None:
+    with pytest.raises(MediaError, match=r"lasts 3600\.0 s; the limit is 60 s \(media\.max_video_s\)"):
+        sample_frames(constant(3600, Fraction(1)), msgspec.structs.replace(BUDGET, max_s=60))
 
 
-def test_single_frame_without_any_duration_is_taken_twice() -> None:
-    sampling = sample(timeline([17], Fraction(1, 1000), rates=[]), BUDGET)
+def test_single_frame_without_any_duration_is_used_twice() -> None:
+    sampling = sample_frames(make_timeline([17], Fraction(1, 1000), rates=[]), BUDGET)
     assert sampling == Sampling((0, 0), (0.0, 0.0), None, ())

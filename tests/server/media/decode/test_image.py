@@ -1,4 +1,4 @@
-"""Pictures of every mode and format against plain arithmetic, real photos against Pillow, damage against nothing."""
+"""Images of every mode and format against plain arithmetic, real photos against Pillow, damage against nothing."""
 
 import io
 import time
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model_executor.processor.geometry import Size
-from server.core.errors import BadRequestError
-from server.media.decode.image import FORMATS, ImageDecoder, picture_size, refuse_bomb
+from server.media.decode.image import FORMATS, ImageDecoder, check_source_pixels, image_size
+from server.media.errors import MediaError
 from server.media.messages import ImageBudget
 from tests.support.images import encoded, png_header
 
@@ -22,22 +22,22 @@ PHOTOS = ["astronaut", "coffee", "chelsea", "rocket", "retina", "hubble_deep_fie
 
 
 def rendered(data: bytes, size: Size | None = None) -> NDArray[np.uint8]:
-    picture = ImageDecoder(io.BytesIO(data), max_source_pixels=BUDGET.max_source_pixels)
-    return picture.render(size or picture.size)
+    image = ImageDecoder(io.BytesIO(data), max_source_pixels=BUDGET.max_source_pixels)
+    return image.render(size or image.size)
 
 
 def prepared(data: bytes, budget: ImageBudget = BUDGET) -> NDArray[np.uint8]:
-    picture = ImageDecoder(io.BytesIO(data), max_source_pixels=budget.max_source_pixels)
-    return picture.render(picture_size(picture.size, budget))
+    image = ImageDecoder(io.BytesIO(data), max_source_pixels=budget.max_source_pixels)
+    return image.render(image_size(image.size, budget))
 
 
-def colours(height: int = 40, width: int = 60) -> NDArray[np.uint8]:
+def colors(height: int = 40, width: int = 60) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
 def test_lossless_formats_come_out_as_they_went_in(kind: str) -> None:
-    assert np.array_equal(rendered(encoded(Image.fromarray(colours()), kind)), colours())
+    assert np.array_equal(rendered(encoded(Image.fromarray(colors()), kind)), colors())
 
 
 @pytest.mark.parametrize(("kind", "options"), [("JPEG", {"quality": 95}), ("WEBP", {}), ("AVIF", {}), ("GIF", {})])
@@ -51,8 +51,8 @@ def test_every_listed_format_is_covered() -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
-def test_animation_gives_its_first_picture(kind: str) -> None:
-    frames = [Image.new("RGB", (56, 56), colour) for colour in ("red", "green", "blue")]
+def test_animation_gives_its_first_image(kind: str) -> None:
+    frames = [Image.new("RGB", (56, 56), color) for color in ("red", "green", "blue")]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=100)
     assert np.abs(rendered(data).astype(int) - [255, 0, 0]).max() <= 8
 
@@ -60,7 +60,7 @@ def test_animation_gives_its_first_picture(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
-    upright = np.repeat(np.repeat(colours(3, 5), 16, 0), 16, 1)
+    upright = np.repeat(np.repeat(colors(3, 5), 16, 0), 16, 1)
     # How the sensor stored what should be seen as `upright` (EXIF 2.32, table 6).
     stored = {
         1: upright,
@@ -81,16 +81,16 @@ def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
         "AVIF": {"quality": 100, "subsampling": "4:4:4"},
     }
     data = encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **options[kind])
-    picture = ImageDecoder(io.BytesIO(data), max_source_pixels=10**6)
-    assert picture.size == Size(48, 80)
-    assert np.abs(picture.render(Size(48, 80)).astype(int) - upright).max() <= (8 if kind == "AVIF" else 0)
+    image = ImageDecoder(io.BytesIO(data), max_source_pixels=10**6)
+    assert image.size == Size(48, 80)
+    assert np.abs(image.render(Size(48, 80)).astype(int) - upright).max() <= (8 if kind == "AVIF" else 0)
 
 
-def test_damaged_exif_is_told_and_left_out() -> None:
-    data = encoded(Image.fromarray(colours()), "JPEG", exif=b"Exif\x00\x00MM\x00\x2a\xff\xff\xff\xffgarbage")
-    picture = ImageDecoder(io.BytesIO(data), max_source_pixels=10**6)
-    assert picture.render(picture.size).shape == (40, 60, 3)
-    assert picture.notes in ((), ("The EXIF data is damaged; the picture was taken as upright.",))
+def test_damaged_exif_is_ignored_with_a_note() -> None:
+    data = encoded(Image.fromarray(colors()), "JPEG", exif=b"Exif\x00\x00MM\x00\x2a\xff\xff\xff\xffgarbage")
+    image = ImageDecoder(io.BytesIO(data), max_source_pixels=10**6)
+    assert image.render(image.size).shape == (40, 60, 3)
+    assert image.notes in ((), ("The EXIF data is damaged; the image was assumed to be upright.",))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -113,7 +113,7 @@ def test_transparent_palette_entry_is_white(kind: str) -> None:
     assert (pixels[:, 28:] == [10, 200, 30]).all()
 
 
-def test_transparent_colour_of_an_opaque_mode_is_white() -> None:
+def test_transparent_color_of_an_opaque_mode_is_white() -> None:
     image = Image.new("RGB", (56, 56), (1, 2, 3))
     image.paste((9, 8, 7), (0, 0, 28, 56))
     pixels = rendered(encoded(image, "PNG", transparency=(1, 2, 3)))
@@ -142,8 +142,8 @@ def test_sixteen_bit_gray_is_scaled_not_clipped(kind: str) -> None:
     assert np.abs(pixels[..., 0] - samples / 257).max() <= 0.51
 
 
-def test_thirty_two_bit_samples_are_refused() -> None:
-    with pytest.raises(BadRequestError, match="32 bits"):
+def test_thirty_two_bit_samples_are_rejected() -> None:
+    with pytest.raises(MediaError, match="32 bits"):
         rendered(encoded(Image.fromarray(np.zeros((40, 60), np.float32)), "TIFF"))
 
 
@@ -157,7 +157,7 @@ def test_resize_stays_within_one_step_of_pillows_bicubic(photo: str, size: Size)
 
 @pytest.mark.parametrize("side", [1, 2, 5, 15, 16, 17, 40])
 @pytest.mark.parametrize("other", [1, 3, 15, 16, 90])
-def test_small_pictures_grow_as_pillow_grows_them(side: int, other: int) -> None:
+def test_small_images_grow_as_pillow_grows_them(side: int, other: int) -> None:
     image = Image.fromarray(skimage.data.coffee()[100 : 100 + side, 200 : 200 + other])
     expected = np.asarray(image.resize((112, 84), Image.Resampling.BICUBIC)).astype(int)
     assert np.abs(rendered(encoded(image, "PNG"), Size(84, 112)) - expected).mean() <= 1
@@ -184,65 +184,68 @@ def test_size_follows_the_budget() -> None:
     assert prepared(data).shape == (504, 504, 3)
     small = ImageBudget(min_pixels=3136, max_pixels=100 * 784, resized=None, max_source_pixels=10**6)
     assert prepared(data, small).shape == (280, 280, 3)
-    asked = ImageBudget(min_pixels=3136, max_pixels=10**6, resized=(100, 300), max_source_pixels=10**6)
-    assert prepared(data, asked).shape == (112, 308, 3)
+    requested = ImageBudget(min_pixels=3136, max_pixels=10**6, resized=(100, 300), max_source_pixels=10**6)
+    assert prepared(data, requested).shape == (112, 308, 3)
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"", r"empty \(0 bytes\)"),
-        (b"x", "Not a picture"),
-        (b"GIF89a", "truncated or corrupt|Not a picture"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "Not a picture"),
-        (b"%PDF-1.7", "Not a picture"),
-        (b"\x00\x00\x00\x18ftypmp42", "Not a picture"),
-        (png_header(50_000, 50_000), r"50000x50000 px are 2500000000 pixels; at most 200000000 .*max_source_pixels"),
+        (b"x", "not an image"),
+        (b"GIF89a", "truncated or corrupt|not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+        (b"%PDF-1.7", "not an image"),
+        (b"\x00\x00\x00\x18ftypmp42", "not an image"),
+        (
+            png_header(50_000, 50_000),
+            r"50000x50000 px are 2500000000 pixels; the limit is 200000000 .*source_pixels",
+        ),
         (png_header(100, 100), "truncated or corrupt"),
         (png_header(20_200, 100), "aspect ratio"),
         (png_header(100, 20_200), "aspect ratio"),
     ],
 )
-def test_what_is_no_usable_picture_is_refused_at_once(data: bytes, message: str) -> None:
+def test_what_is_no_usable_image_is_rejected_at_once(data: bytes, message: str) -> None:
     started_s = time.perf_counter()
-    with pytest.raises(BadRequestError, match=message):
+    with pytest.raises(MediaError, match=message):
         prepared(data)
     assert time.perf_counter() - started_s < 5
 
 
-def test_aspect_ratio_of_exactly_200_is_taken() -> None:
+def test_aspect_ratio_of_exactly_200_is_accepted() -> None:
     assert prepared(encoded(Image.new("RGB", (2000, 10)), "PNG")).shape[2] == 3
-    with pytest.raises(BadRequestError, match="aspect ratio"):
+    with pytest.raises(MediaError, match="aspect ratio"):
         prepared(encoded(Image.new("RGB", (2010, 10)), "PNG"))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_truncated_picture_is_refused(kind: str, share: float) -> None:
+def test_truncated_image_is_rejected(kind: str, share: float) -> None:
     data = encoded(Image.fromarray(skimage.data.astronaut()[:150, :200]), kind)
-    with pytest.raises(BadRequestError, match="truncated or corrupt|Not a picture"):
+    with pytest.raises(MediaError, match="truncated or corrupt|not an image"):
         prepared(data[: int(len(data) * share)])
 
 
 def test_bomb_limit_is_inclusive() -> None:
-    refuse_bomb(10, 10, 100)
-    with pytest.raises(BadRequestError, match="101 pixels"):
-        refuse_bomb(101, 1, 100)
+    check_source_pixels(10, 10, 100)
+    with pytest.raises(MediaError, match="101 pixels"):
+        check_source_pixels(101, 1, 100)
 
 
-_SEEDS = [encoded(Image.fromarray(colours()), kind) for kind in FORMATS]
+_SEEDS = [encoded(Image.fromarray(colors()), kind) for kind in FORMATS]
 
 
 @given(st.sampled_from(_SEEDS), st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=4))))
 @settings(max_examples=400, deadline=None, derandomize=True)
-def test_mutated_picture_gives_pixels_or_our_error(data: bytes, edits: list[tuple[float, bytes]]) -> None:
+def test_mutated_image_gives_pixels_or_our_error(data: bytes, edits: list[tuple[float, bytes]]) -> None:
     mutated = bytearray(data)
     for place, change in edits:
         start = int(place**3 * len(mutated))
         mutated[start : start + len(change) or start + 7] = change
     try:
         pixels = prepared(bytes(mutated))
-    except BadRequestError:
+    except MediaError:
         return
     assert pixels.dtype == np.uint8
     assert pixels.shape[0] % 28 == pixels.shape[1] % 28 == 0

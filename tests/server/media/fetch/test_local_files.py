@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 import pytest
 
-from server.core.errors import BadRequestError, NotFoundError
 from server.core.settings import MediaSettings
+from server.media.errors import MediaError
 from server.media.fetch.fetcher import Fetcher
 from server.media.types import LocalFile
 
@@ -32,10 +32,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 async def fetched(url: str | LocalFile, folder: Path | None, max_bytes: int = 1000) -> bytes:
-    fetcher = Fetcher(MediaSettings(file_folder=folder))
+    fetcher = Fetcher(MediaSettings(allowed_local_path=folder))
     chunks: list[bytes] = []
     try:
-        await fetcher.fetch(url, chunks.append, max_bytes=max_bytes, limit="media.max_image_bytes", param="p")
+        await fetcher.fetch(url, chunks.append, max_bytes=max_bytes, limit="media.max_image_bytes")
     finally:
         fetcher.close()
     return b"".join(chunks)
@@ -49,7 +49,7 @@ async def test_files_below_the_folder_are_read(folder: Path) -> None:
 
 
 async def test_nothing_is_read_where_no_folder_is_set(folder: Path) -> None:
-    with pytest.raises(BadRequestError, match=r"media\.file_folder is not set"):
+    with pytest.raises(MediaError, match=r"media\.allowed_local_path is not set"):
         await fetched(f"file://{folder}/a.png", None)
 
 
@@ -64,9 +64,9 @@ async def test_nothing_is_read_where_no_folder_is_set(folder: Path) -> None:
     ],
 )  # fmt: skip
 async def test_refuses_whatever_is_no_plain_file_below_the_folder(folder: Path, path: str) -> None:
-    with pytest.raises(BadRequestError) as caught:
+    with pytest.raises(MediaError) as caught:
         await fetched(f"file://{folder}{path}", folder)
-    assert caught.value.param == "p"
+    assert caught.value.code == "invalid_media_url"
     assert str(folder) not in caught.value.message and "secret" not in caught.value.message
 
 
@@ -74,17 +74,17 @@ async def test_refuses_whatever_is_no_plain_file_below_the_folder(folder: Path, 
     "url", ["file:///etc/passwd", "file://evil.test/etc/passwd", "file:etc/passwd", "file:", "file:///dev/zero"]
 )
 async def test_refuses_what_lies_elsewhere(folder: Path, url: str) -> None:
-    with pytest.raises(BadRequestError):
+    with pytest.raises(MediaError):
         await fetched(url, folder)
 
 
 async def test_another_host_is_refused(folder: Path) -> None:
-    with pytest.raises(BadRequestError):
+    with pytest.raises(MediaError):
         await fetched(f"file://evil.test{folder}/a.png", folder)
 
 
 async def test_size_is_limited(folder: Path) -> None:
-    with pytest.raises(BadRequestError, match=r"larger than 4 bytes \(media\.max_image_bytes\)"):
+    with pytest.raises(MediaError, match=r"larger than 4 bytes \(media\.max_image_bytes\)"):
         await fetched(f"file://{folder}/a.png", folder, max_bytes=4)
 
 
@@ -95,6 +95,6 @@ async def test_an_uploaded_file_is_read_whole(folder: Path) -> None:
 
 
 async def test_an_uploaded_file_that_was_deleted_is_not_found(folder: Path) -> None:
-    with pytest.raises(NotFoundError) as caught:
+    with pytest.raises(MediaError) as caught:
         await fetched(LocalFile(str(folder / "gone")), None)
-    assert caught.value.param == "p" and str(folder) not in caught.value.message
+    assert caught.value.code == "media_file_not_found" and str(folder) not in caught.value.message

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from server.media.messages import Job, Prepared
 from server.media.workers.main import prepare
-from tests.support.videos import BUDGET, real_clip
+from tests.support.videos import BUDGET, real_video
 
 
 def job(tmp_path: Path) -> Job:
-    clip, output = tmp_path / "clip", tmp_path / "output"
-    clip.write_bytes(real_clip("bikes"))
+    video, output = tmp_path / "video", tmp_path / "output"
+    video.write_bytes(real_video("bikes"))
     output.touch()
-    return Job(contents=[str(clip)], is_frame_list=False, output=str(output), budget=BUDGET, timeout_s=60)
+    return Job(contents=[str(video)], is_frame_list=False, output=str(output), budget=BUDGET, timeout_s=60)
 
 
 def decoder_threads() -> list[int]:
@@ -22,7 +22,7 @@ def decoder_threads() -> list[int]:
     return [int(task.name) for task in tasks.iterdir() if (task / "comm").read_text().startswith("av:")]
 
 
-def test_clips_are_decoded_in_idle_time_by_all_threads(tmp_path: Path) -> None:
+def test_videos_are_decoded_in_idle_time_by_all_threads(tmp_path: Path) -> None:
     policies: set[int] = set()
     names: set[str] = set()
     seen = 0

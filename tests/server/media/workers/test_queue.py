@@ -16,7 +16,7 @@ JOB = Job(contents=["x"], is_frame_list=False, output=None, budget=BUDGET, timeo
 
 
 def put(queue: JobQueue, estimate_s: float) -> QueuedJob:
-    return queue.put(JOB, estimate_s=estimate_s, param="p", frames=FrameCount())
+    return queue.put(JOB, estimate_s=estimate_s, frames=FrameCount())
 
 
 async def order(queue: JobQueue, *, takes_large: bool = True) -> list[float]:
@@ -58,16 +58,16 @@ async def test_work_ahead_is_bounded_and_only_that() -> None:
     queue = JobQueue(num_workers=3, max_waiting=99, timeout_s=60)
     for _ in range(7):
         put(queue, 20.0)  # before the last one comes, 120 s of work wait for two workers
-    with pytest.raises(RateLimitError, match="About 140 s of work") as caught:
+    with pytest.raises(RateLimitError, match="about 140 s long") as caught:
         put(queue, 20.0)
     assert caught.value.retry_after_s == 10
     put(queue, 0.1)  # goes first, so nothing is ahead of it
     assert len(queue) == 8
 
 
-async def test_a_job_that_comes_wakes_an_idle_worker() -> None:
+async def test_a_new_job_wakes_an_idle_worker() -> None:
     queue = JobQueue(num_workers=1, max_waiting=0, timeout_s=60)
-    with pytest.raises(RateLimitError, match="max_queue"):
+    with pytest.raises(RateLimitError, match="max_queued_jobs"):
         put(queue, 0.1)
     workers = [asyncio.create_task(queue.next(takes_large=True)) for _ in range(2)]
     await asyncio.sleep(0)
@@ -90,7 +90,7 @@ async def test_clients_take_turns_by_the_work_they_have_had() -> None:
     while len(queue):
         ticket = await queue.next(takes_large=True)
         order.append(ticket.estimate_s)
-        queue.done(ticket)
+        queue.finish(ticket)
     assert order == [1.0, 3.0, 1.0, 1.0, 1.0, 3.0, 1.0, 1.0]
 
 
@@ -99,14 +99,14 @@ async def test_a_client_that_comes_later_does_not_catch_up_on_what_it_never_aske
     for _ in range(20):
         put_as(queue, "early", 1.0)
     for _ in range(10):
-        queue.done(await queue.next(takes_large=True))
+        queue.finish(await queue.next(takes_large=True))
     for _ in range(20):
         put_as(queue, "late", 1.0)
     taken = []
     for _ in range(10):
         ticket = await queue.next(takes_large=True)
         taken.append(ticket.client)
-        queue.done(ticket)
+        queue.finish(ticket)
     assert taken.count("late") == 5
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from server.media.workers.sandbox import MACHINES, ConfinementError, confine
+from server.media.workers.sandbox import MACHINES, SandboxError, enter_sandbox
 
 _CONFINED = """
 import ctypes, os, socket, subprocess, threading
-from server.media.workers.sandbox import confine
+from server.media.workers.sandbox import enter_sandbox
 pair = socket.socketpair()
-confine()
+enter_sandbox()
 libc = ctypes.CDLL(None, use_errno=True)
 
 def try_it(name, attempt):
@@ -44,7 +44,7 @@ def run(code: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_confined_process_gets_neither_sockets_nor_programs() -> None:
+def test_a_sandboxed_process_gets_neither_sockets_nor_programs() -> None:
     assert run(_CONFINED) == [
         *("AF_INET 1", "AF_INET6 1", "AF_UNIX 1", "AF_NETLINK 1", "thread 1"),
         *("execve 1", "child 1", "io_uring_setup -1 1", "pidfd_getfd -1 1", "still there"),
@@ -52,47 +52,48 @@ def test_confined_process_gets_neither_sockets_nor_programs() -> None:
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of x86-64")
-def test_the_second_set_of_numbers_is_refused_too() -> None:
+def test_the_second_set_of_numbers_is_rejected_too() -> None:
     code = (
-        "import ctypes; from server.media.workers.sandbox import confine; confine()\n"
+        "import ctypes; from server.media.workers.sandbox import enter_sandbox; enter_sandbox()\n"
         "libc = ctypes.CDLL(None, use_errno=True)\n"
         "print(libc.syscall(0x40000000 + 41, 2, 1, 0), ctypes.get_errno())"
     )
     assert run(code) == ["-1 1"]
 
 
-def test_unknown_architecture_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_architecture_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "vax")
-    with pytest.raises(ConfinementError, match="system calls of vax are not known"):
-        confine()
+    with pytest.raises(SandboxError, match="system calls of vax are unknown"):
+        enter_sandbox()
 
 
-@pytest.mark.skipif(platform.machine() not in MACHINES, reason="nothing is refused here anyway")
-def test_where_the_kernel_refuses_workers_run_and_the_log_says_so() -> None:
+@pytest.mark.skipif(platform.machine() not in MACHINES, reason="nothing is rejected here anyway")
+def test_without_a_sandbox_workers_run_and_the_log_says_so() -> None:
     code = (
         "import asyncio, dataclasses, logging, pathlib, platform, sys\n"
         "from server.media.workers.sandbox import MACHINES, install\n"
         "from server.media.workers.pool import MediaPool\nfrom server.media.timings import StageTimes\n"
         "from server.core.settings import MediaSettings\n"
         "machine = MACHINES[platform.machine()]\n"
-        "install(dataclasses.replace(machine, refused=(machine.seccomp,)))\n"
+        "install(dataclasses.replace(machine, rejected=(machine.seccomp,)))\n"
         "logging.basicConfig(stream=sys.stdout, format='%(message)s')\n"
         "async def main():\n"
-        '    pool = MediaPool(MediaSettings(), pathlib.Path("/tmp"), StageTimes())\n    await pool.start()\n    await pool.close()\n'
+        '    pool = MediaPool(MediaSettings(), pathlib.Path("/tmp"), StageTimes())\n'
+        "    await pool.start()\n    await pool.close()\n"
         "asyncio.run(main())"
     )
     [line] = run(code)
-    assert "keep network, other programs and signals in reach" in line
-    assert line.endswith("seccomp: Operation not permitted")
+    assert "run without a sandbox" in line
+    assert line.endswith("(seccomp: Operation not permitted)")
 
 
 _TAKEN_OVER = """
 import ctypes, os, pathlib, signal, sys, threading
 from server.media.workers.main import _libraries
 from server.media.workers.landlock import confine_files
-from server.media.workers.sandbox import confine
+from server.media.workers.sandbox import enter_sandbox
 own, other, parent = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), os.getppid()
-confine()
+enter_sandbox()
 confine_files(_libraries(), [own])
 
 def try_it(name, attempt):
