@@ -60,6 +60,5 @@ async def test_the_key_comes_before_the_body_is_read(locked: ServerFixture) -> N
 
 
 async def test_no_key_is_needed_where_none_is_set(open_world: OpenWorld) -> None:
-    for setting in (None, "", " , "):
-        async with open_world(api_key=setting) as world:
-            assert (await world.ask()).status_code == 200
+    async with open_world() as world:
+        assert (await world.ask()).status_code == 200

@@ -221,7 +221,7 @@ async def test_a_frozen_worker_is_replaced_long_before_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "FROZEN_S", 0.4)
-    async with bench(tmp_path, timeout_s=60) as work:
+    async with bench(tmp_path, decode_timeout_s=60) as work:
         os.kill(pids(work.pool)[0], signal.SIGSTOP)
         async with asyncio.timeout(20):
             assert (await work.begin("good.png")).size == (56, 56)
