@@ -1,5 +1,6 @@
 """The two jobs of one image or video: read its headers, then decode it into shared memory of the size they announce."""
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from server.media.shared_memory import SharedDirectory, SharedFile, SharedMemory
 from server.media.types import MediaPart
 from server.media.workers.pool import MediaPool
 
-HOPELESS = 2
-"""Media that are estimated to take so many times `media.timeout_s` are not begun; estimates are low."""
+HOPELESS = 2 * len(os.sched_getaffinity(0))
+"""Media that are estimated to take so many times `media.decode_timeout_s` are not begun; estimates are of one core."""
 
 _READ_BYTES_PER_S = 200e6
 _IMAGE_PIXELS_PER_S = 60e6
