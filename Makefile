@@ -17,7 +17,8 @@ setup:  ## environment in .venv (DEVICE=cuda for NVIDIA GPUs)
 model: setup  ## a small random model of the true architecture, in models/random
 	@[ -f models/random/config.json ] || $(BIN)/python -m training.random_checkpoint --out models/random
 
-serve: setup  ## serve (settings: TESSERA_* variables, or ARGS="--port 9000")
+serve:  ## serve (settings: TESSERA_* variables, or ARGS="--port 9000"); installs only what serving needs
+	@VENV=$(VENV) requirements/setup.sh $(DEVICE) run
 	@exec $(BIN)/tessera serve $(ARGS)
 
 quick: setup  ## the quick tests, in parallel: no engine, no browser, nothing slow
@@ -26,10 +27,12 @@ quick: setup  ## the quick tests, in parallel: no engine, no browser, nothing sl
 test: setup  ## all tests; those that share a server or an engine run in one process
 	@$(BIN)/python -m pytest -m "" $(ARGS)
 
-check: setup  ## lint, format, types (of the page's modules, too, where Node.js is), generated documentation
+check: setup  ## lint, format, spelling, types (of the page's modules, too, where Node.js is), imports, generated documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	requirements/web/check.sh
 	$(BIN)/python -m tools.settings_docs --check
 	$(BIN)/python -m tools.error_docs --check

@@ -12,7 +12,7 @@ from setuptools.command.build_py import build_py
 
 sys.path.insert(0, str(Path(__file__).parent))  # build backends run without it
 
-from model_executor.kernels import build  # noqa: E402
+from model_executor.kernels import build
 
 
 class BuildWithKernels(build_py):

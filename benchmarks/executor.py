@@ -7,6 +7,7 @@ are what to quote.
 
 import argparse
 import asyncio
+import itertools
 import os
 import secrets
 import signal
@@ -232,9 +233,9 @@ async def _decode_step_s(engine: EngineClient, batch: int) -> float:
         moments = []
         async for _ in engine.generate(secrets.token_hex(8), Prompt([100 + number, 200, 300]), limits):
             moments.append(time.perf_counter())
-        return [later - earlier for earlier, later in zip(moments[8:-8], moments[9:-7], strict=True)]
+        return [later - earlier for earlier, later in itertools.pairwise(moments)]
 
-    return statistics.median(sum(await asyncio.gather(*map(gaps, range(batch))), start=[]))
+    return statistics.median(itertools.chain.from_iterable(await asyncio.gather(*map(gaps, range(batch)))))
 
 
 async def _prefill_s(engine: EngineClient) -> float:

@@ -107,7 +107,7 @@ def prepared_by_worker(clip: Path, budget: VideoBudget) -> tuple[Usage, Prepared
                     pass
             wall_s = time.monotonic() - started
             assert isinstance(outcome, Prepared), outcome
-            peak = _peak_bytes(worker.pid) - os.path.getsize(output.name)
+            peak = _peak_bytes(worker.pid) - Path(output.name).stat().st_size
             return Usage(_cpu_s(worker.pid) - before_s, wall_s, peak), outcome
         finally:
             worker.kill()

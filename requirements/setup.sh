@@ -3,7 +3,8 @@
 #
 #   requirements/setup.sh [cpu|cuda] [run|dev]
 #
-# Does nothing when .venv already holds what the locks ask for. Says what it does, and on failure what helps.
+# `run` is what serving needs, `dev` (the default) adds what tests and checks need. Does nothing when .venv already holds
+# what the locks ask for. Says each step in a line, with its time, and on failure what helps.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,7 +14,9 @@ venv=${VENV:-.venv}
 torch=2.13.0+cpu
 torch_index=https://download.pytorch.org/whl/cpu
 
-step() { printf '\n[setup] %s\n' "$*"; }
+step() { printf '[setup] %s\n' "$*"; }
+began=$SECONDS
+took() { printf '[setup]     %d s\n' $((SECONDS - began)); began=$SECONDS; }
 fail() { printf '\n[setup] FAILED: %s\n' "$*" >&2; exit 1; }
 
 case $device in
@@ -24,10 +27,14 @@ esac
 if [ "$purpose" = dev ]; then locks+=(requirements/dev.lock); fi
 
 stamp=$venv/.tessera-$device-$purpose
-wanted=$(cat "${locks[@]}" pyproject.toml requirements/setup.sh | sha256sum | cut -d' ' -f1)
+sum_of() { cat "$@" pyproject.toml requirements/setup.sh | sha256sum | cut -d' ' -f1; }
+wanted=$(sum_of "${locks[@]}")
+holds() { [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
+# An environment for development has all that serving needs.
+complete() { holds "$stamp" "$wanted" || { [ "$purpose" = run ] && holds "$venv/.tessera-$device-dev" "$(sum_of "${locks[@]}" requirements/dev.lock)"; }; }
 build_kernels() { "$venv/bin/python" -m model_executor.kernels.build; }
 
-if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+if complete; then
   echo "[setup] $venv is up to date"
   build_kernels
   exit 0
@@ -51,19 +58,22 @@ if [ ! -x "$venv/bin/python" ]; then
   step "making $venv with $($python --version)"
   "$python" -m venv "$venv" || fail "this Python cannot make virtual environments. On Debian: apt-get install python3.11-venv"
 fi
-pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+pip() { "$venv/bin/python" -m pip --quiet --disable-pip-version-check --root-user-action=ignore "$@"; }
 
 if [ "$device" = cpu ]; then
-  step "1/3 torch $torch (190 MB)"
+  step "1/3 torch $torch (190 MB; some minutes on a slow line)"
   # A configured index or wheel folder is tried first: adding PyTorch's index costs seconds a package where it cannot be reached.
   pip install --no-deps "torch==$torch" 2>"$venv/torch.log" ||
     pip install --no-deps --index-url "$torch_index" "torch==$torch" ||
     { cat "$venv/torch.log" >&2; fail "torch $torch is neither in pip's configured places nor at $torch_index. Check the network, or put its wheel into a folder and set PIP_FIND_LINKS to it"; }
+  took
   step "2/3 $(cat "${locks[@]}" | grep -c '==') locked packages (about 1 GB)"
-  pip install --no-deps "${locks[@]/#/--requirement=}" || fail "a package could not be installed; the lines above name it. Running 'make setup' again goes on from here"
+  pip install --no-deps "${locks[@]/#/--requirement=}" || fail "a package could not be installed; the lines above name it. Running it again goes on from here"
+  took
 else
   step "1/3 vLLM's CUDA build and its torch (several GB)"
   pip install --requirement requirements/cuda.txt || fail "a package could not be installed; the lines above name it"
+  took
   if [ "$purpose" = dev ]; then
     step "2/3 development tools"
     pip install --no-deps --requirement=requirements/dev.lock || fail "a package could not be installed; the lines above name it"
@@ -71,7 +81,8 @@ else
 fi
 
 step "3/3 this project"
-pip install --quiet --no-deps --no-build-isolation --editable . || fail "the project itself could not be installed"
+pip install --no-deps --no-build-isolation --editable . || fail "the project itself could not be installed"
 build_kernels
 echo "$wanted" >"$stamp"
-step "done: $venv"
+took
+step "done: $venv; 'source $venv/bin/activate' puts the command tessera on the path"

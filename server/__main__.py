@@ -46,8 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(flags: Sequence[str]) -> int:
     from server.core.settings import SettingsError, load_settings
+    from server.core.settings_help import help_text, refuse_unknown_flags, wants_help
 
+    if wants_help(flags):
+        print(help_text())
+        return 0
     try:
+        refuse_unknown_flags(flags)
         settings = load_settings(flags)
     except SettingsError as error:
         print(f"tessera: {error}", file=sys.stderr)

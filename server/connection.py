@@ -57,7 +57,6 @@ class Connections:
     """
 
     def __init__(self, most: int, count_refusal: Callable[[str], None]) -> None:
-        """See the class."""
         self.most = most
         self.count_refusal = count_refusal
         self.waiting: OrderedDict[Connection, None] = OrderedDict()
@@ -73,7 +72,6 @@ class Connection(HttpToolsProtocol):
     """
 
     def __init__(self, shared: Connections, **arguments: Any) -> None:
-        """See the class."""
         super().__init__(**arguments)
         self._shared = shared
         self._in_head = False
@@ -90,7 +88,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         if len(self.connections) > self._shared.most:
             if not self._shared.waiting:
-                self._refuse(UnavailableError("The server has as many connections as it may.", code="too_many"))
+                self._refuse(UnavailableError("The server has too many connections.", code="too_many_connections"))
                 return
             oldest, _ = self._shared.waiting.popitem(last=False)
             oldest.give_way()

@@ -6,16 +6,23 @@ Everything slow runs in a thread or another process; until it is complete, the s
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
-from model_executor.checkpoint.config import Checkpoint, read_checkpoint, resolve_checkpoint
+from model_executor.checkpoint.config import BUNDLED_MODEL, Checkpoint, read_checkpoint, resolve_checkpoint
 from model_executor.checkpoint.errors import CheckpointError
 from model_executor.checkpoint.lora import read_adapters
 from model_executor.client.engine_client import EngineClient
-from model_executor.processor.tokenizer import Tokenizer
-from server.chat.serving import ServedModel
+from model_executor.processor.tokenizer import Tokenizer, TokenizerFileError
 from server.core.concurrency import run_abandonable
 from server.core.settings import Settings
+from server.generation.model_service import ServedModel
 from server.media.preprocessor import MediaPreprocessor
+
+BUNDLED_DESCRIPTION = (
+    "This is the bundled toy model: drawn shapes in ten colors, printed capitals and numbers, handwritten digits and "
+    "short videos of shapes, asked about in English. For photographs, serve Qwen2-VL-2B-Instruct (see the README)."
+)
+"""What the page says of the model that ships with the server, so that nobody takes it for a general one."""
 
 
 @asynccontextmanager
@@ -45,10 +52,11 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
             created=int(time.time()),
             engine=engine,
             media=media,
-            tokenizer=await run_abandonable(lambda: Tokenizer(checkpoint.directory)),
+            tokenizer=await run_abandonable(lambda: _read_tokenizer(checkpoint.directory)),
             chat_template=checkpoint.chat_template,
             end_token_ids=checkpoint.end_token_ids,
             adapters=adapters,
+            description=BUNDLED_DESCRIPTION if settings.model == BUNDLED_MODEL else None,
         )
 
 
@@ -61,3 +69,10 @@ def _adapter_names(settings: Settings, checkpoint: Checkpoint) -> tuple[str, ...
     if settings.model_name in names:
         raise CheckpointError(f"an adapter has the same name as the model: {settings.model_name!r}")
     return names
+
+
+def _read_tokenizer(model_dir: Path) -> Tokenizer:
+    try:
+        return Tokenizer(model_dir)
+    except TokenizerFileError as error:
+        raise CheckpointError(str(error)) from error

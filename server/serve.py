@@ -21,7 +21,7 @@ from server.app import create_app
 from server.connection import Connection, Connections
 from server.core.json_log import configure_logging
 from server.core.settings import Settings
-from server.generation.model_service import Service
+from server.generation.model_service import ModelService
 from server.model_loading import open_model
 
 _log = logging.getLogger("tessera.serve")
@@ -67,7 +67,7 @@ def serve(settings: Settings) -> int:
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """The configuration of uvicorn."""
-    service: Service = app.state.service
+    service: ModelService = app.state.service
     connections = Connections(settings.max_connections, service.metrics.count_refused_connection)
     return uvicorn.Config(
         app,
@@ -95,7 +95,7 @@ class Server(uvicorn.Server):
         url: the address that the server listens on.
     """
 
-    def __init__(self, config: uvicorn.Config, service: Service, url: str) -> None:
+    def __init__(self, config: uvicorn.Config, service: ModelService, url: str) -> None:
         super().__init__(config)
         self.exit_status = 0
         """Exit status of the process, once the server has ended."""
@@ -115,6 +115,11 @@ class Server(uvicorn.Server):
         self._print_state()
         return await super().on_tick(counter)
 
+    @property
+    def _page_url(self) -> str:
+        """What a browser on this machine opens; an address that stands for all of them is none."""
+        return f"{self._url.replace('//0.0.0.0:', '//127.0.0.1:').replace('//[::]:', '//[::1]:')}/"
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """On the first signal, finish running requests; on the second, cancel them. Both shut down in order."""
         if self.should_exit:
@@ -133,7 +138,10 @@ class Server(uvicorn.Server):
         if state is EngineState.READY and self._state is EngineState.RESTARTING:
             _print(f"Ready again after {now_s - self._since_s:.1f} s.")
         elif state is EngineState.READY:
-            _print(f"Ready after {now_s - self._since_s:.1f} s: {self._service.model_name} answers at {self._url}/v1.")
+            _print(
+                f"Ready after {now_s - self._since_s:.1f} s: {self._service.model_name}. "
+                f"Open {self._page_url} in a browser; the API is at {self._url}/v1."
+            )
         elif state is EngineState.RESTARTING:
             _print("The engine was lost and is being restarted.")
         elif state is EngineState.FAILED:

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -71,16 +72,18 @@ def open_world(tokenizer: Tokenizer, tmp_path: Path) -> OpenWorld:
         media: FakeMedia | None = None,
         live: bool = False,
         adapters: tuple[str, ...] = (),
+        clock: Callable[[], float] = time.monotonic,
         **settings: Any,
     ) -> AsyncIterator[ServerFixture]:
         engine, media = engine or FakeEngine(), media or FakeMedia()
         configured = Settings(**{"served_model_name": MODEL, "data_dir": data_dir, **settings})
-        app = create_app(configured, opener(engine, media, tokenizer, adapters))
+        app = create_app(configured, opener(engine, media, tokenizer, adapters), clock=clock)
         running = serve_live(app, configured) if live else serve_directly(app)
         async with running as (client, stop), client:
             if engine.state is EngineState.READY:
-                while app.state.service.state is not EngineState.READY:
-                    await asyncio.sleep(0)
+                async with asyncio.timeout(60):
+                    while app.state.service.state is not EngineState.READY:
+                        await asyncio.sleep(0)
             yield ServerFixture(client, app, engine, media, stop)
 
     return opened

@@ -4,6 +4,7 @@ Finds or downloads the checkpoint, too. Does not read weights (the engine does) 
 (`model_executor/processor/tokenizer.py`).
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -91,6 +92,13 @@ def resolve_checkpoint(model: str) -> Path:
         ) from error
 
 
+def _wrong_family(architectures: list[str]) -> str:
+    """What a model is that is not a Qwen2-VL: `Qwen2_5_VLForConditionalGeneration` is a Qwen2.5-VL."""
+    name = re.sub(r"(?<=\d)_(?=\d)", ".", architectures[0].partition("For")[0]) if architectures else ""
+    name = name.removesuffix("VL").rstrip("_") + "-VL" if name.endswith("VL") else name
+    return f"this is a {name}; Tessera serves Qwen2-VL" if name else "config.json names no architecture"
+
+
 def read_checkpoint(directory: Path) -> Checkpoint:
     """Read the configuration files of a model directory.
 
@@ -99,7 +107,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     """
     config = read_json(directory / "config.json", _OWNER)
     if ARCHITECTURE not in config.get("architectures", []):
-        raise CheckpointError(f"the model is {config.get('architectures')}, not {ARCHITECTURE}")
+        raise CheckpointError(_wrong_family(config.get("architectures") or []))
     text = config.get("text_config", config)  # transformers 5 nests what the release kept at the top
     if not (directory / "tokenizer.json").is_file():
         raise CheckpointError(f"{_OWNER} has no tokenizer.json")

@@ -21,7 +21,7 @@ _LIBRARY.define(  # type: ignore[no-untyped-call]
 )
 _LIBRARY.impl("mrope_", reference.rotate_, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 native.load()
-# Asking for a device would initialise CUDA, after which a process cannot fork.
+# Asking for a device would initialize CUDA, after which a process cannot fork.
 if torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
     from model_executor.kernels import triton_mrope
 

@@ -15,8 +15,11 @@ from pathlib import Path
 
 from tokenizers import Tokenizer as Backend
 
-from model_executor.checkpoint.errors import CheckpointError
 from model_executor.engine import Modality
+
+
+class TokenizerFileError(Exception):
+    """A model's tokenizer.json cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class Tokenizer:
         model_dir: the model's directory, of which `tokenizer.json` is read.
 
     Raises:
-        CheckpointError: the file is malformed or lacks Qwen's special tokens.
+        TokenizerFileError: the file is malformed or lacks Qwen's special tokens.
     """
 
     def __init__(self, model_dir: Path) -> None:
@@ -89,7 +92,7 @@ class Tokenizer:
             plain["added_tokens"] = []
             self._plain = Backend.from_str(json.dumps(plain))
         except Exception as error:  # the backend raises bare Exception
-            raise CheckpointError(f"the model's tokenizer.json cannot be read: {error}") from error
+            raise TokenizerFileError(f"the model's tokenizer.json cannot be read: {error}") from error
         vocabulary = self._full.get_vocab()
         self.num_tokens = max(vocabulary.values()) + 1
         """Size of the vocabulary, special tokens included; valid ids are below it."""
@@ -103,7 +106,7 @@ class Tokenizer:
             }
             """Id of each modality's placeholder token."""
         except KeyError as error:
-            raise CheckpointError(f"the model's tokenizer has no {error.args[0]} token") from error
+            raise TokenizerFileError(f"the model's tokenizer has no {error.args[0]} token") from error
         longest_first = sorted(self._special, key=len, reverse=True)
         self._splitter = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
         self._byte_of = byte_alphabet()

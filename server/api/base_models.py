@@ -1,7 +1,9 @@
-"""What every request model shares: strict types, explicit null as absence, unknown names refused, lists bounded.
+"""Base classes of everything clients send and receive as JSON.
 
-Also the two refusals a model can state itself; `server/api/validation.py` turns them, and pydantic's own errors,
-into the API's error body.
+Requests: strict types, explicit null as absence, unknown names refused; also the two refusals a model can state
+itself, which `server/api/validation.py` turns, like pydantic's own errors, into the API's error body.
+
+Responses: a field that was not set is left out when encoding, one set to None is written as null; the API needs both.
 """
 
 from collections.abc import Mapping
@@ -91,6 +93,23 @@ class RequestModel(BaseModel):
             if name not in required:
                 properties[name] = _nullable(declared)
         return schema
+
+
+class ModelRequest(RequestModel):
+    """A request to a model."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """Name of the served model."""
+
+
+class ResponseModel(BaseModel):
+    """An object the server sends."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    def encode(self) -> bytes:
+        """The object as JSON, without the fields that were not set."""
+        return self.model_dump_json(exclude_unset=True).encode()
 
 
 def _nullable(declared: JsonSchemaValue) -> JsonSchemaValue:

@@ -4,54 +4,28 @@ The routes read bodies themselves, so that wrong ones are answered 400 with the 
 describe a 422 that never comes, and no request body.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from server.api.error_schema import ErrorResponse
-from server.chat.request import ChatCompletionRequest
-from server.chat.response import ChatCompletionChunk
-from server.completions.protocol import Completion, CompletionRequest
-from server.files.protocol import FileForm
-from server.responses.request import ResponseRequest
-from server.responses.response import (
-    ArgumentsDeltaEvent,
-    ArgumentsDoneEvent,
-    ErrorEvent,
-    ItemEvent,
-    LifecycleEvent,
-    PartEvent,
-    TextDeltaEvent,
-    TextDoneEvent,
-)
-from server.tokenize.protocol import DetokenizeRequest, TokenizeRequest
 
-_READ: tuple[type[BaseModel], ...] = (
-    ChatCompletionRequest,
-    CompletionRequest,
-    DetokenizeRequest,
-    FileForm,
-    ResponseRequest,
-    TokenizeRequest,
-)
-"""Bodies the routes read by themselves."""
-_NAMED: tuple[type[BaseModel], ...] = (
-    ArgumentsDeltaEvent,
-    ArgumentsDoneEvent,
-    ErrorEvent,
-    ItemEvent,
-    LifecycleEvent,
-    PartEvent,
-    TextDeltaEvent,
-    TextDoneEvent,
-)
-"""Events of responses."""
-_STREAMED: tuple[type[BaseModel], ...] = (ChatCompletionChunk, Completion, *_NAMED)
-"""Events."""
+
+@dataclass(frozen=True, slots=True)
+class Schemas:
+    """What a router reads and streams by itself; the framework knows of neither."""
+
+    read: Sequence[type[BaseModel]] = ()
+    """Bodies."""
+    streamed: Sequence[type[BaseModel]] = ()
+    """Events."""
+
+
 _REFERENCE = "#/components/schemas/{model}"
 _ERRORS = {
     400: "The request is malformed, out of range, or brings media that cannot be used.",
@@ -73,13 +47,13 @@ def errors(*statuses: int) -> Responses:
     return {status: {"model": ErrorResponse, "description": _ERRORS[status]} for status in statuses}
 
 
-def json_body(model: type[BaseModel]) -> dict[str, Any]:
+def json_request(model: type[BaseModel]) -> dict[str, Any]:
     """The `openapi_extra` of a route that reads a body of this model by itself."""
     schema = {"$ref": _REFERENCE.format(model=model.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def form_body(model: type[BaseModel]) -> dict[str, Any]:
+def form_request(model: type[BaseModel]) -> dict[str, Any]:
     """The `openapi_extra` of a route that reads a multipart form of this model by itself."""
     schema = {"$ref": _REFERENCE.format(model=model.__name__)}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
@@ -103,32 +77,34 @@ def event_stream(model: type[BaseModel]) -> dict[str, Any]:
     return {"text/event-stream": {"schema": {"type": "string", "description": description}}}
 
 
-def named_events() -> dict[str, Any]:
-    """The content of an answer that may also come as events with a name and a type."""
-    names = ", ".join(f"`{model.__name__}`" for model in _NAMED)
+def named_events(models: Iterable[type[BaseModel]]) -> dict[str, Any]:
+    """The content of an answer that may also come as events of these models, which have a name and a type."""
+    names = ", ".join(f"`{model.__name__}`" for model in models)
     description = f"`event:` and `data:` lines; the data are one of {names}, told apart by `type`."
     return {"text/event-stream": {"schema": {"type": "string", "description": description}}}
 
 
-def describe(app: FastAPI, *, needs_key: bool) -> Mapping[str, Any]:
+def describe(app: FastAPI, schemas: Iterable[Schemas], *, needs_key: bool) -> Mapping[str, Any]:
     """The document.
 
     Args:
         app: whose routes to describe.
+        schemas: of its routers.
         needs_key: whether keys are configured.
     """
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     for path in document["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)
-    _, definitions = models_json_schema(
-        [*((model, "validation") for model in _READ), *((model, "serialization") for model in _STREAMED)],
-        ref_template=_REFERENCE,
-    )
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    models: list[tuple[type[BaseModel], JsonSchemaMode]] = []
+    for declared in schemas:
+        models += [(model, "validation") for model in declared.read]
+        models += [(model, "serialization") for model in declared.streamed]
+    _, definitions = models_json_schema(models, ref_template=_REFERENCE)
+    components = document.setdefault("components", {}).setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(unused, None)
-    schemas.update(definitions["$defs"])
+        components.pop(unused, None)
+    components.update(definitions["$defs"])
     if needs_key:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"key": []}]

@@ -1,14 +1,15 @@
-"""Server-sent events: encoding, comments that keep a silent connection open, an error in the stream, the end mark.
+"""Server-sent events: framing, comments that keep a silent connection open, an error in the stream, the end mark.
 
-What it does not: know what the events say, or notice a departed client (`server/middleware/disconnect.py` cancels
+What it does not: know what the events mean, or notice a departed client (`server/middleware/disconnect.py` cancels
 the stream).
 """
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing, suppress
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -20,35 +21,33 @@ LAST_WORDS_S = 1.0
 """How long a stream that is cut tries to say so."""
 KEEP_ALIVE = b": keep-alive\n\n"
 
+Source = TypeVar("Source")
 
-def nothing_to_tell() -> None:
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event."""
+
+    data: bytes
+    """On one line."""
+    name: str | None = None
+
+    def frame(self) -> bytes:
+        """The event as it is sent."""
+        name = b"" if self.name is None else b"event: " + self.name.encode() + b"\n"
+        return name + b"data: " + self.data + b"\n\n"
+
+
+def error_event(error: ApiError) -> Event:
+    """An error as an event: the one error body."""
+    return Event(json.dumps(error.body(), ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def no_status() -> None:
     """The status of a stream that has none."""
 
 
-class Event(Protocol):
-    """Anything that can be sent."""
-
-    def encode(self) -> bytes:
-        """The event's data, on one line."""
-
-
-class ErrorBody:
-    """An error as an event: the one error body.
-
-    Args:
-        error: what to tell.
-    """
-
-    def __init__(self, error: ApiError) -> None:
-        """See the class."""
-        self._body = error.body()
-
-    def encode(self) -> bytes:
-        """The body as JSON."""
-        return json.dumps(self._body, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-class EventStream(Response):
+class EventStream(Response, Generic[Source]):
     """The response that sends events as they come.
 
     The status line goes out with the first event, so an error before it is still an HTTP error. After `keep_alive_s`
@@ -56,41 +55,43 @@ class EventStream(Response):
     then on are one event, followed by the end mark.
 
     Args:
-        events: what to send; closed at the end, also when the response is cancelled.
+        source: what to send; closed at the end, also when the response is cancelled.
+        encode: the events that each item of the source becomes.
         keep_alive_s: silence after which a comment is sent, in seconds.
-        status: asked for the text of that comment; None for the usual one.
-        failure: the event that tells of an error.
-        named: write the `type` every event has as its name, too, and no end mark, as the Responses API does.
+        status: the text of that comment; None for the usual one.
+        failure: the event that reports an error.
+        end: the end mark.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
         self,
-        events: AsyncGenerator[Event, None],
+        source: AsyncGenerator[Source, None],
+        encode: Callable[[Source], Iterable[Event]],
         *,
         keep_alive_s: float,
-        status: Callable[[], str | None] = nothing_to_tell,
-        failure: Callable[[ApiError], Event] = ErrorBody,
-        named: bool = False,
+        status: Callable[[], str | None] = no_status,
+        failure: Callable[[ApiError], Event] = error_event,
+        end: bytes = DONE,
     ) -> None:
-        """See the class."""
         self.status_code = 200
         self.background = None
         self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        self._events = events
+        self._source = source
+        self._encode = encode
         self._keep_alive_s = keep_alive_s
         self._status = status
         self._failure = failure
-        self._named = named
+        self._end = end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything.
 
         Raises:
-            Exception: what `events` raised before the stream was open.
+            Exception: what `source` raised before the stream was open.
         """
-        queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue(maxsize=1)
+        queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(maxsize=1)
         pump = asyncio.create_task(self._pump(queue))
         begun = False
         try:
@@ -100,33 +101,36 @@ class EventStream(Response):
             begun = True
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             while item is not None:
-                await send({"type": "http.response.body", "body": self._frame(item, scope), "more_body": True})
+                frame = self._failure(report_error(item, scope)).frame() if isinstance(item, Exception) else item
+                await send({"type": "http.response.body", "body": frame, "more_body": True})
                 item = None if isinstance(item, Exception) else await self._next(queue)
-            await send({"type": "http.response.body", "body": b"" if self._named else DONE, "more_body": False})
+            await send({"type": "http.response.body", "body": self._end, "more_body": False})
         except asyncio.CancelledError:
-            # The server stops, or the client has gone, which is not told by this and does not mind.
+            # The server stops, or the client is gone; the latter does not receive this.
             if begun:
-                event = self._frame(UnavailableError("The server is stopping."), scope)
+                frame = self._failure(report_error(UnavailableError("The server is stopping."), scope)).frame()
                 with suppress(TimeoutError):  # of a client that does not read
                     async with asyncio.timeout(LAST_WORDS_S):
-                        await send({"type": "http.response.body", "body": event, "more_body": False})
+                        await send({"type": "http.response.body", "body": frame, "more_body": False})
             raise
         finally:
             pump.cancel()
             await asyncio.wait({pump})
 
-    async def _pump(self, queue: "asyncio.Queue[Event | Exception | None]") -> None:
+    async def _pump(self, queue: "asyncio.Queue[bytes | Exception | None]") -> None:
         """Run the generator in one task from start to close, as its timeouts and task groups need."""
         try:
-            async with aclosing(self._events) as events:
-                async for event in events:
-                    await queue.put(event)
+            async with aclosing(self._source) as source:
+                async for item in source:
+                    for event in self._encode(item):
+                        await queue.put(event.frame())
         except Exception as error:
             await queue.put(error)
         else:
             await queue.put(None)
 
-    async def _next(self, queue: "asyncio.Queue[Event | Exception | None]") -> "Event | Exception | bytes | None":
+    async def _next(self, queue: "asyncio.Queue[bytes | Exception | None]") -> bytes | Exception | None:
+        """The next frame, the error that ends the stream, or None at its end; a comment where nothing comes."""
         try:
             # Not wait_for, which until Python 3.12 swallows a cancellation that meets a result.
             async with asyncio.timeout(self._keep_alive_s):
@@ -134,10 +138,3 @@ class EventStream(Response):
         except TimeoutError:
             text = self._status()
             return KEEP_ALIVE if text is None else f": {text}\n\n".encode()
-
-    def _frame(self, item: Event | Exception | bytes, scope: Scope) -> bytes:
-        if isinstance(item, bytes):
-            return item
-        event = self._failure(report_error(item, scope)) if isinstance(item, Exception) else item
-        name = f"event: {event.type}\n".encode() if self._named else b""  # type: ignore[attr-defined]
-        return name + b"data: " + event.encode() + b"\n\n"

@@ -20,7 +20,7 @@ def refusal(error: ValidationError, *, prefix: str = "") -> ClientError:
     """The error to answer with.
 
     Args:
-        error: what pydantic found; its first entry counts.
+        error: pydantic's; its first entry counts.
         prefix: the field the validated value stands in, or empty for the body.
     """
     detail = error.errors(include_url=False)[0]
@@ -33,7 +33,7 @@ def refusal(error: ValidationError, *, prefix: str = "") -> ClientError:
         location.append(context["param"])
     param = field_name(location)
     if kind == "file_not_found":
-        return NotFoundError(f"'{param}': {detail['msg']}", param=param, code=kind)
+        return NotFoundError(f"'{param}': {detail['msg']}", param=param, code="file_not_found")
     if kind == "missing":
         return BadRequestError(f"'{param}' is missing.", param=param, code="missing_required_parameter")
     if kind == "extra_forbidden":
@@ -60,9 +60,9 @@ def _unknown_member(field: str, location: list[int | str], value: Any, takes: st
     param += f".{field}"
     if value.get(field) is None:
         return BadRequestError(f"'{param}' is missing.", param=param, code="missing_required_parameter")
-    given = repr(value[field])[:60]
+    shown = repr(value[field])[:60]
     return BadRequestError(
-        f"'{param}' is {given}, which this server does not support; it {takes}.",
+        f"'{param}' is {shown}, which this server does not support; it {takes}.",
         param=param,
         code="unsupported_value",
     )

@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from server.chat.response import MediaReport, ResponseModel
+from server.api.base_models import ResponseModel
+from server.prompt.media_report import MediaReport
 
 
 class PreviewPart(ResponseModel):
@@ -16,7 +17,7 @@ class PreviewPart(ResponseModel):
     text: str | None
     """Null for media."""
     param: str | None
-    """The content part of a medium, such as `messages[0].content[1].image_url`; null for texts."""
+    """The content part of an image or video, such as `messages[0].content[1].image_url`; null for texts."""
 
 
 class TokenCounts(ResponseModel):
@@ -30,12 +31,12 @@ class TokenCounts(ResponseModel):
 
 
 class ChatPreview(ResponseModel):
-    """What the model would be given."""
+    """What the model would get."""
 
     object: Literal["chat.completion.preview"]
     model: str
     prompt: str
-    """The rendered prompt, with one placeholder where a medium stands for all of its tokens."""
+    """The rendered prompt, with one placeholder where an image or video stands for all of its tokens."""
     prompt_tokens: int
     prompt_tokens_details: TokenCounts
     max_model_len: int
@@ -43,4 +44,4 @@ class ChatPreview(ResponseModel):
     parts: list[PreviewPart]
     """The prompt in pieces, in order."""
     media: list[MediaReport]
-    """What was done to each medium, in the order they were sent."""
+    """What was done to each image and video, in the order they were sent."""

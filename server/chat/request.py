@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from server.api.base_models import MAX_MESSAGES, MAX_METADATA, Unsupported, at_most, bounded, conflict
-from server.generation.sampling_fields import SamplingRequest
+from server.api.base_models import MAX_MESSAGES, MAX_METADATA, ModelRequest, Unsupported, at_most, bounded, conflict
+from server.generation.sampling_fields import SamplingFields, StreamFields
 from server.prompt.messages import AnyMessage
 from server.prompt.render_fields import Rendering
 from server.prompt.tool_messages import require_answered_calls
@@ -13,11 +13,9 @@ from server.structured_output.protocol import ResponseFormat, StructuredOutputs
 from server.tools.protocol import ToolUse
 
 
-class ChatCompletionRequest(SamplingRequest, Rendering, ToolUse):
+class ChatCompletionRequest(SamplingFields, StreamFields, Rendering, ToolUse, ModelRequest):
     """A conversation to answer, and how."""
 
-    model: Annotated[str, Field(min_length=1)]
-    """Name of the served model."""
     messages: Annotated[list[AnyMessage], bounded(MAX_MESSAGES, least=1)]
     """The conversation so far."""
 
@@ -33,7 +31,7 @@ class ChatCompletionRequest(SamplingRequest, Rendering, ToolUse):
     add_vision_id: bool = False
     """Number the media in the prompt: `Picture 1: `, `Video 1: `."""
     include: Annotated[list[Literal["media"]], bounded(8)] = []
-    """media: tell in a `tessera` object what was done to each medium."""
+    """media: report in a `tessera` object what was done to each image and video."""
 
     response_format: ResponseFormat | None = None
     """The form of the answer: text, a JSON object, or JSON that satisfies a schema."""
@@ -61,13 +59,8 @@ class ChatCompletionRequest(SamplingRequest, Rendering, ToolUse):
 
     @property
     def max_answer_tokens(self) -> int | None:
-        """The longest answer the client asks for, or None."""
+        """The longest answer the client requests, or None."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-
-    @property
-    def num_top_logprobs(self) -> int | None:
-        """Alternatives to report per token, or None where no log-probabilities are asked for."""
-        return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
     def has_form(self) -> bool:
@@ -80,14 +73,15 @@ class ChatCompletionRequest(SamplingRequest, Rendering, ToolUse):
         if self.top_logprobs is not None and not self.logprobs:
             raise conflict("top_logprobs", "is only allowed with 'logprobs'")
         if self.structured_outputs is not None and self.response_format is not None:
-            raise conflict("structured_outputs", "does not go with 'response_format'")
+            raise conflict("structured_outputs", "cannot be combined with 'response_format'")
         if self.structured_outputs is not None and self.may_call:
-            raise conflict("structured_outputs", "does not go with tools the model may call")
+            raise conflict("structured_outputs", "cannot be combined with tools the model may call")
         if self.has_form or self.may_call:
             # A form has an end of its own, and nothing else may follow it or come before it; so has a call.
             for name in ("ignore_eos", "min_tokens", "stop_token_ids", "include_stop_str_in_output"):
                 if getattr(self, name):
-                    raise conflict(name, "does not go with tools or a form of the answer that is enforced")
+                    raise conflict(name, "cannot be combined with tools or a structured response format")
+        self._require_min_tokens_within(self.max_answer_tokens)
         self._require_one_end(self.messages)
         require_answered_calls(self.messages)
         return self

@@ -1,41 +1,11 @@
-"""Answers of `POST /v1/chat/completions`: the whole one, and the chunks of a stream.
-
-A field that was not given is left out when encoding (`exclude_unset`), one given as None is written as null; the API
-needs both.
-"""
+"""Answers of `POST /v1/chat/completions`: the completion, and the chunks of a stream."""
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
-FinishReason = Literal["stop", "length"]
-ChatFinishReason = Literal["stop", "length", "tool_calls"]
-
-
-class ResponseModel(BaseModel):
-    """An object the server sends."""
-
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
-
-    def encode(self) -> bytes:
-        """The object as JSON, without the fields that were not given."""
-        return self.model_dump_json(exclude_unset=True).encode()
-
-
-class TopLogprob(ResponseModel):
-    """A likely token of one position."""
-
-    token: str
-    logprob: float
-    """Natural logarithm of the probability, at least -9999."""
-    bytes: list[int]
-    """UTF-8 bytes of the token; a character may be spread over several tokens."""
-
-
-class TokenLogprob(TopLogprob):
-    """The token of one position, and the most likely ones."""
-
-    top_logprobs: list[TopLogprob]
+from server.api.base_models import ResponseModel
+from server.generation.output_events import FinishReason
+from server.generation.response_fields import TokenLogprob, Usage
+from server.prompt.media_report import MediaReport
 
 
 class Logprobs(ResponseModel):
@@ -45,59 +15,8 @@ class Logprobs(ResponseModel):
     refusal: None = None
 
 
-class PromptTokensDetails(ResponseModel):
-    """Of the prompt's tokens."""
-
-    cached_tokens: int
-    """Taken from the prefix cache."""
-    image_tokens: int
-    """Of pictures, without delimiters."""
-    video_tokens: int
-    """Of clips, without delimiters."""
-
-
-class Usage(ResponseModel):
-    """What a request cost, in tokens."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails
-
-
-class Dimensions(ResponseModel):
-    """Size in pixels."""
-
-    width: int
-    height: int
-
-
-class MediaReport(ResponseModel):
-    """What was done to one medium."""
-
-    param: str
-    """The content part, such as `messages[0].content[1]`."""
-    modality: Literal["image", "video"]
-    source_size: Dimensions
-    """As sent, upright."""
-    size: Dimensions
-    """As the model sees it."""
-    grid: tuple[int, int, int]
-    """Temporal slices, rows and columns of 14 px patches."""
-    tokens: int
-    """Tokens in the prompt, without the two delimiters."""
-    frames: int | None
-    """Sampled frames of a clip."""
-    timestamps: list[float] | None
-    """Presentation time of each sampled frame, in seconds."""
-    fps: float | None
-    """Sampled frames per second of presentation time."""
-    notes: list[str]
-    """What a person should know."""
-
-
 class Report(ResponseModel):
-    """What the server tells beyond the standard, on request by `include`."""
+    """What the server reports beyond the standard, on request by `include`."""
 
     media: list[MediaReport]
 
@@ -136,7 +55,7 @@ class Choice(ResponseModel):
     index: int
     message: Message
     logprobs: Logprobs | None
-    finish_reason: ChatFinishReason
+    finish_reason: FinishReason
 
 
 class ChatCompletion(ResponseModel):
@@ -184,7 +103,7 @@ class ChunkChoice(ResponseModel):
     index: int
     delta: ChoiceDelta
     logprobs: Logprobs | None
-    finish_reason: ChatFinishReason | None
+    finish_reason: FinishReason | None
 
 
 class ChatCompletionChunk(ResponseModel):

@@ -1,17 +1,21 @@
 """`POST /v1/chat/completions`."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
 
-from server.api.openapi import errors, event_stream, json_body
-from server.api.request_body import read_json
+from fastapi import APIRouter, Depends, Response
+
+from server.api.dependencies import ServerSettings, Tenant
+from server.api.openapi import Schemas, errors, event_stream, json_request
 from server.api.sse import EventStream
-from server.auth.rate_limits import key_usage_of
+from server.chat.encoder import ChunkEncoder, CompletionEncoder
+from server.chat.reader import read_request
 from server.chat.request import ChatCompletionRequest
 from server.chat.response import ChatCompletion, ChatCompletionChunk
-from server.generation.model_service import Service
+from server.generation.dependencies import ReadyGenerator, model_body
 from server.media.progress import Progress
 
 router = APIRouter()
+SCHEMAS = Schemas(read=[ChatCompletionRequest], streamed=[ChatCompletionChunk])
 
 
 @router.post(
@@ -19,22 +23,28 @@ router = APIRouter()
     summary="Answer a conversation",
     operation_id="createChatCompletion",
     response_class=Response,
-    openapi_extra=json_body(ChatCompletionRequest),
+    openapi_extra=json_request(ChatCompletionRequest),
     responses={
         200: {"model": ChatCompletion, "content": event_stream(ChatCompletionChunk), "description": "The answer."},
         **errors(400, 401, 404, 413, 429, 500, 503, 504),
     },
 )
-async def create_chat_completion(request: Request) -> Response:
-    """Answer a conversation of text, pictures and clips, as a whole or as a stream of server-sent events."""
-    service: Service = request.app.state.service
-    chat = service.chat(key_usage_of(request))
-    body = await read_json(request, ChatCompletionRequest)
-    service.require_model(body.model)
-    tenant: str = request.state.tenant
+async def create_chat_completion(
+    generator: ReadyGenerator,
+    body: Annotated[ChatCompletionRequest, Depends(model_body(ChatCompletionRequest))],
+    tenant: Tenant,
+    settings: ServerSettings,
+) -> Response:
+    """Answer a conversation of text, images and videos, with or without streaming."""
+    request = read_request(body, tenant, default_max_tokens=settings.default_max_tokens)
     if body.stream:
         progress = Progress()
-        events = chat.stream(body, tenant, progress)
-        return EventStream(events, keep_alive_s=service.keep_alive_s, status=progress.text)
-    answer = await chat.complete(body, tenant)
-    return Response(answer.encode(), media_type="application/json")
+        return EventStream(
+            generator.generate(request, progress),
+            ChunkEncoder(body, request).encode,
+            keep_alive_s=settings.keep_alive_s,
+            status=progress.text,
+        )
+    encoder = CompletionEncoder(body, request)
+    await generator.run(request, encoder.add)
+    return Response(encoder.completion().encode(), media_type="application/json")

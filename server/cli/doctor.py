@@ -24,6 +24,8 @@ from model_executor.checkpoint.errors import CheckpointError
 from model_executor.engine import CPU_KV_CACHE_BYTES, SHARED_MEMORY
 from server.cli.probe import ProbeError, is_listening, probe_new_server, probe_running_server
 from server.core.settings import Settings, SettingsError, load_settings
+from server.core.settings_help import refuse_unknown_flags
+from server.files.directory_lock import is_taken
 from server.media.messages import Ready
 
 ENGINE_MEMORY_BYTES = 2 << 30
@@ -54,6 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     options, flags = parser.parse_known_args(arguments)
     try:
+        refuse_unknown_flags(flags)
         settings = load_settings(flags)
     except SettingsError as error:
         print(f"tessera: {error}", file=sys.stderr)
@@ -142,9 +145,21 @@ def _check_memory(settings: Settings) -> Iterator[Finding]:
             else f", less than the {_gib(needed)} of TESSERA_MEDIA__MAX_SHARED_BYTES (docker: --shm-size)"
         )
         yield Finding("ok" if is_enough else "note", "shared memory", text)
+    yield _uploads(settings)
+
+
+def _uploads(settings: Settings) -> Finding:
+    """Whether files can be kept: there is room, and no other server has the directory."""
     directory = settings.data_dir.expanduser()
     existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
-    yield Finding("ok", "uploads", f"{_gib(shutil.disk_usage(existing).free)} free for {directory}")
+    room = f"{_gib(shutil.disk_usage(existing).free)} free for {directory}"
+    if not is_taken(directory):
+        return Finding("ok", "uploads", room)
+    if is_listening(settings):
+        return Finding("ok", "uploads", f"{room}, in use by a running server")
+    return Finding(
+        "note", "uploads", f"off: another server uses {directory}; set TESSERA_DATA_DIR to another directory"
+    )
 
 
 def _check_sandbox(settings: Settings) -> Finding:

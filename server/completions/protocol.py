@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.api.base_models import MAX_TOKEN_IDS, Unsupported, bounded
-from server.chat.response import FinishReason, ResponseModel, Usage
-from server.generation.sampling_fields import SamplingRequest
+from model_executor.engine import FinishReason
+from server.api.base_models import MAX_TOKEN_IDS, ModelRequest, ResponseModel, Unsupported, bounded
+from server.generation.response_fields import Usage
+from server.generation.sampling_fields import SamplingFields, StreamFields
 
 MAX_PROMPTS = 128
 """Most prompts of one request."""
@@ -29,11 +30,9 @@ def _refuse_true(value: Any) -> Any:
     return value
 
 
-class CompletionRequest(SamplingRequest):
+class CompletionRequest(SamplingFields, StreamFields, ModelRequest):
     """Text to continue, and how."""
 
-    model: Annotated[str, Field(min_length=1)]
-    """Name of the served model."""
     prompt: Annotated[
         Annotated[str, Tag("<text>")]
         | Annotated[list[str], bounded(MAX_PROMPTS, least=1), Tag("<texts>")]
@@ -53,26 +52,9 @@ class CompletionRequest(SamplingRequest):
     """Accepted; cannot apply to a model on one's own machine."""
     suffix: Unsupported = None
 
-    @property
-    def max_answer_tokens(self) -> int | None:
-        """The longest answer the client asks for, or None."""
-        return self.max_tokens
-
-    @property
-    def num_top_logprobs(self) -> int | None:
-        """Alternatives to report per token, or None where no log-probabilities are asked for."""
-        return self.logprobs
-
-    @property
-    def prompts(self) -> list[tuple[str, str | list[int]]]:
-        """Each prompt with the field it stands in, such as `prompt[1]`."""
-        value: Any = self.prompt
-        if isinstance(value, str) or isinstance(value[0], int):
-            return [("prompt", value)]
-        return [(f"prompt[{number}]", prompt) for number, prompt in enumerate(value)]
-
     @model_validator(mode="after")
-    def _best_of_all(self) -> "CompletionRequest":
+    def _agree(self) -> "CompletionRequest":
+        self._require_min_tokens_within(self.max_tokens)
         if self.best_of is not None and self.best_of != self.n:
             raise PydanticCustomError(
                 "unsupported_value", "is not supported by this server unless it equals 'n'", {"param": "best_of"}

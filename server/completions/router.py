@@ -1,15 +1,19 @@
 """`POST /v1/completions`."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
 
-from server.api.openapi import errors, event_stream, json_body
-from server.api.request_body import read_json
+from fastapi import APIRouter, Depends, Response
+
+from server.api.dependencies import ServerSettings, Tenant
+from server.api.openapi import Schemas, errors, event_stream, json_request
 from server.api.sse import EventStream
-from server.auth.rate_limits import key_usage_of
+from server.completions.encoder import CompletionEncoder
 from server.completions.protocol import Completion, CompletionRequest
-from server.generation.model_service import Service
+from server.completions.reader import read_request
+from server.generation.dependencies import ReadyGenerator, model_body
 
 router = APIRouter()
+SCHEMAS = Schemas(read=[CompletionRequest], streamed=[Completion])
 
 
 @router.post(
@@ -17,20 +21,22 @@ router = APIRouter()
     summary="Continue texts",
     operation_id="createCompletion",
     response_class=Response,
-    openapi_extra=json_body(CompletionRequest),
+    openapi_extra=json_request(CompletionRequest),
     responses={
         200: {"model": Completion, "content": event_stream(Completion), "description": "The answer."},
         **errors(400, 401, 404, 413, 429, 500, 503),
     },
 )
-async def create_completion(request: Request) -> Response:
-    """Continue one or several texts as they stand, without a chat's turns, as a whole or as server-sent events."""
-    service: Service = request.app.state.service
-    completions = service.completions(key_usage_of(request))
-    body = await read_json(request, CompletionRequest)
-    service.require_model(body.model)
-    tenant: str = request.state.tenant
+async def create_completion(
+    generator: ReadyGenerator,
+    body: Annotated[CompletionRequest, Depends(model_body(CompletionRequest))],
+    tenant: Tenant,
+    settings: ServerSettings,
+) -> Response:
+    """Continue one or several texts as they stand, without a chat's turns, with or without streaming."""
+    request = read_request(body, tenant)
+    encoder = CompletionEncoder(body, request)
     if body.stream:
-        return EventStream(completions.stream(body, tenant), keep_alive_s=service.keep_alive_s)
-    answer = await completions.complete(body, tenant)
-    return Response(answer.encode(), media_type="application/json")
+        return EventStream(generator.generate(request), encoder.encode, keep_alive_s=settings.keep_alive_s)
+    await generator.run(request, encoder.add)
+    return Response(encoder.completion().encode(), media_type="application/json")

@@ -170,13 +170,13 @@ class Metrics:
             Gauge(name, text, registry=self.registry).set_function(read)
 
     def count_request(self, route: str, method: str, status: int, duration_s: float) -> None:
-        """Count one answered request; `route` is a template, `status` is counted by its class."""
+        """Count one completed request; `route` is a template, `status` is counted by its class."""
         known_method = method if method in _METHODS else "other"
         self._requests.labels(route, known_method, f"{status // 100}xx").inc()
         self._request_s.labels(route).observe(duration_s)
 
     def count_error(self, error: ApiError) -> None:
-        """Count one error by its status and its code, or its type where it has none."""
+        """Count one error by its status and its code, or its type if it has no code."""
         self._errors.labels(error.status, error.code or error.type).inc()
 
     def count_refused_connection(self, reason: str) -> None:
@@ -184,16 +184,16 @@ class Metrics:
         self._refused_connections.labels(reason).inc()
 
     def count_key_request(self, name: str, status: int) -> None:
-        """Count one answered request of the key of that name."""
+        """Count one completed request of the key with that name."""
         self._key_requests.labels(name, f"{status // 100}xx").inc()
 
     def render(self, state: EngineState, stats: EngineStats | None, load: MediaLoad | None) -> bytes:
-        """Everything in Prometheus' text format.
+        """All metrics in Prometheus' text format.
 
         Args:
-            state: where the engine is in its life.
-            stats: a reading of the engine; None where it cannot be had.
-            load: a reading of the media side; None where there is none yet.
+            state: the engine's state.
+            stats: the engine's statistics; None if they are not available.
+            load: of the media workers; None if they have not started.
         """
         self._current_load.state, self._current_load.stats, self._current_load.load = state, stats, load
         return generate_latest(self.registry)

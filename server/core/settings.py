@@ -1,8 +1,8 @@
 """Every setting of the server, declared once.
 
 `TESSERA_*` variables, command-line flags, `.env.example` and `docs/settings.md` all derive from the classes here (and
-from `model_executor.engine.EngineSettings`, which the engine host reads too). Loaded once in `server/__main__.py` and
-passed down as arguments; nothing else reads the environment.
+from `model_executor.engine.EngineSettings`, which the engine process reads too). Loaded once in `server/__main__.py`
+and passed down as arguments.
 """
 
 import difflib
@@ -164,7 +164,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65_535)
     """Port to listen on; 0 takes a free one and prints it."""
     model: str = BUNDLED_MODEL
-    """Checkpoint folder, hub id such as `Qwen/Qwen2-VL-2B-Instruct`, or the name of the model that ships along."""
+    """Checkpoint directory, hub id such as `Qwen/Qwen2-VL-2B-Instruct`, or the name of the bundled model."""
     served_model_name: str | None = None
     """Name clients use for the model. Unset: the last part of `model`."""
     api_key: SecretStr | None = None
@@ -263,7 +263,7 @@ def declarations(model: type[BaseModel] = Settings, path: tuple[str, ...] = ()) 
 
 
 def load_settings(arguments: Sequence[str]) -> Settings:
-    """The settings from flags, then the environment, then defaults. Exits by itself on `--help` and unknown flags.
+    """The settings from flags, then the environment, then defaults.
 
     Args:
         arguments: the command line after `tessera serve`.

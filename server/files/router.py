@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 from starlette.datastructures import QueryParams
 
-from server.api.openapi import errors, form_body
+from server.api.openapi import Schemas, errors, form_request
 from server.api.openapi import query as query_parameters
 from server.api.validation import refusal
 from server.core.errors import NotFoundError
@@ -15,13 +15,14 @@ from server.files.record import Record
 from server.files.store import FileStore
 
 router = APIRouter(prefix="/v1/files")
+SCHEMAS = Schemas(read=[FileForm])
 
 
 @router.post(
     "",
     summary="Upload a file",
     operation_id="createFile",
-    openapi_extra=form_body(FileForm),
+    openapi_extra=form_request(FileForm),
     responses=errors(400, 401, 413, 429, 500, 503, 507),
 )
 async def create_file(request: Request) -> FileObject:

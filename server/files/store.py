@@ -11,7 +11,6 @@ startup. Records are kept in memory; every disk operation runs in a thread.
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -28,6 +27,7 @@ from server.core.concurrency import forever, run_to_completion
 from server.core.errors import ApiError, BadRequestError, NotFoundError, StorageError
 from server.core.mime import HEAD_BYTES, detect_modality
 from server.core.settings import FilesSettings
+from server.files.directory_lock import LOCK_NAME, take
 from server.files.durable import storage_errors, sync_directory, write_new
 from server.files.quota import Quota
 from server.files.record import Purpose, Record
@@ -43,7 +43,7 @@ STEADY_S = 600.0
 MAX_UPLOADS = 16
 """Uploads in progress; half of them per client."""
 
-_CONTENT, _RECORD, _INCOMING, _LOCK = "content", "record.json", "incoming", "lock"
+_CONTENT, _RECORD, _INCOMING = "content", "record.json", "incoming"
 _log = logging.getLogger(__name__)
 
 
@@ -83,6 +83,7 @@ class FileStore:
         self._discarding = asyncio.Lock()
         self._places = FairQueue(MAX_UPLOADS, max_per_client=MAX_UPLOADS // 2, max_waiting=4 * MAX_UPLOADS)
         self._records: dict[str, dict[str, Record]] = {}
+        self._last_warning = ""
 
     @property
     def num_files(self) -> int:
@@ -220,7 +221,7 @@ class FileStore:
             raise BadRequestError(
                 "The file is neither an image nor a video in a supported format.",
                 param="file",
-                code="unsupported_file_type",
+                code="unsupported_file",
             )
         now_s = self._now_s()
         max_lifetime_s = self._settings.expires_after_s
@@ -294,9 +295,8 @@ class FileStore:
         if not make and not self._root.is_dir():
             return
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(self._root / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        lock = take(self._root)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             incoming = self._root / _INCOMING
             if incoming.is_dir():
                 shutil.rmtree(incoming)
@@ -311,7 +311,7 @@ class FileStore:
         """Whether the locked file is still the one in the directory."""
         assert self._lock is not None
         try:
-            return os.path.samestat(os.fstat(self._lock), os.stat(self._root / _LOCK))
+            return os.path.samestat(os.fstat(self._lock), (self._root / LOCK_NAME).stat())
         except FileNotFoundError:
             return False
 
@@ -375,6 +375,21 @@ class FileStore:
             if self._clock_is_steady():
                 await self.sweep()
         except ApiError as error:
+            self._warn_once(error)
+        else:
+            self._last_warning = ""
+
+    def _warn_once(self, error: ApiError) -> None:
+        """Log why files cannot be kept, unless that was the last thing logged: it may stay so for days."""
+        if error.message == self._last_warning:
+            return
+        self._last_warning = error.message
+        if error.code == "files_unavailable":
+            _log.warning(
+                "uploads are off: another server uses %s; to have them here, set TESSERA_DATA_DIR to another directory",
+                self._root,
+            )
+        else:
             _log.warning("cannot clean up expired files: %s", error.message)
 
 

@@ -1,27 +1,35 @@
-"""How fast an answer comes, measured as it passes."""
+"""Measures how fast an answer comes: time to the first token, between tokens, and to the last one."""
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
 
 from model_executor.engine import Delta
 from server.core.metrics import Metrics
 
 
-async def timed(deltas: AsyncIterator[Delta], metrics: Metrics, started_s: float) -> AsyncGenerator[Delta, None]:
-    """The same deltas; time to the first token, between tokens and to the last one are observed.
+class LatencyObserver:
+    """Watches the deltas of one request.
 
     Args:
-        deltas: of one engine request.
         metrics: where to observe.
         started_s: when the client's request began, on the clock of `time.perf_counter`.
     """
-    last_s: dict[int, float] = {}
-    async for delta in deltas:
+
+    def __init__(self, metrics: Metrics, started_s: float) -> None:
+        """Nothing has come yet."""
+        self._metrics = metrics
+        self._started_s = started_s
+        self._last_s: dict[tuple[int, int], float] = {}
+
+    def observe(self, prompt: int, delta: Delta) -> None:
+        """A delta has come; `prompt` says of which of the request's prompts."""
         now_s = time.perf_counter()
-        if not last_s:
-            metrics.first_token_s.observe(now_s - started_s)
-        elif delta.index in last_s and delta.token_ids:
-            metrics.inter_token_s.observe((now_s - last_s[delta.index]) / len(delta.token_ids))
-        last_s[delta.index] = now_s
-        yield delta
-    metrics.answer_s.observe(time.perf_counter() - started_s)
+        output = (prompt, delta.index)
+        if not self._last_s:
+            self._metrics.first_token_s.observe(now_s - self._started_s)
+        elif output in self._last_s and delta.token_ids:
+            self._metrics.inter_token_s.observe((now_s - self._last_s[output]) / len(delta.token_ids))
+        self._last_s[output] = now_s
+
+    def end(self) -> None:
+        """The last delta has come."""
+        self._metrics.answer_s.observe(time.perf_counter() - self._started_s)

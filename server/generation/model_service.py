@@ -1,25 +1,95 @@
-"""The model behind the routes: being opened, open, lost, or failed.
+"""The served model and its life: being opened, open, lost, or failed.
 
 The HTTP side listens before the model is there. What opens it is handed in as a function, so that tests open fakes and
-`server/__main__.py` opens a checkpoint, an engine process and media workers (`server/model_loading.py`).
+`server/serve.py` opens a checkpoint, an engine process and media workers (`server/model_loading.py`).
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from model_executor.checkpoint.errors import CheckpointError
-from model_executor.engine import EngineState, EngineStats, EngineUnavailableError
-from server.auth.rate_limits import KeyUsage
-from server.auth.usage import MeteredEngine
-from server.chat.serving import Chat, ServedModel
-from server.completions.serving import Completions
+from model_executor.engine import Engine, EngineState, EngineStats, EngineUnavailableError
+from model_executor.processor.tokenizer import Tokenizer
 from server.core.errors import NotFoundError, UnavailableError
-from server.core.metrics import Metrics
-from server.core.settings import Settings
+from server.core.metrics import MediaLoad, Metrics
+from server.media.progress import Progress
+from server.media.types import MediaPart, PreparedMedia
+from server.prompt.builder import PromptBuilder
+
+
+class MediaPreparer(Protocol):
+    """Brings and decodes media."""
+
+    @property
+    def load(self) -> MediaLoad:
+        """How busy it is."""
+
+    def forget_file(self, file: Path) -> None:
+        """Give up what was prepared from an uploaded file that is deleted."""
+
+    async def prepare(
+        self, parts: Sequence[MediaPart], tenant: str, progress: Progress | None = None
+    ) -> list[PreparedMedia]:
+        """Prepare all media of a request, in order; none is left held when it raises.
+
+        Args:
+            parts: what to prepare.
+            tenant: whose request it is.
+            progress: kept up to date in the meantime.
+
+        Raises:
+            ApiError: an image or video cannot be used, or cannot be prepared now.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """Everything a request needs of the model."""
+
+    name: str
+    """What clients call it."""
+    created: int
+    """When it was opened, in seconds since 1970."""
+    engine: Engine
+    media: MediaPreparer
+    tokenizer: Tokenizer
+    chat_template: str | None
+    """The checkpoint's Jinja template, or None for ChatML."""
+    end_token_ids: tuple[int, ...]
+    """Ids after which an answer is over."""
+    adapters: tuple[str, ...] = ()
+    """Names of the LoRA adapters that are served as further models."""
+    description: str | None = None
+    """What the model can do, in a sentence for people, if known."""
+
+    @property
+    def prompt_builder(self) -> PromptBuilder:
+        """Builds its prompts."""
+        return PromptBuilder(self.tokenizer, self.chat_template, self.engine.max_model_len)
+
+    def adapter(self, name: str) -> str | None:
+        """The adapter a request for the model `name` computes with; None for the model itself."""
+        return None if name == self.name else name
+
+    def require(self, name: str) -> None:
+        """Check that a request names the model or one of its adapters.
+
+        Raises:
+            NotFoundError: it names another one.
+        """
+        names = (self.name, *self.adapters)
+        if name not in names:
+            raise NotFoundError(
+                f"The model {name[:100]!r} does not exist. Available models: {', '.join(map(repr, names))}.",
+                param="model",
+                code="model_not_found",
+            )
+
 
 OpenModel = Callable[[], AbstractAsyncContextManager[ServedModel]]
 """Brings the model up and, on leaving, takes it down; may take minutes, and need not wait until the engine is ready."""
@@ -32,21 +102,18 @@ STATS_TIMEOUT_S = 1.0
 RESTARTING_RETRY_S = 2
 
 
-class Service:
+class ModelService:
     """The one model of the server.
 
     Args:
-        settings: of the server.
+        model_name: what clients call the model.
         open_model: see `OpenModel`.
         metrics: where to measure.
     """
 
-    def __init__(self, settings: Settings, open_model: OpenModel, metrics: Metrics) -> None:
-        """See the class."""
-        self.model_name = settings.model_name
+    def __init__(self, model_name: str, open_model: OpenModel, metrics: Metrics) -> None:
+        self.model_name = model_name
         self.metrics = metrics
-        self.keep_alive_s = settings.keep_alive_s
-        self._default_max_tokens = settings.default_max_tokens
         self._open_model = open_model
         self._model: ServedModel | None = None
         self._opening_error: Exception | None = None
@@ -120,34 +187,8 @@ class Service:
         retry_after_s = RESTARTING_RETRY_S if state is EngineState.RESTARTING else LOADING_RETRY_S
         return UnavailableError(f"The model is not ready: {state.value}.", retry_after_s=retry_after_s)
 
-    def chat(self, account: KeyUsage | None) -> Chat:
-        """The chat use case over the open model.
-
-        Args:
-            account: what the engine computes is charged to it; None where no key is needed.
-
-        Raises:
-            UnavailableError: the model is not ready.
-        """
-        return Chat(self._metered_model(account), default_max_tokens=self._default_max_tokens, metrics=self.metrics)
-
-    def completions(self, account: KeyUsage | None) -> Completions:
-        """The completions use case over the open model.
-
-        Args:
-            account: as `chat`.
-
-        Raises:
-            UnavailableError: the model is not ready.
-        """
-        return Completions(self._metered_model(account), metrics=self.metrics)
-
-    def _metered_model(self, account: KeyUsage | None) -> ServedModel:
-        model = self.model()
-        return model if account is None else replace(model, engine=MeteredEngine(model.engine, account))
-
     async def measurements(self) -> bytes:
-        """Everything that is measured, with fresh readings of what can be asked, in Prometheus' text format."""
+        """Everything that is measured, with fresh readings of engine and media, in Prometheus' text format."""
         model = self._model
         if model is None:
             return self.metrics.render(self.state, None, None)
@@ -163,17 +204,3 @@ class Service:
         """Give up what was prepared from an uploaded file that is deleted."""
         if self._model is not None:
             self._model.media.forget_file(file)
-
-    def require_model(self, name: str) -> None:
-        """Check that a request names the served model or one of its adapters.
-
-        Raises:
-            NotFoundError: it names another one.
-        """
-        names = (self.model_name, *(() if self._model is None else self._model.adapters))
-        if name not in names:
-            raise NotFoundError(
-                f"The model {name[:100]!r} does not exist; this server has {', '.join(map(repr, names))}.",
-                param="model",
-                code="model_not_found",
-            )

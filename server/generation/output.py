@@ -1,211 +1,167 @@
-"""The engine's deltas as the API's answer: folded into one object, or one by one as chunks. Pure.
+"""Folds the engine's deltas into output events: text, calls of functions, log-probabilities, token counts. Pure.
 
-A stop string or the model's end token may leave a delta without text; such a delta makes no chunk of its own unless it
-ends its choice or brings log-probabilities. What each choice is, and which functions
-it calls, `server/generation/choice.py` keeps.
+Where functions may be called, text is held back as long as it may belong to a call (`server/tools/parser.py`). A delta
+without text, as a stop string or the end token may leave it, makes no event unless it ends its output or brings
+log-probabilities.
 """
 
-from collections.abc import Collection
-from typing import Any
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
-from model_executor.engine import Delta, PositionLogprobs, TokenLogprob
+from model_executor.engine import Delta, PositionLogprobs, Prompt, TokenLogprob
+from model_executor.engine import FinishReason as EngineFinishReason
 from model_executor.processor.tokenizer import Tokenizer
-from server.chat import response as wire
-from server.generation.choice import Choice
-from server.tools.parser import CallReader
+from server.generation.output_events import (
+    ArgumentsDelta,
+    Finish,
+    FinishReason,
+    LikelyToken,
+    OutputEvent,
+    OutputStart,
+    SampledToken,
+    TextDelta,
+    ToolCallStart,
+    Usage,
+)
+from server.tools.parser import ArgumentsPiece, CallPiece, TextPiece, ToolCallParser
 
 LOWEST_LOGPROB = -9999.0
 """Stands for minus infinity, which JSON does not have."""
 
 
-class UnfinishedAnswerError(Exception):
-    """The engine ended its stream before every choice had a finish reason: a fault of ours."""
+class UnfinishedOutputError(Exception):
+    """The engine ended its stream before every output had a finish reason: a fault of ours."""
 
 
-class Answer:
-    """One request's answer while it grows.
+@dataclass(slots=True)
+class _Output:
+    parser: ToolCallParser | None
+    started: bool = False
+    ended: EngineFinishReason | None = None
+    num_calls: int = 0
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """A call that was cut is not one to make."""
+        calls = self.num_calls and self.parser is not None and not self.parser.is_cut
+        return "tool_calls" if self.ended == "stop" and calls else self.ended
+
+    def pieces(self, delta: Delta) -> list[TextPiece | CallPiece | ArgumentsPiece]:
+        if self.parser is None:
+            return [TextPiece(delta.text)] if delta.text else []
+        return [*self.parser.feed(delta.text), *(self.parser.end() if delta.finish_reason is not None else [])]
+
+
+class OutputReader:
+    """Reads the deltas of one request.
 
     Args:
-        id_: the completion's id.
-        created: when it was asked, in seconds since 1970.
-        model: the served name.
-        num_choices: how many answers were asked for.
-        num_prompt_tokens: length of the prompt.
-        num_image_tokens: of these, of pictures.
-        num_video_tokens: of these, of clips.
-        num_top_logprobs: alternatives to tell per token; None where no log-probabilities were asked for.
+        prompts: what the engine continues.
+        num_outputs: how many answers each prompt gets; those of the first prompt are numbered first.
         may_call: whether calls of functions are looked for in the text.
-        include_usage: put `usage` into the chunks.
-        report: what was done to media, where it was asked for.
+        num_top_logprobs: alternatives to report per token; None where no log-probabilities are requested.
         tokenizer: turns token ids into bytes.
-        end_token_ids: ids that end an answer; they are no part of its log-probabilities.
+        end_token_ids: ids that end an output; they are no part of its log-probabilities.
     """
 
     def __init__(
         self,
+        prompts: Sequence[Prompt],
         *,
-        id_: str,
-        created: int,
-        model: str,
-        num_choices: int,
-        num_prompt_tokens: int,
-        num_image_tokens: int,
-        num_video_tokens: int,
+        num_outputs: int,
+        may_call: bool,
         num_top_logprobs: int | None,
-        may_call: bool = False,
-        include_usage: bool,
-        report: wire.Report | None,
         tokenizer: Tokenizer,
         end_token_ids: Collection[int],
     ) -> None:
-        """See the class."""
-        self.num_answer_tokens = 0
-        self._head: dict[str, Any] = {"id": id_, "created": created, "model": model}
-        self._choices = [Choice(CallReader() if may_call else None) for _ in range(num_choices)]
-        self._num_prompt_tokens = num_prompt_tokens
-        self._num_media_tokens = (num_image_tokens, num_video_tokens)
-        self._num_cached_tokens = 0
-        self._num_top = num_top_logprobs
-        self._include_usage = include_usage
-        self._report: dict[str, Any] = {} if report is None else {"tessera": report}
+        """Nothing has come yet."""
+        self._prompts = prompts
+        self._num_outputs = num_outputs
+        self._outputs = [_Output(ToolCallParser() if may_call else None) for _ in range(len(prompts) * num_outputs)]
+        self._num_cached_tokens = [0] * len(prompts)
+        self._num_output_tokens = 0
+        self._num_top_logprobs = num_top_logprobs
         self._tokenizer = tokenizer
         self._end_token_ids = frozenset(end_token_ids)
 
-    def add(self, delta: Delta) -> None:
-        """Fold one delta in, for `completion`."""
-        choice = self._count(delta)
-        choice.read(delta)
-        choice.logprobs += self._logprobs(delta)
+    def read(self, prompt: int, delta: Delta) -> list[OutputEvent]:
+        """The events of one delta.
 
-    def completion(self) -> wire.ChatCompletion:
-        """The whole answer.
-
-        Raises:
-            UnfinishedAnswerError: see the class.
+        Args:
+            prompt: which prompt it continues, from 0.
+            delta: what the engine added.
         """
-        self.require_finished()
-        return wire.ChatCompletion(
-            object="chat.completion",
-            choices=[
-                wire.Choice(
-                    index=index,
-                    message=choice.message(),
-                    logprobs=self._wrapped(choice.logprobs),
-                    finish_reason=choice.finish_reason,
-                )
-                for index, choice in enumerate(self._choices)
-                if choice.finish_reason is not None
-            ],
-            usage=self.usage(),
-            **self._report,
-            **self._head,
-        )
-
-    def chunks(self, delta: Delta) -> list[wire.ChatCompletionChunk]:
-        """What to send for one delta: the opening of a choice, its new text, its end."""
-        choice = self._count(delta)
-        chunks = []
-        if not choice.started:
-            choice.started = True
-            chunks.append(self._chunk(delta.index, choice.opening()))
+        index = prompt * self._num_outputs + delta.index
+        output = self._outputs[index]
+        self._num_output_tokens += len(delta.token_ids)
+        self._num_cached_tokens[prompt] = max(self._num_cached_tokens[prompt], delta.num_cached_tokens)
+        output.ended = delta.finish_reason or output.ended
+        events: list[OutputEvent] = [] if output.started else [OutputStart(index)]
+        output.started = True
         logprobs = self._logprobs(delta)
-        additions = choice.read(delta)
-        if logprobs and not additions:
-            additions.append(wire.ChoiceDelta(content=""))
-        for addition in additions:
-            chunks.append(self._chunk(delta.index, addition, logprobs))
-            logprobs = []
+        for piece in output.pieces(delta) or ([TextPiece("")] if logprobs else []):
+            events.append(_event(index, output, piece, logprobs))
+            logprobs = ()
         if delta.finish_reason is not None:
-            last = not self._include_usage and self._finished
-            chunks.append(self._chunk(delta.index, wire.ChoiceDelta(), finish_reason=choice.finish_reason, report=last))
-        return chunks
+            events.append(Finish(index, output.finish_reason or delta.finish_reason))
+        return events
 
-    def last_chunk(self) -> wire.ChatCompletionChunk | None:
-        """The chunk with the token counts, where they were asked for.
-
-        Raises:
-            UnfinishedAnswerError: see the class.
-        """
-        self.require_finished()
-        if not self._include_usage:
-            return None
-        return wire.ChatCompletionChunk(
-            object="chat.completion.chunk", choices=[], usage=self.usage(), **self._report, **self._head
-        )
-
-    def usage(self) -> wire.Usage:
-        """What the request cost so far."""
-        num_image_tokens, num_video_tokens = self._num_media_tokens
-        return wire.Usage(
-            prompt_tokens=self._num_prompt_tokens,
-            completion_tokens=self.num_answer_tokens,
-            total_tokens=self._num_prompt_tokens + self.num_answer_tokens,
-            prompt_tokens_details=wire.PromptTokensDetails(
-                cached_tokens=self._num_cached_tokens, image_tokens=num_image_tokens, video_tokens=num_video_tokens
-            ),
+    def usage(self) -> Usage:
+        """What the request costs so far."""
+        media = [item for prompt in self._prompts for item in prompt.media]
+        return Usage(
+            prompt_tokens=sum(len(prompt.token_ids) for prompt in self._prompts),
+            image_tokens=sum(item.num_tokens for item in media if item.modality == "image"),
+            video_tokens=sum(item.num_tokens for item in media if item.modality == "video"),
+            cached_tokens=sum(self._num_cached_tokens),
+            output_tokens=self._num_output_tokens,
         )
 
     def require_finished(self) -> None:
-        """Check that the engine kept its promise.
+        """Check, once the engine's stream has ended, that it kept its promise.
 
         Raises:
-            UnfinishedAnswerError: see the class.
+            UnfinishedOutputError: see the class.
         """
-        if not self._finished:
-            raise UnfinishedAnswerError("the engine's stream ended before every choice was finished")
+        if any(output.ended is None for output in self._outputs):
+            raise UnfinishedOutputError("the engine's stream ended before every output was finished")
 
-    @property
-    def _finished(self) -> bool:
-        return all(choice.ended is not None for choice in self._choices)
-
-    def _count(self, delta: Delta) -> Choice:
-        choice = self._choices[delta.index]
-        self.num_answer_tokens += len(delta.token_ids)
-        self._num_cached_tokens = max(self._num_cached_tokens, delta.num_cached_tokens)
-        return choice
-
-    def _chunk(
-        self,
-        index: int,
-        delta: wire.ChoiceDelta,
-        logprobs: list[wire.TokenLogprob] | None = None,
-        *,
-        finish_reason: wire.ChatFinishReason | None = None,
-        report: bool = False,
-    ) -> wire.ChatCompletionChunk:
-        extras: dict[str, Any] = {"usage": None} if self._include_usage else {}
-        if report:
-            extras |= self._report
-        return wire.ChatCompletionChunk(
-            object="chat.completion.chunk",
-            choices=[
-                wire.ChunkChoice(
-                    index=index,
-                    delta=delta,
-                    logprobs=self._wrapped(logprobs) if logprobs else None,
-                    finish_reason=finish_reason,
-                )
-            ],
-            **extras,
-            **self._head,
-        )
-
-    def _wrapped(self, content: list[wire.TokenLogprob]) -> wire.Logprobs | None:
-        return None if self._num_top is None else wire.Logprobs(content=content, refusal=None)
-
-    def _logprobs(self, delta: Delta) -> list[wire.TokenLogprob]:
+    def _logprobs(self, delta: Delta) -> tuple[SampledToken, ...]:
+        if self._num_top_logprobs is None:
+            return ()
         positions = delta.logprobs or []
         if delta.finish_reason == "stop" and positions and positions[-1].sampled.token_id in self._end_token_ids:
             positions = positions[:-1]
-        return [self._position(position) for position in positions]
+        return tuple(self._sampled(position) for position in positions)
 
-    def _position(self, position: PositionLogprobs) -> wire.TokenLogprob:
-        top = [self._token(token) for token in position.top[: self._num_top]]
-        sampled = self._token(position.sampled)
-        return wire.TokenLogprob(token=sampled.token, logprob=sampled.logprob, bytes=sampled.bytes, top_logprobs=top)
+    def _sampled(self, position: PositionLogprobs) -> SampledToken:
+        token = self._likely(position.sampled)
+        special = self._tokenizer.special_id(token.data.decode("utf-8", "replace"))
+        return SampledToken(
+            token.data,
+            token.logprob,
+            top=tuple(self._likely(one) for one in position.top[: self._num_top_logprobs]),
+            is_special=special is not None and not self._tokenizer.decode([special]),
+        )
 
-    def _token(self, token: TokenLogprob) -> wire.TopLogprob:
-        data = self._tokenizer.token_bytes(token.token_id)
+    def _likely(self, token: TokenLogprob) -> LikelyToken:
         # Written so that not-a-number, too, becomes the lowest.
-        logprob = token.logprob if token.logprob > LOWEST_LOGPROB else LOWEST_LOGPROB
-        return wire.TopLogprob(token=data.decode("utf-8", "replace"), logprob=logprob, bytes=list(data))
+        logprob = max(LOWEST_LOGPROB, token.logprob)
+        return LikelyToken(self._tokenizer.token_bytes(token.token_id), logprob)
+
+
+def _event(
+    index: int,
+    output: _Output,
+    piece: TextPiece | CallPiece | ArgumentsPiece,
+    logprobs: tuple[SampledToken, ...],
+) -> OutputEvent:
+    match piece:
+        case TextPiece(text):
+            return TextDelta(index, text, logprobs)
+        case CallPiece(name):
+            output.num_calls += 1
+            return ToolCallStart(index, output.num_calls - 1, f"call_{uuid.uuid4().hex[:24]}", name, logprobs)
+        case ArgumentsPiece(text):
+            return ArgumentsDelta(index, output.num_calls - 1, text, logprobs)

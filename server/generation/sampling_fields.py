@@ -1,7 +1,6 @@
-"""What every request for generated text may ask: how to sample, when to stop, whether to stream."""
+"""Request fields that mean the same wherever text is generated: how to sample, when to stop, whether to stream."""
 
 import re
-from abc import ABC, abstractmethod
 from typing import Annotated
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
@@ -22,7 +21,7 @@ def _token_id_keys(bias: dict[str, float]) -> dict[str, float]:
 
 
 class StreamOptions(RequestModel):
-    """What a stream holds besides the deltas."""
+    """What a stream holds in addition to the deltas."""
 
     include_usage: bool = False
     """Send one last chunk with the token counts."""
@@ -30,13 +29,29 @@ class StreamOptions(RequestModel):
     """Accepted; this server pads no events."""
 
 
-class SamplingRequest(RequestModel, ABC):
-    """The fields that mean the same wherever text is generated."""
+class StreamFields(RequestModel):
+    """Whether the answer comes as a stream."""
 
     stream: bool = False
     """Send the answer as server-sent events while it is generated."""
     stream_options: StreamOptions | None = None
     """Only with `stream`."""
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with a chunk of token counts."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    @model_validator(mode="after")
+    def _agree_on_stream(self) -> "StreamFields":
+        if self.stream_options is not None and not self.stream:
+            raise conflict("stream_options", "is only allowed with 'stream'")
+        return self
+
+
+class SamplingFields(RequestModel):
+    """How to sample, and when to stop."""
+
     n: Annotated[int, Field(ge=1, le=16)] = 1
     """How many answers to generate."""
     stop: (
@@ -77,37 +92,22 @@ class SamplingRequest(RequestModel, ABC):
     ignore_eos: bool = False
     """Go on after the model's end token."""
     stop_token_ids: Annotated[list[Annotated[int, Field(ge=0, lt=1 << 31)]], bounded(64)] = []
-    """Tokens to stop at, besides the model's own."""
+    """Tokens to stop at, in addition to the model's own."""
     skip_special_tokens: bool = True
     """Leave special tokens out of the text."""
     include_stop_str_in_output: bool = False
     """Leave the stop string in the text."""
 
     @property
-    @abstractmethod
-    def max_answer_tokens(self) -> int | None:
-        """The longest answer the client asks for, or None."""
-
-    @property
-    @abstractmethod
-    def num_top_logprobs(self) -> int | None:
-        """Alternatives to report per token, or None where no log-probabilities are asked for."""
-
-    @property
     def stop_strings(self) -> list[str]:
         """`stop` as a list."""
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or [])
 
-    @property
-    def include_usage(self) -> bool:
-        """Whether a stream ends with a chunk of token counts."""
-        return self.stream_options is not None and self.stream_options.include_usage
+    def _require_min_tokens_within(self, max_tokens: int | None) -> None:
+        """Check that `min_tokens` is not above the longest answer requested; validators of the request call it.
 
-    @model_validator(mode="after")
-    def _agree_on_sampling(self) -> "SamplingRequest":
-        if self.stream_options is not None and not self.stream:
-            raise conflict("stream_options", "is only allowed with 'stream'")
-        limit = self.max_answer_tokens
-        if limit is not None and self.min_tokens > limit:
-            raise conflict("min_tokens", f"is above the longest answer of {limit} tokens")
-        return self
+        Raises:
+            PydanticCustomError: it is.
+        """
+        if max_tokens is not None and self.min_tokens > max_tokens:
+            raise conflict("min_tokens", f"is above the longest answer of {max_tokens} tokens")

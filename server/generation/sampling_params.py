@@ -1,77 +1,66 @@
-"""What a request asks of sampling, as the engine's limits; the context's length is enforced here. Pure."""
+"""The engine's sampling parameters of a request; the context's length is enforced here. Pure."""
 
-from model_executor.engine import Grammar, SamplingParams
+from model_executor.engine import SamplingParams
 from server.core.errors import BadRequestError
-from server.generation.sampling_fields import SamplingRequest
+from server.generation.request import GenerationRequest
 from server.prompt.context_length import require_fit
+from server.prompt.plain import check_token_ids
 
 
 def sampling_params(
-    request: SamplingRequest,
+    request: GenerationRequest,
     *,
     num_prompt_tokens: int,
+    param: str,
     max_model_len: int,
-    default_max_tokens: int | None,
     num_vocabulary_tokens: int,
-    prompt_param: str = "messages",
-    grammar: Grammar | None = None,
 ) -> SamplingParams:
-    """The engine's limits for a request.
+    """The engine's parameters for one prompt of a request.
 
     Args:
-        request: what was asked.
+        request: whose sampling fields count.
         num_prompt_tokens: length of the prompt.
-        max_model_len: length of the context, prompt and answer together.
-        default_max_tokens: longest answer where the request names none; None for what the context leaves.
+        param: the request field the prompt stands in.
+        max_model_len: length of the context, prompt and output together.
         num_vocabulary_tokens: valid token ids are below it.
-        prompt_param: the request field the prompt stands in.
-        grammar: what the answer follows, or None for free text.
 
     Raises:
-        BadRequestError: prompt or answer do not fit, or a token id is none of the model's.
+        BadRequestError: prompt and output do not fit, or a token id is none of the model's.
     """
-    require_fit(num_prompt_tokens, request.max_answer_tokens, max_model_len, param=prompt_param)
+    fields = request.sampling
+    require_fit(num_prompt_tokens, request.max_output_tokens, max_model_len, param=param)
     room = max_model_len - num_prompt_tokens
-    max_tokens = request.max_answer_tokens or min(default_max_tokens or room, room)
-    if request.min_tokens > max_tokens:
+    max_tokens = request.max_output_tokens or min(request.default_max_tokens or room, room)
+    if fields.min_tokens > max_tokens:
         raise BadRequestError(
-            f"'min_tokens' is {request.min_tokens}, and the answer can be no longer than {max_tokens} tokens.",
+            f"'min_tokens' is {fields.min_tokens}, and the answer can be no longer than {max_tokens} tokens.",
             param="min_tokens",
             code="invalid_value",
         )
-    bias = {int(token_id): value for token_id, value in request.logit_bias.items()}
-    _require_known(bias, "logit_bias", num_vocabulary_tokens)
-    _require_known(request.stop_token_ids, "stop_token_ids", num_vocabulary_tokens)
-    # The engine takes temperature 0 for one choice only; sampling from a single candidate is the same for several.
-    greedy_choices = request.n > 1 and request.temperature == 0
+    bias = {int(token_id): value for token_id, value in fields.logit_bias.items()}
+    check_token_ids((("logit_bias", token_id) for token_id in bias), num_vocabulary_tokens)
+    stops = ((f"stop_token_ids[{index}]", token_id) for index, token_id in enumerate(fields.stop_token_ids))
+    check_token_ids(stops, num_vocabulary_tokens)
+    # The engine takes temperature 0 for one output only; sampling from a single candidate is the same for several.
+    greedy_outputs = fields.n > 1 and fields.temperature == 0
     return SamplingParams(
         max_tokens=max_tokens,
-        n=request.n,
-        temperature=1.0 if greedy_choices else request.temperature,
-        top_p=request.top_p,
-        top_k=1 if greedy_choices else max(request.top_k, 0),
-        min_p=request.min_p,
-        presence_penalty=request.presence_penalty,
-        frequency_penalty=request.frequency_penalty,
-        repetition_penalty=request.repetition_penalty,
-        seed=request.seed,
-        stop=request.stop_strings,
-        stop_token_ids=request.stop_token_ids,
-        include_stop_str_in_output=request.include_stop_str_in_output,
-        ignore_eos=request.ignore_eos,
-        min_tokens=request.min_tokens,
+        n=fields.n,
+        temperature=1.0 if greedy_outputs else fields.temperature,
+        top_p=fields.top_p,
+        top_k=1 if greedy_outputs else max(fields.top_k, 0),
+        min_p=fields.min_p,
+        presence_penalty=fields.presence_penalty,
+        frequency_penalty=fields.frequency_penalty,
+        repetition_penalty=fields.repetition_penalty,
+        seed=fields.seed,
+        stop=fields.stop_strings,
+        stop_token_ids=fields.stop_token_ids,
+        include_stop_str_in_output=fields.include_stop_str_in_output,
+        ignore_eos=fields.ignore_eos,
+        min_tokens=fields.min_tokens,
         logprobs=request.num_top_logprobs,
         logit_bias=bias,
-        skip_special_tokens=request.skip_special_tokens,
-        grammar=grammar,
+        skip_special_tokens=fields.skip_special_tokens,
+        grammar=request.grammar,
     )
-
-
-def _require_known(token_ids: dict[int, float] | list[int], param: str, num_vocabulary_tokens: int) -> None:
-    for token_id in token_ids:
-        if token_id >= num_vocabulary_tokens:
-            raise BadRequestError(
-                f"'{param}' has the token id {token_id}; the model's ids are below {num_vocabulary_tokens}.",
-                param=param,
-                code="invalid_value",
-            )

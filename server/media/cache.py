@@ -50,7 +50,6 @@ class CacheLease:
     """One request's claim on an entry; made by `MediaCache.lease`."""
 
     def __init__(self, cache: "MediaCache", entry: _Entry) -> None:
-        """See the class."""
         self._cache = cache
         self._entry = entry
         self._released = False
@@ -97,7 +96,6 @@ class MediaCache:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        """See the class."""
         self._max_bytes = max_bytes
         self._entries: dict[str, _Entry] = {}
         self._idle: OrderedDict[str, SharedFile] = OrderedDict()

@@ -41,7 +41,6 @@ class SharedFile:
     """
 
     def __init__(self, directory: "SharedDirectory", path: Path, num_bytes: int) -> None:
-        """See the class."""
         self._directory = directory
         self.path = path
         """The file; empty at first."""

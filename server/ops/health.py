@@ -1,12 +1,12 @@
 """`GET /health`: the engine's state."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from server.api.error_schema import Health, UnhealthyResponse
 from server.api.openapi import errors
 from server.core.errors import UnavailableError
-from server.generation.model_service import Service
+from server.generation.dependencies import ModelServiceDep
 
 router = APIRouter()
 
@@ -21,9 +21,8 @@ router = APIRouter()
         503: {"model": UnhealthyResponse, "description": "The engine is not ready."},
     },
 )
-async def health(request: Request) -> JSONResponse:
+async def health(service: ModelServiceDep) -> JSONResponse:
     """Status 200 while the engine is ready, otherwise 503 with its state. Requires no key."""
-    service: Service = request.app.state.service
     try:
         service.model()
     except UnavailableError as error:

@@ -1,10 +1,10 @@
 """`GET /metrics`: the metrics in Prometheus' text format."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from server.api.openapi import errors
 from server.core.metrics import CONTENT_TYPE
-from server.generation.model_service import Service
+from server.generation.dependencies import ModelServiceDep
 
 router = APIRouter()
 
@@ -19,7 +19,6 @@ router = APIRouter()
         **errors(401, 500),
     },
 )
-async def metrics(request: Request) -> Response:
+async def metrics(service: ModelServiceDep) -> Response:
     """The server's metrics, and the engine's current statistics while it is ready."""
-    service: Service = request.app.state.service
     return Response(await service.measurements(), headers={"Content-Type": CONTENT_TYPE})

@@ -5,6 +5,15 @@ from typing import Literal
 from pydantic import BaseModel
 
 
+class MediaSizeLimits(BaseModel):
+    """Sizes of files, so that a client can say that one is too large before it sends it."""
+
+    max_image_bytes: int
+    """Of an encoded image."""
+    max_video_bytes: int
+    """Of an encoded video."""
+
+
 class Model(BaseModel):
     """A served model or adapter."""
 
@@ -17,6 +26,10 @@ class Model(BaseModel):
     """Context length in tokens, prompt and answer together."""
     parent: str | None = None
     """Of an adapter: its base model."""
+    description: str | None = None
+    """What the model can do, in a sentence for people; where somebody has said so."""
+    limits: MediaSizeLimits
+    """The largest media that are decoded."""
 
 
 class ModelList(BaseModel):

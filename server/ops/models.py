@@ -1,11 +1,13 @@
 """`GET /v1/models` and `GET /v1/models/{id}`."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 
+from server.api.dependencies import ServerSettings
 from server.api.openapi import errors
-from server.chat.serving import ServedModel
-from server.generation.model_service import Service
-from server.ops.model_list import Model, ModelList
+from server.core.settings import MediaSettings
+from server.generation.dependencies import ModelServiceDep
+from server.generation.model_service import ServedModel
+from server.ops.model_list import MediaSizeLimits, Model, ModelList
 
 router = APIRouter()
 
@@ -17,11 +19,10 @@ router = APIRouter()
     response_model_exclude_none=True,
     responses=errors(401, 500, 503),
 )
-async def list_models(request: Request) -> ModelList:
+async def list_models(service: ModelServiceDep, settings: ServerSettings) -> ModelList:
     """The model and, as separate models, its adapters; available once they are ready."""
-    service: Service = request.app.state.service
     model = service.model()
-    return ModelList(data=[_model_object(model, name) for name in (model.name, *model.adapters)])
+    return ModelList(data=[_model_object(model, name, settings.media) for name in (model.name, *model.adapters)])
 
 
 @router.get(
@@ -31,14 +32,20 @@ async def list_models(request: Request) -> ModelList:
     response_model_exclude_none=True,
     responses=errors(401, 404, 500, 503),
 )
-async def retrieve_model(request: Request, model: str) -> Model:
+async def retrieve_model(service: ModelServiceDep, settings: ServerSettings, model: str) -> Model:
     """The model with that name."""
-    service: Service = request.app.state.service
     served = service.model()
-    service.require_model(model)
-    return _model_object(served, model)
+    served.require(model)
+    return _model_object(served, model, settings.media)
 
 
-def _model_object(model: ServedModel, name: str) -> Model:
+def _model_object(model: ServedModel, name: str, media: MediaSettings) -> Model:
     parent = None if model.adapter(name) is None else model.name
-    return Model(id=name, created=model.created, max_model_len=model.engine.max_model_len, parent=parent)
+    return Model(
+        id=name,
+        created=model.created,
+        max_model_len=model.engine.max_model_len,
+        parent=parent,
+        description=model.description,
+        limits=MediaSizeLimits(max_image_bytes=media.max_image_bytes, max_video_bytes=media.max_video_bytes),
+    )

@@ -18,4 +18,4 @@ async def openapi(request: Request) -> JSONResponse:
 
 @lru_cache(maxsize=1)
 def _document(app: FastAPI) -> JSONResponse:
-    return JSONResponse(describe(app, needs_key=app.state.needs_key))
+    return JSONResponse(describe(app, app.state.schemas, needs_key=app.state.needs_key))

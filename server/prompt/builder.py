@@ -1,16 +1,19 @@
-"""Turns and prepared media as the engine's prompt: rendered, encoded, counted. Pure, and slow for long texts."""
+"""Builds the engine's prompt: renders a conversation, encodes it, counts its placeholders. Slow for long texts."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from model_executor.engine import MediaItem, Prompt
 from model_executor.processor.chat_template import TemplateFaultError, supports_tools
-from model_executor.processor.chatml import Message, render
+from model_executor.processor.chatml import PLACEHOLDERS, render
 from model_executor.processor.placeholders import find_placeholder_fault
-from model_executor.processor.tokenizer import Segment, Tokenizer
+from model_executor.processor.tokenizer import Segment, Tokenizer, UserText
 from server.core.errors import BadRequestError
 from server.media.types import PreparedMedia
-from server.prompt.context_length import refuse_hopeless
+from server.prompt.context_length import check_context_length
+from server.prompt.conversation import Conversation
+from server.prompt.plain import PlainPrompt, check_token_ids
+from server.tools.grammar import tool_descriptions
 from server.tools.hermes import plain_turns
 
 
@@ -18,92 +21,134 @@ class PlaceholderError(Exception):
     """Placeholders and grids disagree: a fault of ours, and one the engine would answer with nonsense."""
 
 
-def build_prompt(
-    turns: Sequence[Message],
-    media: Sequence[PreparedMedia],
-    tokenizer: Tokenizer,
-    *,
-    template: str | None,
-    tools: Sequence[Mapping[str, Any]] = (),
-    continue_final_message: bool,
-    add_generation_prompt: bool,
-    add_vision_id: bool,
-    max_model_len: int,
-    cache_salt: str | None,
-    adapter: str | None = None,
-) -> Prompt:
-    """The prompt of a conversation, with one placeholder per token of each medium.
+@dataclass(frozen=True, slots=True)
+class PromptBuilder:
+    """Builds the prompts of one model."""
 
-    Args:
-        turns: the conversation; its media slots index `media`.
-        media: what stands in the slots.
-        tokenizer: the model's.
-        template: the checkpoint's chat template, or None for ChatML.
-        tools: what may be called, as the API describes it.
-        continue_final_message: as `chatml.render`.
-        add_generation_prompt: as `chatml.render`.
-        add_vision_id: as `chatml.render`.
-        max_model_len: length of the context; texts far beyond it are not encoded.
-        cache_salt: as `Prompt.cache_salt`.
-        adapter: as `Prompt.adapter`.
+    tokenizer: Tokenizer
+    template: str | None
+    """The checkpoint's Jinja chat template, or None for ChatML."""
+    max_model_len: int
+    """Length of the context, in tokens; texts far beyond it are not encoded."""
 
-    Raises:
-        BadRequestError: the template refuses the conversation, or it is far too long.
-        PlaceholderError: see the class.
-    """
-    segments = prompt_segments(
-        turns,
-        template=template,
-        tools=tools,
-        add_generation_prompt=add_generation_prompt,
-        continue_final_message=continue_final_message,
-        add_vision_id=add_vision_id,
-    )
-    num_media_tokens = [medium.grid.num_tokens for medium in media]
-    refuse_hopeless(segments, num_media_tokens, tokenizer, max_model_len)
-    encoded = tokenizer.encode(segments, num_media_tokens)
-    items = [
-        MediaItem(
-            modality=medium.modality,
-            grid=(medium.grid.t, medium.grid.h, medium.grid.w),
-            offset=offset,
-            num_tokens=medium.grid.num_tokens,
-            digest=medium.digest,
-            path=medium.path,
+    def chat(
+        self, conversation: Conversation, media: Sequence[PreparedMedia], *, cache_salt: str | None, adapter: str | None
+    ) -> Prompt:
+        """The prompt of a conversation, with one placeholder per token of each image and video.
+
+        Args:
+            conversation: what to render.
+            media: what its media became, in order.
+            cache_salt: as `Prompt.cache_salt`.
+            adapter: as `Prompt.adapter`.
+
+        Raises:
+            BadRequestError: the template refuses the conversation, or it is far too long.
+            PlaceholderError: see the class.
+        """
+        num_media_tokens = [item.grid.num_tokens for item in media]
+        encoded = self.tokenizer.encode(self.segments(conversation, num_media_tokens), num_media_tokens)
+        items = [
+            MediaItem(
+                modality=item.modality,
+                grid=(item.grid.t, item.grid.h, item.grid.w),
+                offset=offset,
+                num_tokens=item.grid.num_tokens,
+                digest=item.digest,
+                path=item.path,
+            )
+            for item, offset in zip(media, encoded.media_offsets, strict=True)
+        ]
+        prompt = Prompt(encoded.token_ids, sorted(items, key=lambda item: item.offset), cache_salt, adapter)
+        if (fault := find_placeholder_fault(prompt, self.tokenizer.placeholder_ids)) is not None:
+            raise PlaceholderError(fault)
+        return prompt
+
+    def segments(self, conversation: Conversation, num_media_tokens: Sequence[int]) -> list[Segment]:
+        """A conversation rendered, not encoded.
+
+        Args:
+            conversation: what to render.
+            num_media_tokens: placeholders of each image or video.
+
+        Raises:
+            BadRequestError: the template refuses the conversation, or it is far too long.
+        """
+        segments = render_conversation(conversation, self.template)
+        check_context_length(segments, num_media_tokens, self.tokenizer, self.max_model_len, param=conversation.param)
+        return segments
+
+    def text_ids(self, text: str, param: str) -> list[int]:
+        """Token ids of a client's text, in which nothing is a special token.
+
+        Args:
+            text: may be empty.
+            param: the request field it stands in.
+
+        Raises:
+            BadRequestError: it is far too long.
+        """
+        segments = [UserText(text)]
+        check_context_length(segments, [], self.tokenizer, self.max_model_len, param=param)
+        return self.tokenizer.encode(segments, []).token_ids
+
+    def plain(self, prompt: PlainPrompt, *, cache_salt: str | None, adapter: str | None) -> Prompt:
+        """The prompt of a text or of token ids.
+
+        Args:
+            prompt: what is continued.
+            cache_salt: as `Prompt.cache_salt`.
+            adapter: as `Prompt.adapter`.
+
+        Raises:
+            BadRequestError: it is empty or far too long, or an id is unknown or stands for media.
+        """
+        return Prompt(self._plain_ids(prompt), [], cache_salt, adapter)
+
+    def _plain_ids(self, prompt: PlainPrompt) -> list[int]:
+        param = prompt.param
+        if isinstance(prompt.source, str):
+            ids = self.text_ids(prompt.source, param)
+            if not ids:
+                raise BadRequestError(f"'{param}' is empty.", param=param, code="invalid_value")
+            return ids
+        check_token_ids(
+            ((f"{param}[{index}]", token_id) for index, token_id in enumerate(prompt.source)), self.tokenizer.num_tokens
         )
-        for medium, offset in zip(media, encoded.media_offsets, strict=True)
-    ]
-    prompt = Prompt(encoded.token_ids, sorted(items, key=lambda item: item.offset), cache_salt, adapter)
-    if (fault := find_placeholder_fault(prompt, tokenizer.placeholder_ids)) is not None:
-        raise PlaceholderError(fault)
-    return prompt
+        for name in PLACEHOLDERS.values():
+            if self.tokenizer.special_id(name) in prompt.source:
+                raise BadRequestError(
+                    f"'{param}' has the placeholder {name}, and media come with chat requests only.",
+                    param=param,
+                    code="invalid_value",
+                )
+        return prompt.source
 
 
-def prompt_segments(
-    turns: Sequence[Message],
-    *,
-    template: str | None,
-    tools: Sequence[Mapping[str, Any]] = (),
-    continue_final_message: bool,
-    add_generation_prompt: bool,
-    add_vision_id: bool,
-) -> list[Segment]:
-    """The conversation as `chatml.render` renders it, which has the meaning of the arguments.
+def render_conversation(conversation: Conversation, template: str | None) -> list[Segment]:
+    """The segments of a conversation, in prompt order.
 
     Tools, calls and results are the template's business where it knows of tools, and text where it does not.
+
+    Args:
+        conversation: what to render.
+        template: as `PromptBuilder.template`.
 
     Raises:
         BadRequestError: the template refuses the conversation.
     """
+    tools = tool_descriptions(conversation.tools)
     try:
         native = template is not None and supports_tools(template)
         return render(
-            turns if native else plain_turns(turns, tools),
+            conversation.turns if native else plain_turns(conversation.turns, tools),
             template=template,
             tools=tools if native else (),
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-            add_vision_id=add_vision_id,
+            add_generation_prompt=conversation.add_generation_prompt,
+            continue_final_message=conversation.continue_final_message,
+            add_vision_id=conversation.add_vision_id,
         )
     except TemplateFaultError as error:
-        raise BadRequestError(f"The conversation cannot be rendered: {error}.", param="messages") from error
+        raise BadRequestError(
+            f"The conversation cannot be rendered: {error}.", param=conversation.param, code="invalid_value"
+        ) from error

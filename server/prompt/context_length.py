@@ -1,4 +1,4 @@
-"""Whether a request fits the model's context: the one refusal with the numbers. Pure."""
+"""Checks that prompt and answer fit the model's context length, and refuses what does not with the numbers. Pure."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from model_executor.processor.tokenizer import MediaPlaceholder, Segment, Tokeni
 from server.core.errors import BadRequestError
 
 _PROBED_CHARS_PER_TOKEN = 16
-"""Texts with more characters than this per token of context are looked at before they are encoded."""
+"""Texts with more characters than this per token of context are checked before they are encoded."""
 _SLACK_TOKENS = 1_000
 """How many tokens the cut of a text may at most add at its end; in truth a handful."""
 
@@ -24,7 +24,7 @@ def require_fit(
 
     Args:
         num_prompt_tokens: length of the prompt.
-        num_answer_tokens: length of the answer that was asked for; None where none was, which takes one token.
+        num_answer_tokens: length of the answer the client requests; None where it names none, which takes one token.
         max_model_len: length of the context.
         param: the request field the prompt stands in.
         exact: whether the prompt's length is known, not only its lower bound.
@@ -37,13 +37,13 @@ def require_fit(
     message = f"The context of this model is {max_model_len} tokens. The prompt takes "
     message += f"{num_prompt_tokens}" if exact else f"at least {num_prompt_tokens}"
     if num_answer_tokens is not None:
-        message += f" and {num_answer_tokens} are asked for the answer: {num_prompt_tokens + num_answer_tokens}"
+        message += f" and {num_answer_tokens} are requested for the answer: {num_prompt_tokens + num_answer_tokens}"
     raise BadRequestError(
-        f"{message}. Send less, or ask for a shorter answer.", param=param, code="context_length_exceeded"
+        f"{message}. Send less, or request a shorter answer.", param=param, code="context_length_exceeded"
     )
 
 
-def refuse_hopeless(
+def check_context_length(
     segments: Sequence[Segment],
     num_media_tokens: Sequence[int],
     tokenizer: Tokenizer,
@@ -55,7 +55,7 @@ def refuse_hopeless(
 
     Args:
         segments: the prompt.
-        num_media_tokens: placeholders of each medium.
+        num_media_tokens: placeholders of each image or video.
         tokenizer: the model's.
         max_model_len: length of the context.
         param: the request field the prompt stands in.

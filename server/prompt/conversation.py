@@ -1,38 +1,19 @@
-"""A request's messages as turns to render and media to prepare. Pure.
+"""A conversation as every API hands it on: turns to render and media to prepare; read here from Chat's messages. Pure.
 
-Media are numbered from 0 in the order they stand, over the whole conversation; both results use that number.
+Media are numbered from 0 in the order they stand, over the whole conversation; both turns and media use that number.
 """
 
-import binascii
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pydantic_core import from_json
 
 from model_executor.processor.chatml import Call, Message, Role
-from model_executor.processor.geometry import TOKEN_PX
 from model_executor.processor.tokenizer import MediaPlaceholder
-from server.core.errors import BadRequestError
-from server.core.mime import HEAD_BYTES, detect_modality
-from server.media.types import LocalFile, MediaLimits, MediaPart
-from server.prompt.messages import (
-    AnyMessage,
-    AnyPart,
-    AssistantMessage,
-    FilePart,
-    ImageLimits,
-    ImagePart,
-    ImageUrlPart,
-    TextPart,
-    VideoLimits,
-    VideoPart,
-    VideoUrlPart,
-)
-from server.tools.protocol import CalledFunction
-
-LOW_DETAIL_TOKENS = 64
-"""Most tokens of a picture sent with `detail: low`."""
+from server.media.types import MediaPart
+from server.prompt.media_parts import media_part
+from server.prompt.messages import AnyMessage, AssistantMessage, TextPart
+from server.tools.toolset import Toolset
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -45,19 +26,29 @@ _ROLES: dict[str, Role] = {
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What was said, and what was shown."""
+    """Turns and media, and how the prompt renders them."""
 
     turns: tuple[Message, ...]
     media: tuple[MediaPart, ...]
     """By `MediaPlaceholder.index`."""
+    param: str = "messages"
+    """The request field it stands in, for errors."""
+    tools: Toolset | None = None
+    """Functions the model may call."""
+    add_generation_prompt: bool = True
+    """End with the opening of an assistant's turn."""
+    continue_final_message: bool = False
+    """Leave the last turn open, for the model to continue; excludes the former."""
+    add_vision_id: bool = False
+    """Number the media in the prompt: `Picture 1: `."""
 
 
-def read_conversation(messages: list[AnyMessage]) -> Conversation:
-    """Turns and media of a request's messages.
+def read_conversation(messages: Sequence[AnyMessage]) -> Conversation:
+    """Turns and media of a Chat request's messages.
 
     Raises:
-        BadRequestError: a limit stands both beside a URL and inside its object, or a file's data are neither a picture
-            nor a clip.
+        BadRequestError: a limit stands both next to a URL and inside its object, or a file's data are neither an
+            image nor a video.
     """
     media: list[MediaPart] = []
     turns: list[Message] = []
@@ -70,89 +61,19 @@ def read_conversation(messages: list[AnyMessage]) -> Conversation:
             elif isinstance(content, TextPart):
                 parts.append(content.text)
             else:
-                medium = _medium(content, f"messages[{number}].content[{index}]")
-                parts.append(MediaPlaceholder(len(media), medium.modality))
-                media.append(medium)
+                item = media_part(content, f"messages[{number}].content[{index}]")
+                parts.append(MediaPlaceholder(len(media), item.modality))
+                media.append(item)
         made = (message.tool_calls if isinstance(message, AssistantMessage) else None) or []
-        calls = tuple(_call(call.function) for call in made)
+        calls = tuple(earlier_call(call.function.name, call.function.arguments) for call in made)
         turns.append(Message(_ROLES[message.role], tuple(parts), calls))
     return Conversation(tuple(turns), tuple(media))
 
 
-def _call(called: CalledFunction) -> Call:
+def earlier_call(name: str, arguments: str) -> Call:
+    """A call of an earlier answer; arguments that are no JSON object are rendered as they were written."""
     try:
-        arguments = from_json(called.arguments, allow_inf_nan=False)
+        parsed = from_json(arguments, allow_inf_nan=False)
     except ValueError:
-        arguments = None  # a model wrote it; what it wrote is shown to it as it is
-    return Call(called.name, arguments if isinstance(arguments, dict) else called.arguments)
-
-
-def _medium(part: AnyPart, param: str) -> MediaPart:
-    match part:
-        case ImageUrlPart():
-            limits, limit_params = _limits(param, part, part.image_url, nested="image_url")
-            if part.image_url.detail == "low":
-                limits = _low_detail(limits)
-            return MediaPart("image", part.image_url.url, f"{param}.image_url", limits, limit_params)
-        case ImagePart():
-            limits, limit_params = _limits(param, part)
-            if part.detail == "low":
-                limits = _low_detail(limits)
-            return MediaPart("image", part.image, f"{param}.image", limits, limit_params)
-        case VideoUrlPart():
-            limits, limit_params = _limits(param, part, part.video_url, nested="video_url")
-            return MediaPart("video", part.video_url.url, f"{param}.video_url", limits, limit_params)
-        case VideoPart():
-            source = part.video if isinstance(part.video, str) else tuple(part.video)
-            return MediaPart("video", source, f"{param}.video", *_limits(param, part))
-        case FilePart():
-            return _file(part, f"{param}.file", *_limits(param, part, part.file, nested="file"))
-        case _:
-            raise AssertionError(f"{param} is text")
-
-
-def _file(part: FilePart, param: str, limits: MediaLimits, limit_params: Mapping[str, str]) -> MediaPart:
-    """An image or a video, as its content says."""
-    stored, url = part.file.file_id, part.file.file_data
-    if stored is not None:
-        return MediaPart(stored.modality, LocalFile(stored.path), param, limits, limit_params)
-    assert url is not None  # one of the two is there
-    start = url.find(",") + 1
-    text = url[start : start + HEAD_BYTES // 3 * 4]
-    try:
-        modality = detect_modality(binascii.a2b_base64(text))
-    except (binascii.Error, ValueError):
-        modality = None
-    if modality is None:
-        raise BadRequestError(
-            "The file is not an image or video in a supported format, as data:MEDIA-TYPE;base64,DATA.",
-            param=f"{param}.file_data",
-            code="unsupported_file",
-        )
-    return MediaPart(modality, url, param, limits, limit_params)
-
-
-def _limits(
-    param: str, outer: ImageLimits, inner: ImageLimits | None = None, *, nested: str = ""
-) -> tuple[MediaLimits, dict[str, str]]:
-    """The limits of a part, next to the URL or in its object, and the request field of each."""
-    values: dict[str, Any] = {}
-    params: dict[str, str] = {}
-    for name in (VideoLimits if isinstance(outer, VideoLimits) else ImageLimits).model_fields:
-        outer_value, inner_value = getattr(outer, name), getattr(inner, name, None)
-        if outer_value is not None and inner_value is not None:
-            raise BadRequestError(
-                f"'{param}.{name}' cannot be combined with '{param}.{nested}.{name}'.",
-                param=f"{param}.{name}",
-                code="invalid_value",
-            )
-        if outer_value is not None:
-            values[name], params[name] = outer_value, f"{param}.{name}"
-        elif inner_value is not None:
-            values[name], params[name] = inner_value, f"{param}.{nested}.{name}"
-    return MediaLimits(**values), params
-
-
-def _low_detail(limits: MediaLimits) -> MediaLimits:
-    cap = LOW_DETAIL_TOKENS * TOKEN_PX
-    return replace(limits, max_pixels=min(limits.max_pixels or cap, cap))
+        parsed = None
+    return Call(name, parsed if isinstance(parsed, dict) else arguments)

@@ -1,27 +1,59 @@
-"""What was done to the media of a request, as the API tells it. Pure."""
+"""What was done to the media of a request: sizes, frames, notes; reported by Chat and its preview. Pure."""
 
 from collections.abc import Sequence
+from typing import Literal
 
-from server.chat.response import Dimensions, MediaReport, Report
+from server.api.base_models import ResponseModel
 from server.media.types import MediaPart, PreparedMedia
 
 
-def media_report(parts: Sequence[MediaPart], media: Sequence[PreparedMedia]) -> Report:
+class Dimensions(ResponseModel):
+    """Size in pixels."""
+
+    width: int
+    height: int
+
+
+class MediaReport(ResponseModel):
+    """What was done to one image or video."""
+
+    param: str
+    """The content part, such as `messages[0].content[1]`."""
+    modality: Literal["image", "video"]
+    source_size: Dimensions
+    """As sent, upright."""
+    size: Dimensions
+    """As the model sees it."""
+    grid: tuple[int, int, int]
+    """Temporal slices, rows and columns of 14 px patches."""
+    tokens: int
+    """Tokens in the prompt, without the two delimiters."""
+    frames: int | None
+    """Sampled frames of a video."""
+    timestamps: list[float] | None
+    """Presentation time of each sampled frame, in seconds."""
+    fps: float | None
+    """Sampled frames per second of presentation time."""
+    notes: list[str]
+    """What a person should know."""
+
+
+def media_report(parts: Sequence[MediaPart], media: Sequence[PreparedMedia]) -> tuple[MediaReport, ...]:
     """One entry per part; `media` is what the parts became, in the same order."""
-    return Report(media=[_medium_report(part, medium) for part, medium in zip(parts, media, strict=True)])
+    return tuple(_report(part, item) for part, item in zip(parts, media, strict=True))
 
 
-def _medium_report(part: MediaPart, medium: PreparedMedia) -> MediaReport:
-    video = medium.modality == "video"
+def _report(part: MediaPart, item: PreparedMedia) -> MediaReport:
+    video = item.modality == "video"
     return MediaReport(
         param=part.param,
-        modality=medium.modality,
-        source_size=Dimensions(width=medium.source_size.width, height=medium.source_size.height),
-        size=Dimensions(width=medium.size.width, height=medium.size.height),
-        grid=(medium.grid.t, medium.grid.h, medium.grid.w),
-        tokens=medium.grid.num_tokens,
-        frames=len(medium.frame_times_s) if video else None,
-        timestamps=[round(time_s, 6) for time_s in medium.frame_times_s] if video else None,
-        fps=medium.effective_fps,
-        notes=list(medium.notes),
+        modality=item.modality,
+        source_size=Dimensions(width=item.source_size.width, height=item.source_size.height),
+        size=Dimensions(width=item.size.width, height=item.size.height),
+        grid=(item.grid.t, item.grid.h, item.grid.w),
+        tokens=item.grid.num_tokens,
+        frames=len(item.frame_times_s) if video else None,
+        timestamps=[round(time_s, 6) for time_s in item.frame_times_s] if video else None,
+        fps=item.effective_fps,
+        notes=list(item.notes),
     )

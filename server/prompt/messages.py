@@ -1,8 +1,8 @@
 """Messages and content parts of a request, as clients send them.
 
-Pictures come as `image_url` (OpenAI) or `image` (qwen-vl-utils), clips as `video_url` (vLLM) or `video`
+Images come as `image_url` (OpenAI) or `image` (qwen-vl-utils), videos as `video_url` (vLLM) or `video`
 (qwen-vl-utils and DashScope: one URL, or the URLs of the frames), and either as `file` (OpenAI). Limits may stand
-beside the URL or, where the URL has an object of its own, inside it.
+next to the URL or, where the URL has an object of its own, inside it.
 """
 
 from collections.abc import Callable
@@ -65,7 +65,7 @@ class TextPart(RequestModel):
 
 
 class ImageUrl(ImageLimits):
-    """A picture's address."""
+    """An image's address."""
 
     url: _Url
     """`data:` or `http(s):` URL; `file:` where the server allows it."""
@@ -74,14 +74,14 @@ class ImageUrl(ImageLimits):
 
 
 class ImageUrlPart(ImageLimits):
-    """A picture, as OpenAI's API has it."""
+    """An image, as OpenAI's API has it."""
 
     type: Literal["image_url"]
     image_url: ImageUrl
 
 
 class ImagePart(ImageLimits):
-    """A picture, as qwen-vl-utils has it."""
+    """An image, as qwen-vl-utils has it."""
 
     type: Literal["image"]
     image: _Url
@@ -90,21 +90,21 @@ class ImagePart(ImageLimits):
 
 
 class VideoUrl(VideoLimits):
-    """A clip's address."""
+    """A video's address."""
 
     url: _Url
     """`data:` or `http(s):` URL; `file:` where the server allows it."""
 
 
 class VideoUrlPart(VideoLimits):
-    """A clip, as vLLM has it."""
+    """A video, as vLLM has it."""
 
     type: Literal["video_url"]
     video_url: VideoUrl
 
 
 class VideoPart(VideoLimits):
-    """A clip, as qwen-vl-utils and DashScope have it."""
+    """A video, as qwen-vl-utils and DashScope have it."""
 
     type: Literal["video"]
     video: Annotated[
@@ -116,14 +116,14 @@ class VideoPart(VideoLimits):
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """An uploaded file, found."""
+    """An uploaded file and what it is."""
 
     path: str
     modality: Literal["image", "video"]
 
 
 class Context(TypedDict):
-    """What reading a request may ask of the server (pydantic's validation context)."""
+    """What validators of a request may look up (pydantic's validation context)."""
 
     find_file: Callable[[str], StoredFile | None]
     """The uploaded file of an id, if the client has one."""
@@ -131,14 +131,14 @@ class Context(TypedDict):
 
 def _find_file(value: Any, info: ValidationInfo) -> StoredFile:
     if isinstance(value, StoredFile):
-        return value  # found before, in another form of request
+        return value  # looked up before
     if not isinstance(value, str):
         raise PydanticCustomError("string_type", "should be a valid string")
     context: Context | None = info.context
-    found = None if context is None else context["find_file"](value)
-    if found is None:
+    file = None if context is None else context["find_file"](value)
+    if file is None:
         raise PydanticCustomError("file_not_found", "No such File object: {id}", {"id": value[:100]})
-    return found
+    return file
 
 
 FileId = Annotated[StoredFile, PlainValidator(_find_file, json_schema_input_type=str)]
@@ -146,7 +146,7 @@ FileId = Annotated[StoredFile, PlainValidator(_find_file, json_schema_input_type
 
 
 class FileSource(VideoLimits):
-    """A picture or a clip, as an uploaded file or in the request itself."""
+    """An image or a video, as an uploaded file or in the request itself."""
 
     model_config = ConfigDict(
         json_schema_extra={"anyOf": [{"required": ["file_id"]}, {"required": ["file_data"]}]},
@@ -157,25 +157,25 @@ class FileSource(VideoLimits):
     file_data: Annotated[str, Field(pattern="^[dD][aA][tT][aA]:")] | None = None
     """`data:` URL of the content."""
     filename: str | None = None
-    """Accepted; what the file is, its content tells."""
+    """Accepted; the content says what the file is."""
 
     @model_validator(mode="after")
     def _one_source(self) -> "FileSource":
         if self.file_id is not None and self.file_data is not None:
-            raise conflict("file_data", "does not go with 'file_id'")
+            raise conflict("file_data", "cannot be combined with 'file_id'")
         if self.file_id is None and self.file_data is None:
             raise PydanticCustomError("missing", "is missing", {"param": "file_id"})
         return self
 
 
 class FilePart(VideoLimits):
-    """A picture or a clip, as OpenAI's API has files."""
+    """An image or a video, as OpenAI's API has files."""
 
     type: Literal["file"]
     file: FileSource
 
 
-def told_by(field: str, known: str, *, default: str | None = None) -> Discriminator:
+def tagged_by(field: str, known: str, *, default: str | None = None) -> Discriminator:
     """Tell the members of a union apart by a field; the tags are written so that no client's key can equal them.
 
     Args:
@@ -187,8 +187,8 @@ def told_by(field: str, known: str, *, default: str | None = None) -> Discrimina
     def read(value: Any) -> str | None:
         if not isinstance(value, dict):
             return f"<{getattr(value, field, None)}>"
-        told = value.get(field)
-        return f"<{default if told is None and 'role' in value else told}>"
+        tag = value.get(field)
+        return f"<{default if tag is None and 'role' in value else tag}>"
 
     return Discriminator(read, custom_error_type=f"unknown_{field}", custom_error_message=f"takes {known}")
 
@@ -200,7 +200,7 @@ AnyPart = Annotated[
     | Annotated[VideoUrlPart, Tag("<video_url>")]
     | Annotated[VideoPart, Tag("<video>")]
     | Annotated[FilePart, Tag("<file>")],
-    told_by("type", "text, image_url, image, video_url, video, file"),
+    tagged_by("type", "text, image_url, image, video_url, video, file"),
 ]
 TEXT_OR_PARTS = Discriminator(lambda value: "<parts>" if isinstance(value, list) else "<string>")
 Content = Annotated[
@@ -210,7 +210,7 @@ Content = Annotated[
 TextContent = Annotated[
     Annotated[str, Tag("<string>")]
     | Annotated[
-        list[Annotated[Annotated[TextPart, Tag("<text>")], told_by("type", "text")]],
+        list[Annotated[Annotated[TextPart, Tag("<text>")], tagged_by("type", "text")]],
         bounded(MAX_PARTS, least=1),
         Tag("<parts>"),
     ],
@@ -219,7 +219,7 @@ TextContent = Annotated[
 
 
 class SystemMessage(RequestModel):
-    """What the assistant is told to be; `developer` is another name for `system`."""
+    """Instructions for the assistant; `developer` is another name for `system`."""
 
     role: Literal["system", "developer"]
     content: TextContent
@@ -227,7 +227,7 @@ class SystemMessage(RequestModel):
 
 
 class UserMessage(RequestModel):
-    """What the user said and showed."""
+    """The user's text, images and videos."""
 
     role: Literal["user"]
     content: Content
@@ -241,7 +241,7 @@ class AssistantMessage(RequestModel):
 
     role: Literal["assistant"]
     content: Content | None = None
-    """May be absent beside `tool_calls`."""
+    """May be absent next to `tool_calls`."""
     name: str | None = None
     annotations: list[Any] = Field(default=[], max_length=0)
     tool_calls: Annotated[list[ToolCall], bounded(MAX_PARTS, least=1)] | None = None
@@ -276,5 +276,5 @@ AnyMessage = Annotated[
     | Annotated[UserMessage, Tag("<user>")]
     | Annotated[AssistantMessage, Tag("<assistant>")]
     | Annotated[ToolMessage, Tag("<tool>")],
-    told_by("role", "system, developer, user, assistant, tool"),
+    tagged_by("role", "system, developer, user, assistant, tool"),
 ]

@@ -1,4 +1,4 @@
-"""How the prompt of a conversation ends: with a new turn of the assistant, or in the middle of the last one."""
+"""Request fields for how a conversation's prompt ends: with a new turn of the assistant, or within the last one."""
 
 from collections.abc import Sequence
 
@@ -28,6 +28,6 @@ class Rendering(RequestModel):
         """
         if self.continue_final_message:
             if self.add_generation_prompt:
-                raise conflict("continue_final_message", "does not go with 'add_generation_prompt'")
+                raise conflict("continue_final_message", "cannot be combined with 'add_generation_prompt'")
             if messages[-1].role != "assistant":
                 raise conflict("continue_final_message", "needs a last message of the role 'assistant'")

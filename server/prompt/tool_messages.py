@@ -1,4 +1,4 @@
-"""Calls and results in a conversation: every call is answered, at once, and every answer belongs to a call."""
+"""Checks the tool calls and results in a conversation: each call is answered at once, each result belongs to a call."""
 
 from collections.abc import Sequence
 

@@ -1,60 +1,94 @@
-"""A chat answer's chunks as the Responses API tells them: events in order, and the response they add up to. Pure.
+"""Encodes output events as the Responses API has them: a stream of typed events, and the response they add up to. Pure.
 
 Order: created, in_progress; each item of the output in turn (`server/responses/items.py`); completed, incomplete or
 failed.
 """
 
 import time
-import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from server.chat.response import ChatCompletionChunk, ChunkChoice, TokenLogprob, Usage
+from server.api import sse
 from server.core.errors import ApiError, ClientError
+from server.generation import output_events as events
+from server.generation.output_events import (
+    ArgumentsDelta,
+    Finish,
+    GenerationEnd,
+    GenerationStart,
+    OutputEvent,
+    SampledToken,
+    TextDelta,
+    ToolCallStart,
+)
+from server.generation.request import GenerationRequest
+from server.generation.response_fields import token_logprobs
 from server.responses import response as wire
 from server.responses.items import EventParts, GrowingCall, GrowingItem, GrowingMessage
 from server.responses.request import ResponseRequest
 
 
-class ResponseAnswer:
+class ResponseEncoder:
     """One request's response while it grows.
 
     Args:
-        request: what was asked; the response repeats much of it.
+        body: what the client sent; the response repeats much of it.
+        request: the same, as it was generated.
         clock: seconds since 1970.
     """
 
-    def __init__(self, request: ResponseRequest, clock: Callable[[], float] = time.time) -> None:
-        """See the class."""
-        self._request = request
+    def __init__(
+        self, body: ResponseRequest, request: GenerationRequest, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Nothing has come yet."""
+        self._body = body
         self._clock = clock
-        self._id = f"resp_{uuid.uuid4().hex}"
+        self._id = request.id
         self._created_at = int(clock())
         self._num_events = 0
         self._items: list[GrowingItem] = []
-        self._logprobs: list[TokenLogprob] = []
+        self._logprobs: list[SampledToken] = []
         """Of tokens that are held back, until it is clear that they are text."""
         self._cut = False
-        self._usage: Usage | None = None
+        self._usage: events.Usage | None = None
 
-    def add(self, chunk: ChatCompletionChunk) -> list[wire.ResponseEvent]:
-        """The events one chunk brings; the last chunk is the one with the token counts."""
-        self._usage = chunk.usage or self._usage
-        events: list[wire.ResponseEvent] = []
-        if not self._num_events:
-            started = self._response("in_progress")
-            events += [self._lifecycle(kind, started) for kind in ("response.created", "response.in_progress")]
-        for choice in chunk.choices:
-            self._cut = self._cut or choice.finish_reason == "length"
-            events += self._numbered(self._grown(choice))
-        if chunk.usage is not None:
-            events += self._numbered(self._ended())
-            response = self.response()
-            events.append(self._lifecycle(f"response.{response.status}", response))
-        return events
+    def encode(self, event: OutputEvent) -> list[sse.Event]:
+        """What to send for an event of a stream."""
+        return [sse.Event(made.encode(), made.type) for made in self.add(event)]
 
-    def failed(self, error: ApiError) -> wire.ResponseEvent:
-        """The last event where the request failed: an error, or the end of a response that had begun."""
+    def add(self, event: OutputEvent) -> list[wire.ResponseEvent]:
+        """Take an event in.
+
+        Returns:
+            The events of the Responses API that it brings.
+        """
+        match event:
+            case GenerationStart():
+                started = self._response("in_progress")
+                return [self._lifecycle(kind, started) for kind in ("response.created", "response.in_progress")]
+            case TextDelta() | ToolCallStart() | ArgumentsDelta():
+                return self._numbered(self._grow(event))
+            case Finish(reason=reason):
+                self._cut = reason == "length"
+                return []
+            case GenerationEnd(usage):
+                self._usage = usage
+                ended = self._numbered(self._end())
+                response = self.response()
+                return [*ended, self._lifecycle(f"response.{response.status}", response)]
+            case _:
+                return []
+
+    def encode_failure(self, error: ApiError) -> sse.Event:
+        """The last event of a stream whose request failed: an error, or the end of a response that had started."""
+        made = self._failure(error)
+        return sse.Event(made.encode(), made.type)
+
+    def response(self) -> wire.ResponseObject:
+        """The whole response, once every chunk was added."""
+        return self._response("incomplete" if self._cut else "completed")
+
+    def _failure(self, error: ApiError) -> wire.ResponseEvent:
         if not self._num_events:
             fields = {"message": error.message, "code": error.code, "param": error.param}
             return self._event(wire.ErrorEvent, "error", fields)
@@ -64,31 +98,30 @@ class ResponseAnswer:
         failure = wire.ResponseFailure.model_validate({"code": code, "message": error.message})
         return self._lifecycle("response.failed", self._response("failed", error=failure))
 
-    def response(self) -> wire.ResponseObject:
-        """The whole response, once every chunk was added."""
-        return self._response("incomplete" if self._cut else "completed")
-
-    def _grown(self, choice: ChunkChoice) -> list[EventParts]:
+    def _grow(self, event: TextDelta | ToolCallStart | ArgumentsDelta) -> list[EventParts]:
         parts: list[EventParts] = []
-        self._logprobs += choice.logprobs.content if choice.logprobs else []
-        if choice.delta.content or (self._logprobs and isinstance(self._current, GrowingMessage)):
-            parts += self._said(choice.delta.content or "")
-        for call in choice.delta.tool_calls or []:
-            self._logprobs.clear()  # the tokens of calls have no place to be told in
-            if call.id is not None:
-                parts += self._begin(GrowingCall(len(self._items), call.id, call.function.name or ""))
-            if call.function.arguments:
-                assert isinstance(self._current, GrowingCall)
-                parts.append(self._current.grow(call.function.arguments))
+        self._logprobs += event.logprobs
+        text = event.text if isinstance(event, TextDelta) else ""
+        if text or (self._logprobs and isinstance(self._current, GrowingMessage)):
+            parts += self._grow_message(text)
+        if not isinstance(event, TextDelta):
+            self._logprobs.clear()  # outside of messages, the tokens of calls have no place to be reported in
+            parts += self._grow_call(event)
         return parts
 
-    def _said(self, text: str) -> list[EventParts]:
+    def _grow_call(self, event: ToolCallStart | ArgumentsDelta) -> list[EventParts]:
+        if isinstance(event, ToolCallStart):
+            return self._begin(GrowingCall(len(self._items), event.call_id, event.name))
+        assert isinstance(self._current, GrowingCall)
+        return [self._current.grow(event.text)]
+
+    def _grow_message(self, text: str) -> list[EventParts]:
         parts: list[EventParts] = []
         message = self._current
         if not isinstance(message, GrowingMessage):
             message = GrowingMessage(len(self._items))
             parts += self._begin(message)
-        parts.append(message.grow(text, self._logprobs))
+        parts.append(message.grow(text, token_logprobs(self._logprobs)))
         self._logprobs = []
         return parts
 
@@ -102,11 +135,11 @@ class ResponseAnswer:
         self._items.append(item)
         return [*ended, *item.opening()]
 
-    def _ended(self) -> list[EventParts]:
-        begun: list[EventParts] = []
-        if not self._items:  # nothing was said, which is an answer, too
-            begun = self._said("") if self._logprobs else self._begin(GrowingMessage(0))
-        return [*begun, *self._items[-1].closing("incomplete" if self._cut else "completed")]
+    def _end(self) -> list[EventParts]:
+        started: list[EventParts] = []
+        if not self._items:  # no text, which is an answer, too
+            started = self._grow_message("") if self._logprobs else self._begin(GrowingMessage(0))
+        return [*started, *self._items[-1].closing("incomplete" if self._cut else "completed")]
 
     def _numbered(self, parts: Iterable[EventParts]) -> list[wire.ResponseEvent]:
         return [self._event(model, kind, fields) for model, kind, fields in parts]
@@ -127,7 +160,7 @@ class ResponseAnswer:
         return [*(item.item("completed") for item in whole), ended]
 
     def _response(self, status: wire.ResponseStatus, error: wire.ResponseFailure | None = None) -> wire.ResponseObject:
-        asked = self._request
+        body = self._body
         return wire.ResponseObject(
             id=self._id,
             object="response",
@@ -136,23 +169,23 @@ class ResponseAnswer:
             status=status,
             error=error,
             incomplete_details=wire.IncompleteDetails(reason="max_output_tokens") if status == "incomplete" else None,
-            model=asked.model,
+            model=body.model,
             output=self._output(status),
             usage=None if self._usage is None else _usage(self._usage),
-            instructions=asked.instructions,
-            max_output_tokens=asked.max_output_tokens,
-            temperature=asked.temperature,
-            top_p=asked.top_p,
-            top_logprobs=asked.top_logprobs or 0,
-            text=_text(asked),
-            metadata=asked.metadata or {},
-            user=asked.user,
-            safety_identifier=asked.safety_identifier,
-            prompt_cache_key=asked.prompt_cache_key,
-            reasoning=asked.reasoning or {"effort": None, "summary": None},
-            tools=[tool.model_dump(exclude_unset=True) for tool in asked.tools],
-            tool_choice=_tool_choice(asked),
-            parallel_tool_calls=asked.parallel_tool_calls,
+            instructions=body.instructions,
+            max_output_tokens=body.max_output_tokens,
+            temperature=body.temperature,
+            top_p=body.top_p,
+            top_logprobs=body.top_logprobs or 0,
+            text=_text(body),
+            metadata=body.metadata or {},
+            user=body.user,
+            safety_identifier=body.safety_identifier,
+            prompt_cache_key=body.prompt_cache_key,
+            reasoning=body.reasoning or {"effort": None, "summary": None},
+            tools=[tool.model_dump(exclude_unset=True) for tool in body.tools],
+            tool_choice=_tool_choice(body),
+            parallel_tool_calls=body.parallel_tool_calls,
             truncation="disabled",
             previous_response_id=None,
             background=False,
@@ -160,27 +193,26 @@ class ResponseAnswer:
         )
 
 
-def _tool_choice(asked: ResponseRequest) -> str | dict[str, Any]:
-    choice = asked.tool_choice or "auto"
+def _tool_choice(body: ResponseRequest) -> str | dict[str, Any]:
+    choice = body.tool_choice or "auto"
     return choice if isinstance(choice, str) else choice.model_dump()
 
 
-def _text(asked: ResponseRequest) -> dict[str, Any]:
-    given = {} if asked.text is None else asked.text.model_dump(by_alias=True, exclude_unset=True)
-    return {"format": {"type": "text"}, **given}
+def _text(body: ResponseRequest) -> dict[str, Any]:
+    text = {} if body.text is None else body.text.model_dump(by_alias=True, exclude_unset=True)
+    return {"format": {"type": "text"}, **text}
 
 
-def _usage(usage: Usage) -> wire.ResponseUsage:
-    details = usage.prompt_tokens_details
+def _usage(usage: events.Usage) -> wire.ResponseUsage:
     return wire.ResponseUsage(
         input_tokens=usage.prompt_tokens,
         input_tokens_details=wire.InputTokensDetails(
-            cached_tokens=details.cached_tokens,
+            cached_tokens=usage.cached_tokens,
             cache_write_tokens=0,
-            image_tokens=details.image_tokens,
-            video_tokens=details.video_tokens,
+            image_tokens=usage.image_tokens,
+            video_tokens=usage.video_tokens,
         ),
-        output_tokens=usage.completion_tokens,
+        output_tokens=usage.output_tokens,
         output_tokens_details=wire.OutputTokensDetails(reasoning_tokens=0),
-        total_tokens=usage.total_tokens,
+        total_tokens=usage.prompt_tokens + usage.output_tokens,
     )

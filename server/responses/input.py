@@ -1,4 +1,4 @@
-"""What the `input` of `POST /v1/responses` holds: OpenAI's items, with this server's clips and limits beside media."""
+"""What the `input` of `POST /v1/responses` holds: OpenAI's items, with this server's videos and media limits."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from server.api.base_models import MAX_FRAMES, MAX_PARTS, RequestModel, Unsupported, bounded, conflict
-from server.prompt.messages import TEXT_OR_PARTS, FileId, ImageLimits, VideoLimits, told_by
+from server.prompt.messages import TEXT_OR_PARTS, FileId, ImageLimits, VideoLimits, tagged_by
 from server.responses.tools import FunctionCall, FunctionCallOutput, InputText, TextInput
 
 _Url = Annotated[str, Field(min_length=1)]
@@ -15,10 +15,10 @@ _Status = Literal["in_progress", "completed", "incomplete"]
 
 
 def _require_one(model: RequestModel, first: str, second: str) -> None:
-    given = [name for name in (first, second) if getattr(model, name) is not None]
-    if len(given) == 2:
-        raise conflict(second, f"does not go with '{first}'")
-    if not given:
+    names = [name for name in (first, second) if getattr(model, name) is not None]
+    if len(names) == 2:
+        raise conflict(second, f"cannot be combined with '{first}'")
+    if not names:
         raise PydanticCustomError("missing", "is missing", {"param": first})
 
 
@@ -27,7 +27,7 @@ def _one_of(*names: str) -> ConfigDict:
 
 
 class InputImage(ImageLimits):
-    """A picture."""
+    """An image."""
 
     model_config = _one_of("image_url", "file_id")
 
@@ -35,7 +35,7 @@ class InputImage(ImageLimits):
     image_url: _Url | None = None
     """`data:` or `http(s):` URL; `file:` where the server allows it."""
     file_id: FileId | None = None
-    """Id of an uploaded picture."""
+    """Id of an uploaded image."""
     detail: Literal["auto", "low", "high"] = "auto"
     """low: at most 64 tokens. high, auto: as the server is configured."""
 
@@ -43,12 +43,12 @@ class InputImage(ImageLimits):
     def _agree(self) -> "InputImage":
         _require_one(self, "image_url", "file_id")
         if self.file_id is not None and self.file_id.modality != "image":
-            raise conflict("file_id", "is of a clip; 'input_video' takes it")
+            raise conflict("file_id", "refers to a video; use 'input_video'")
         return self
 
 
 class InputVideo(VideoLimits):
-    """A clip; OpenAI's API has none, so this is the server's own."""
+    """A video; OpenAI's API has none, so this is the server's own."""
 
     model_config = _one_of("video_url", "file_id")
 
@@ -62,18 +62,18 @@ class InputVideo(VideoLimits):
     ) = None
     """One URL, or the URLs of the frames in order."""
     file_id: FileId | None = None
-    """Id of an uploaded clip."""
+    """Id of an uploaded video."""
 
     @model_validator(mode="after")
     def _agree(self) -> "InputVideo":
         _require_one(self, "video_url", "file_id")
         if self.file_id is not None and self.file_id.modality != "video":
-            raise conflict("file_id", "is of a picture; 'input_image' takes it")
+            raise conflict("file_id", "refers to an image; use 'input_image'")
         return self
 
 
 class InputFile(VideoLimits):
-    """A picture or a clip, as OpenAI's API has files."""
+    """An image or a video, as OpenAI's API has files."""
 
     model_config = _one_of("file_id", "file_data")
 
@@ -83,7 +83,7 @@ class InputFile(VideoLimits):
     file_data: Annotated[str, Field(pattern="^[dD][aA][tT][aA]:")] | None = None
     """`data:` URL of the content."""
     filename: str | None = None
-    """Accepted; what the file is, its content tells."""
+    """Accepted; the content says what the file is."""
     file_url: Unsupported = None
     detail: Unsupported = None
 
@@ -94,13 +94,13 @@ class InputFile(VideoLimits):
 
 
 class OutputText(RequestModel):
-    """What the assistant said, as an answer had it."""
+    """The assistant's text, as an answer had it."""
 
     type: Literal["output_text"]
     text: str
     annotations: list[Any] = Field(default=[], max_length=0)
     logprobs: list[Any] = []
-    """Accepted, since answers have it; the model is not told."""
+    """Accepted, since answers have it; the model does not see them."""
 
 
 _InputPart = Annotated[
@@ -108,9 +108,9 @@ _InputPart = Annotated[
     | Annotated[InputImage, Tag("<input_image>")]
     | Annotated[InputVideo, Tag("<input_video>")]
     | Annotated[InputFile, Tag("<input_file>")],
-    told_by("type", "input_text, input_image, input_video, input_file"),
+    tagged_by("type", "input_text, input_image, input_video, input_file"),
 ]
-_OutputPart = Annotated[Annotated[OutputText, Tag("<output_text>")], told_by("type", "output_text")]
+_OutputPart = Annotated[Annotated[OutputText, Tag("<output_text>")], tagged_by("type", "output_text")]
 
 
 class InputMessage(RequestModel):
@@ -124,7 +124,7 @@ class InputMessage(RequestModel):
 
 
 class SystemInput(InputMessage):
-    """What the assistant is told to be; `developer` is another name for `system`."""
+    """Instructions for the assistant; `developer` is another name for `system`."""
 
     role: Literal["system", "developer"]
     content: Annotated[
@@ -134,7 +134,7 @@ class SystemInput(InputMessage):
 
 
 class UserInput(InputMessage):
-    """What the user said and showed."""
+    """The user's text, images and videos."""
 
     role: Literal["user"]
     content: Annotated[
@@ -161,17 +161,17 @@ AnyInput = Annotated[
         | Annotated[SystemInput, Tag("<developer>")]
         | Annotated[UserInput, Tag("<user>")]
         | Annotated[AssistantInput, Tag("<assistant>")],
-        told_by("role", "system, developer, user, assistant"),
+        tagged_by("role", "system, developer, user, assistant"),
         Tag("<message>"),
     ]
     | Annotated[FunctionCall, Tag("<function_call>")]
     | Annotated[FunctionCallOutput, Tag("<function_call_output>")],
-    told_by("type", "message, function_call, function_call_output", default="message"),
+    tagged_by("type", "message, function_call, function_call_output", default="message"),
 ]
 
 
 def require_answered_calls(items: Sequence[AnyInput]) -> None:
-    """Check that every call is answered before anything else is said, and every result belongs to a call.
+    """Check that every call is answered before anything else follows, and every result belongs to a call.
 
     Raises:
         PydanticCustomError: one is not.
@@ -192,4 +192,4 @@ def require_answered_calls(items: Sequence[AnyInput]) -> None:
                 raise conflict(f"{place}.call_id", "is the id of an earlier call")
             waiting[item.call_id] = place
     for place in waiting.values():
-        raise conflict(place, "must be followed by its 'function_call_output' before anything else is said")
+        raise conflict(place, "must be followed by its 'function_call_output' before anything else follows")

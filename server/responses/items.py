@@ -1,9 +1,9 @@
-"""What a response's output is made of while it grows, and the events that tell of it: messages and calls. Pure."""
+"""The items of a response's output while they grow, messages and calls, and the events that announce them. Pure."""
 
 import uuid
 from typing import Any
 
-from server.chat.response import TokenLogprob
+from server.generation.response_fields import TokenLogprob
 from server.responses import response as wire
 
 EventParts = tuple[type[wire.ResponseEvent], str, dict[str, Any]]
@@ -18,7 +18,6 @@ class GrowingMessage:
     """
 
     def __init__(self, index: int) -> None:
-        """See the class."""
         self._index = index
         self._id = f"msg_{uuid.uuid4().hex}"
         self._place = {"item_id": self._id, "output_index": index, "content_index": 0}
@@ -35,7 +34,7 @@ class GrowingMessage:
         ]
 
     def grow(self, text: str, logprobs: list[TokenLogprob]) -> EventParts:
-        """More text, with the log-probabilities of its tokens where they are asked for."""
+        """More text, with the log-probabilities of its tokens where they are requested."""
         self._text.append(text)
         self._logprobs += logprobs
         fields = {"delta": text, "logprobs": logprobs, **self._place}
@@ -72,7 +71,6 @@ class GrowingCall:
     """
 
     def __init__(self, index: int, call_id: str, name: str) -> None:
-        """See the class."""
         self._index = index
         self._id = f"fc_{uuid.uuid4().hex}"
         self._call_id = call_id

@@ -1,240 +1,115 @@
-"""A request of the Responses API as a chat request, and the names of its fields there. Pure.
+"""Turns a request of the Responses API into the form all APIs share. Pure."""
 
-The chat use case knows nothing of it: what it refuses, it refuses under the names of the chat request, and `Places`
-turns those into the ones the client wrote.
-"""
-
-import re
+import dataclasses
+import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
-from pydantic import ValidationError
-
-from model_executor.processor.geometry import TOKEN_PX
-from server.api.validation import refusal
-from server.chat.request import ChatCompletionRequest
-from server.core.errors import ApiError
-from server.generation.sampling_fields import StreamOptions
-from server.prompt import messages as chat
-from server.prompt.conversation import LOW_DETAIL_TOKENS
+from model_executor.processor.chatml import Message, Role
+from model_executor.processor.tokenizer import MediaPlaceholder
+from server.generation.grammar import JsonFormat, output_grammar
+from server.generation.request import GenerationRequest
+from server.generation.sampling_fields import SamplingFields
+from server.media.types import MediaPart
+from server.prompt.conversation import Conversation, earlier_call
+from server.prompt.media_parts import inline_part, media_limits, stored_part
 from server.responses.input import (
+    AnyInput,
     AssistantInput,
     InputFile,
     InputImage,
-    InputMessage,
     InputVideo,
-    OutputText,
     SystemInput,
     UserInput,
 )
 from server.responses.request import ResponseRequest, TextFormat
-from server.responses.tools import (
-    AllowedFunctions,
-    ChosenFunction,
-    FunctionCall,
-    FunctionCallOutput,
-    FunctionChoice,
-    InputText,
-)
-from server.structured_output.protocol import NamedSchema, ResponseFormat
-from server.tools import protocol
+from server.responses.tools import FunctionCall, FunctionCallOutput, read_toolset
 
-_FIELD = re.compile(r"'(\w[\w.$\[\]]*)'")
+_ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Which field of the client's request each field of the chat request comes from."""
+def read_request(body: ResponseRequest, tenant: str, *, default_max_tokens: int | None = None) -> GenerationRequest:
+    """The request in the form all APIs share.
 
-    known: dict[str, str] = field(default_factory=dict)
-    """By field of the chat request; what is inside of one is inside of the other."""
-
-    def of(self, name: str) -> str:
-        """The client's name of a field of the chat request."""
-        for known in sorted(self.known, key=len, reverse=True):
-            if name == known or (name.startswith(known) and name[len(known)] in ".["):
-                return self.known[known] + name[len(known) :]
-        return name
-
-    def rename(self, error: ApiError) -> None:
-        """Make an error about the chat request one about the client's."""
-        if error.param is not None:
-            error.param = self.of(error.param)
-        error.message = _FIELD.sub(lambda match: f"'{self.of(match[1])}'", error.message)
-
-
-def read_request(request: ResponseRequest) -> tuple[ChatCompletionRequest, Places]:
-    """The chat request that asks the same, as a stream with token counts.
+    Args:
+        body: what the client sent.
+        tenant: whose caches may be used.
+        default_max_tokens: longest answer where the client names none; None for what the context leaves.
 
     Raises:
-        ClientError: fields that are fine one by one do not go together.
+        BadRequestError: a file is neither an image nor a video, or a format or a function's parameters cannot be
+            enforced.
     """
-    places = Places(
-        {
-            "messages": "input",
-            "response_format": "text.format",
-            "response_format.json_schema": "text.format",
-            "max_completion_tokens": "max_output_tokens",
-            "tool_choice.function": "tool_choice",
-            "tool_choice.allowed_tools": "tool_choice",
-        }
+    tools = read_toolset(body.tools, body.tool_choice, parallel=body.parallel_tool_calls)
+    return GenerationRequest(
+        id=f"resp_{uuid.uuid4().hex}",
+        model=body.model,
+        tenant=tenant,
+        prompt=dataclasses.replace(_conversation(body.instructions, body.input), tools=tools),
+        sampling=SamplingFields(temperature=body.temperature, top_p=body.top_p),
+        max_output_tokens=body.max_output_tokens,
+        default_max_tokens=default_max_tokens,
+        num_top_logprobs=(body.top_logprobs or 0) if body.reports_logprobs else None,
+        grammar=output_grammar(_json_format(body.text.format if body.text else None), tools),
     )
-    try:
-        asked = ChatCompletionRequest(
-            model=request.model,
-            messages=_messages(request, places.known),
-            max_completion_tokens=request.max_output_tokens,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            logprobs=request.reports_logprobs,
-            top_logprobs=request.top_logprobs,
-            response_format=_response_format(request.text.format if request.text else None),
-            stream=True,
-            stream_options=StreamOptions(include_usage=True),
-            **_tool_use(request, places.known),
-        )
-    except ValidationError as error:
-        refused = refusal(error)
-        places.rename(refused)
-        raise refused from error
-    return asked, places
 
 
-def _messages(request: ResponseRequest, places: dict[str, str]) -> list[chat.AnyMessage]:
-    """Args: request: whose instructions and input. places: gets what is named otherwise."""
-    messages: list[chat.AnyMessage] = []
-    if request.instructions is not None:
-        messages.append(chat.SystemMessage(role="system", content=request.instructions))
-    if isinstance(request.input, str):
-        return [*messages, chat.UserMessage(role="user", content=request.input)]
-    for index, item in enumerate(request.input):
-        there, here = f"messages[{len(messages)}]", f"input[{index}]"
+def _json_format(text_format: TextFormat | None) -> JsonFormat | None:
+    if text_format is None or text_format.type == "text":
+        return None
+    if text_format.schema_ is None:
+        return JsonFormat(None, "text.format")
+    return JsonFormat(text_format.schema_, "text.format.schema")
+
+
+def _conversation(instructions: str | None, items: str | Sequence[AnyInput]) -> Conversation:
+    turns = [] if instructions is None else [Message("system", (instructions,))]
+    media: list[MediaPart] = []
+    if isinstance(items, str):
+        return Conversation((*turns, Message("user", (items,))), (), param="input")
+    for index, item in enumerate(items):
         match item:
             case FunctionCall():
-                messages = _with_call(messages, item, here, places)
-            case FunctionCallOutput():
-                places[there] = here
-                output: Any = item.output
-                if not isinstance(output, str):
-                    output = [chat.TextPart(type="text", text=part.text) for part in output]
-                messages.append(chat.ToolMessage(role="tool", tool_call_id=item.call_id, content=output))
-            case _:
-                places[there] = here
-                messages.append(_message(item, f"{there}.content", f"{here}.content", places))
-    return messages
+                call = earlier_call(item.name, item.arguments)
+                if turns and turns[-1].role == "assistant":  # the turn goes on
+                    turns[-1] = dataclasses.replace(turns[-1], calls=(*turns[-1].calls, call))
+                else:
+                    turns.append(Message("assistant", (), (call,)))
+            case FunctionCallOutput(output=output):
+                texts = (output,) if isinstance(output, str) else tuple(part.text for part in output)
+                turns.append(Message("tool", texts))
+            case SystemInput() | UserInput() | AssistantInput():
+                turns.append(Message(_ROLES[item.role], _parts(item, f"input[{index}].content", media)))
+    return Conversation(tuple(turns), tuple(media), param="input")
 
 
-def _with_call(
-    messages: list[chat.AnyMessage], call: FunctionCall, here: str, places: dict[str, str]
-) -> list[chat.AnyMessage]:
-    """The messages with a call, in the assistant's turn that is going on or in a new one."""
-    function = protocol.CalledFunction(name=call.name, arguments=call.arguments)
-    calls = [protocol.ToolCall(id=call.call_id, type="function", function=function)]
-    content = None
-    if messages and isinstance(last := messages[-1], chat.AssistantMessage):
-        messages, content = messages[:-1], last.content
-        calls = [*(last.tool_calls or []), *calls]
-    else:
-        places[f"messages[{len(messages)}]"] = here
-    places[f"messages[{len(messages)}].tool_calls[{len(calls) - 1}]"] = here
-    return [*messages, chat.AssistantMessage(role="assistant", content=content, tool_calls=calls)]
+def _parts(
+    message: SystemInput | UserInput | AssistantInput, param: str, media: list[MediaPart]
+) -> tuple[str | MediaPlaceholder, ...]:
+    """The parts of a message; its media are added to `media`."""
+    if isinstance(message.content, str):
+        return (message.content,)
+    parts: list[str | MediaPlaceholder] = []
+    for index, part in enumerate(message.content):
+        if isinstance(part, InputImage | InputVideo | InputFile):
+            item = _media_part(part, f"{param}[{index}]")
+            parts.append(MediaPlaceholder(len(media), item.modality))
+            media.append(item)
+        else:
+            parts.append(part.text)
+    return tuple(parts)
 
 
-def _tool_use(request: ResponseRequest, places: dict[str, str]) -> dict[str, Any]:
-    """The fields of tools; none where there are no tools, since chat takes them together only."""
-    if not request.tools:
-        return {}
-    listed = []
-    for index, tool in enumerate(request.tools):
-        places[f"tools[{index}].function"] = f"tools[{index}]"
-        function = protocol.Function(
-            name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict
-        )
-        listed.append(protocol.Tool(type="function", function=function))
-    return {
-        "tools": listed,
-        "tool_choice": _tool_choice(request.tool_choice, places),
-        "parallel_tool_calls": request.parallel_tool_calls,
-    }
-
-
-def _tool_choice(choice: FunctionChoice | None, places: dict[str, str]) -> protocol.ToolChoice | None:
-    match choice:
-        case ChosenFunction():
-            return _named(choice)
-        case AllowedFunctions():
-            for index in range(len(choice.tools)):
-                places[f"tool_choice.allowed_tools.tools[{index}].function"] = f"tool_choice.tools[{index}]"
-            named = [_named(chosen) for chosen in choice.tools]
-            return protocol.AllowedToolsChoice(
-                type="allowed_tools", allowed_tools=protocol.AllowedTools(mode=choice.mode, tools=named)
-            )
-        case _:
-            return choice
-
-
-def _named(chosen: ChosenFunction) -> protocol.NamedTool:
-    return protocol.NamedTool(type="function", function=protocol.FunctionReference(name=chosen.name))
-
-
-def _message(item: InputMessage, there: str, here: str, places: dict[str, str]) -> chat.AnyMessage:
-    """Args: item: a message. there, here: names of its content. places: gets what is named otherwise inside."""
-    match item:
-        case SystemInput(role=role):
-            return chat.SystemMessage(role=role, content=_content(item.content, there, here, places))
-        case AssistantInput():
-            return chat.AssistantMessage(role="assistant", content=_content(item.content, there, here, places))
-        case UserInput():
-            return chat.UserMessage(role="user", content=_content(item.content, there, here, places))
-        case _:
-            raise AssertionError(f"{here} is of no known role")
-
-
-def _content(content: str | Sequence[Any], there: str, here: str, places: dict[str, str]) -> Any:
-    if isinstance(content, str):
-        return content
-    return [_part(part, f"{there}[{index}]", f"{here}[{index}]", places) for index, part in enumerate(content)]
-
-
-def _part(part: Any, there: str, here: str, places: dict[str, str]) -> chat.AnyPart:
+def _media_part(part: InputImage | InputVideo | InputFile, param: str) -> MediaPart:
+    limits = media_limits(part, param, detail=part.detail if isinstance(part, InputImage) else "auto")
     match part:
-        case InputText(text=text) | OutputText(text=text):
-            return chat.TextPart(type="text", text=text)
         case InputImage(image_url=str(url)):
-            return chat.ImageUrlPart(
-                type="image_url",
-                image_url=chat.ImageUrl(url=url, detail=part.detail),
-                **_limits(part, chat.ImageLimits),
-            )
-        case InputVideo(video_url=str() | list() as source):
-            places[f"{there}.video"] = f"{here}.video_url"
-            return chat.VideoPart(type="video", video=source, **_limits(part, chat.VideoLimits))
-        case InputImage() | InputVideo() | InputFile():
-            return _file(part, there, here, places)
+            return MediaPart("image", url, f"{param}.image_url", *limits)
+        case InputVideo(video_url=str(url)):
+            return MediaPart("video", url, f"{param}.video_url", *limits)
+        case InputVideo(video_url=list(urls)):
+            return MediaPart("video", tuple(urls), f"{param}.video_url", *limits)
+        case InputFile(file_data=str(url)):
+            return inline_part(url, f"{param}.file_data", f"{param}.file_data", limits)
         case _:
-            raise AssertionError(f"{here} is of no known type")
-
-
-def _file(part: InputImage | InputVideo | InputFile, there: str, here: str, places: dict[str, str]) -> chat.FilePart:
-    data = part.file_data if isinstance(part, InputFile) else None
-    name = "file_id" if data is None else "file_data"
-    places |= {f"{there}.file": f"{here}.{name}", f"{there}.file.{name}": f"{here}.{name}"}
-    limits = _limits(part, chat.ImageLimits if isinstance(part, InputImage) else chat.VideoLimits)
-    if isinstance(part, InputImage) and part.detail == "low":
-        cap = LOW_DETAIL_TOKENS * TOKEN_PX
-        limits["max_pixels"] = min(limits.get("max_pixels", cap), cap)
-    return chat.FilePart(type="file", file=chat.FileSource(file_id=part.file_id, file_data=data), **limits)
-
-
-def _limits(part: chat.ImageLimits, kind: type[chat.ImageLimits]) -> dict[str, Any]:
-    """The limits a part was given, by name."""
-    given = {name: getattr(part, name) for name in kind.model_fields}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _response_format(wanted: TextFormat | None) -> ResponseFormat | None:
-    if wanted is None or wanted.type != "json_schema":
-        return None if wanted is None else ResponseFormat(type=wanted.type)
-    schema = NamedSchema.model_validate({"name": wanted.name, "schema": wanted.schema_})
-    return ResponseFormat(type="json_schema", json_schema=schema)
+            assert part.file_id is not None  # one source is there
+            return stored_part(part.file_id, f"{param}.file_id", limits)

@@ -5,11 +5,21 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.api.base_models import MAX_MESSAGES, MAX_METADATA, RequestModel, Unsupported, at_most, bounded, conflict
+from server.api.base_models import (
+    MAX_MESSAGES,
+    MAX_METADATA,
+    ModelRequest,
+    RequestModel,
+    Unsupported,
+    at_most,
+    bounded,
+    conflict,
+)
 from server.responses.input import AnyInput, require_answered_calls
-from server.responses.tools import AnyTool, FunctionChoice
+from server.responses.tools import AnyTool, FunctionChoice, chosen_names
 from server.structured_output.protocol import JsonSchema, SchemaName
 from server.tools.protocol import MAX_TOOLS
+from server.tools.toolset import check_names
 
 _LOGPROBS = "message.output_text.logprobs"
 
@@ -24,7 +34,7 @@ class TextFormat(RequestModel):
     schema_: Annotated[JsonSchema | None, Field(alias="schema")] = None
     """The JSON Schema every answer satisfies."""
     description: str | None = None
-    """Accepted; the model is not told."""
+    """Accepted; the model does not see it."""
     strict: bool = False
     """Accepted; the schema is enforced either way."""
 
@@ -34,7 +44,7 @@ class TextFormat(RequestModel):
             if self.type == "json_schema" and value is None:
                 raise PydanticCustomError("missing", "is missing", {"param": name})
             if self.type != "json_schema" and value is not None:
-                raise conflict(name, f"does not go with the type '{self.type}'")
+                raise conflict(name, f"cannot be combined with the type '{self.type}'")
         return self
 
 
@@ -53,18 +63,16 @@ class ResponseStreamOptions(RequestModel):
     """Accepted; this server pads no events."""
 
 
-class ResponseRequest(RequestModel):
+class ResponseRequest(ModelRequest):
     """Something to answer, and how. Every request brings all it needs: nothing is kept between two."""
 
-    model: Annotated[str, Field(min_length=1)]
-    """Name of the served model."""
     input: Annotated[
         Annotated[str, Tag("<string>")] | Annotated[list[AnyInput], bounded(MAX_MESSAGES, least=1), Tag("<items>")],
         Discriminator(lambda value: "<items>" if isinstance(value, list) else "<string>"),
     ]
     """A text, or the conversation so far."""
     instructions: str | None = None
-    """What the assistant is told to be, before everything in `input`."""
+    """Instructions for the assistant, before everything in `input`."""
     text: TextOptions | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     """Longest answer, in tokens. Unset: what the context leaves."""
@@ -87,7 +95,7 @@ class ResponseRequest(RequestModel):
         ],
         bounded(64),
     ] = []
-    """message.output_text.logprobs: report the log-probability of each token. The others tell of what never occurs."""
+    """message.output_text.logprobs: report the log-probability of each token. The others never occur."""
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     """Also report this many of the most likely tokens; only with `message.output_text.logprobs`."""
     stream: bool = False
@@ -102,7 +110,7 @@ class ResponseRequest(RequestModel):
     tools: Annotated[list[AnyTool], bounded(MAX_TOOLS)] = []
     """Functions the model may call."""
     tool_choice: FunctionChoice | None = None
-    """auto, the default: call functions or answer. none: answer, and tell the model of no tools. required: call one or
+    """auto, the default: call functions or answer. none: answer, and show the model no tools. required: call one or
     more. A named function: call it once."""
     parallel_tool_calls: bool = True
     """false: at most one call."""
@@ -129,7 +137,7 @@ class ResponseRequest(RequestModel):
 
     @property
     def reports_logprobs(self) -> bool:
-        """Whether log-probabilities are asked for."""
+        """Whether log-probabilities are requested."""
         return _LOGPROBS in self.include
 
     @model_validator(mode="after")
@@ -140,6 +148,9 @@ class ResponseRequest(RequestModel):
             raise conflict("top_logprobs", f"is only allowed with '{_LOGPROBS}' in 'include'")
         if self.tool_choice not in (None, "none", "auto") and not self.tools:
             raise conflict("tool_choice", "is only allowed with 'tools'")
+        if self.tools:
+            named = [(f"tools[{index}].name", tool.name) for index, tool in enumerate(self.tools)]
+            check_names(named, chosen_names(self.tool_choice))
         if not isinstance(self.input, str):
             require_answered_calls(self.input)
         return self

@@ -1,11 +1,9 @@
-"""Answers of `POST /v1/responses`: the response object, and the events of a stream.
-
-As in `server/chat/response.py`, a field that was not given is left out and one given as None is null.
-"""
+"""Answers of `POST /v1/responses`: the response object, and the events of a stream."""
 
 from typing import Any, Literal
 
-from server.chat.response import ResponseModel, TokenLogprob
+from server.api.base_models import ResponseModel
+from server.generation.response_fields import TokenLogprob
 
 ResponseStatus = Literal["in_progress", "completed", "incomplete", "failed"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
@@ -32,7 +30,7 @@ class OutputTextPart(ResponseModel):
     annotations: list[Any]
     """Always empty."""
     logprobs: list[TokenLogprob]
-    """Empty unless asked for."""
+    """Empty unless requested."""
 
 
 class OutputMessage(ResponseModel):
@@ -69,9 +67,9 @@ class InputTokensDetails(ResponseModel):
     cache_write_tokens: int
     """Always 0: keeping a prefix costs nothing here."""
     image_tokens: int
-    """Of pictures, without delimiters."""
+    """Of images, without delimiters."""
     video_tokens: int
-    """Of clips, without delimiters."""
+    """Of videos, without delimiters."""
 
 
 class OutputTokensDetails(ResponseModel):
@@ -113,16 +111,16 @@ class ResponseObject(ResponseModel):
     top_p: float
     top_logprobs: int
     text: dict[str, Any]
-    """As asked; the form where none was asked for is `text`."""
+    """As requested; the default format is `text`."""
     metadata: dict[str, str]
     user: str | None
     safety_identifier: str | None
     prompt_cache_key: str | None
     reasoning: dict[str, Any]
     tools: list[dict[str, Any]]
-    """As asked."""
+    """As requested."""
     tool_choice: str | dict[str, Any]
-    """As asked."""
+    """As requested."""
     parallel_tool_calls: bool
     truncation: Literal["disabled"]
     previous_response_id: None

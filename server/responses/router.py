@@ -1,18 +1,31 @@
 """`POST /v1/responses`."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
 
-from server.api.openapi import errors, json_body, named_events
-from server.api.request_body import read_json
+from fastapi import APIRouter, Depends, Response
+
+from server.api.dependencies import ServerSettings, Tenant
+from server.api.openapi import Schemas, errors, json_request, named_events
 from server.api.sse import EventStream
-from server.auth.rate_limits import key_usage_of
-from server.generation.model_service import Service
+from server.generation.dependencies import ReadyGenerator, model_body
 from server.media.progress import Progress
+from server.responses import response as wire
+from server.responses.encoder import ResponseEncoder
+from server.responses.reader import read_request
 from server.responses.request import ResponseRequest
-from server.responses.response import ResponseObject
-from server.responses.serving import ResponseStream
 
 router = APIRouter()
+_EVENTS = (
+    wire.ArgumentsDeltaEvent,
+    wire.ArgumentsDoneEvent,
+    wire.ErrorEvent,
+    wire.ItemEvent,
+    wire.LifecycleEvent,
+    wire.PartEvent,
+    wire.TextDeltaEvent,
+    wire.TextDoneEvent,
+)
+SCHEMAS = Schemas(read=[ResponseRequest], streamed=_EVENTS)
 
 
 @router.post(
@@ -20,26 +33,30 @@ router = APIRouter()
     summary="Answer a request of the Responses API",
     operation_id="createResponse",
     response_class=Response,
-    openapi_extra=json_body(ResponseRequest),
+    openapi_extra=json_request(ResponseRequest),
     responses={
-        200: {"model": ResponseObject, "content": named_events(), "description": "The answer."},
+        200: {"model": wire.ResponseObject, "content": named_events(_EVENTS), "description": "The answer."},
         **errors(400, 401, 404, 413, 429, 500, 503, 504),
     },
 )
-async def create_response(request: Request) -> Response:
-    """Answer texts, pictures and clips, as a whole or as a stream of typed events; nothing is stored."""
-    service: Service = request.app.state.service
-    chat = service.chat(key_usage_of(request))
-    body = await read_json(request, ResponseRequest)
-    service.require_model(body.model)
-    progress = Progress()
-    stream = ResponseStream(chat, body, request.state.tenant, progress)
-    if not body.stream:
-        return Response((await stream.whole()).encode(), media_type="application/json")
-    return EventStream(
-        stream.events(),
-        keep_alive_s=service.keep_alive_s,
-        status=progress.text,
-        failure=stream.failed,
-        named=True,
-    )
+async def create_response(
+    generator: ReadyGenerator,
+    body: Annotated[ResponseRequest, Depends(model_body(ResponseRequest))],
+    tenant: Tenant,
+    settings: ServerSettings,
+) -> Response:
+    """Answer text, images and videos, with or without streaming; nothing is stored."""
+    request = read_request(body, tenant, default_max_tokens=settings.default_max_tokens)
+    encoder = ResponseEncoder(body, request)
+    if body.stream:
+        progress = Progress()
+        return EventStream(
+            generator.generate(request, progress),
+            encoder.encode,
+            keep_alive_s=settings.keep_alive_s,
+            status=progress.text,
+            failure=encoder.encode_failure,
+            end=b"",
+        )
+    await generator.run(request, encoder.add)
+    return Response(encoder.response().encode(), media_type="application/json")

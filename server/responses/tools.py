@@ -1,12 +1,14 @@
 """Functions a model may call, as the Responses API has them: flat where chat nests them."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
 from server.api.base_models import RequestModel
-from server.prompt.messages import TEXT_OR_PARTS, told_by
+from server.prompt.messages import TEXT_OR_PARTS, tagged_by
 from server.tools.protocol import FunctionName
+from server.tools.toolset import ToolFunction, Toolset
 
 
 class InputText(RequestModel):
@@ -16,7 +18,7 @@ class InputText(RequestModel):
     text: str
 
 
-TextInput = Annotated[Annotated[InputText, Tag("<input_text>")], told_by("type", "input_text")]
+TextInput = Annotated[Annotated[InputText, Tag("<input_text>")], tagged_by("type", "input_text")]
 
 
 class FunctionTool(RequestModel):
@@ -41,7 +43,7 @@ class ChosenFunction(RequestModel):
 
 
 class AllowedFunctions(RequestModel):
-    """Call only some of the functions; the model is told of all."""
+    """Call only some of the functions; the model sees all."""
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
@@ -56,13 +58,47 @@ def _choice_form(value: Any) -> str:
     return "<allowed_tools>" if kind == "allowed_tools" else "<function>"
 
 
-AnyTool = Annotated[Annotated[FunctionTool, Tag("<function>")], told_by("type", "function")]
+AnyTool = Annotated[Annotated[FunctionTool, Tag("<function>")], tagged_by("type", "function")]
 FunctionChoice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("<mode>")]
     | Annotated[ChosenFunction, Tag("<function>")]
     | Annotated[AllowedFunctions, Tag("<allowed_tools>")],
     Discriminator(_choice_form),
 ]
+
+
+def chosen_names(choice: FunctionChoice | None) -> list[tuple[str, str]]:
+    """The names in `tool_choice`, each with its field."""
+    match choice:
+        case ChosenFunction(name=name):
+            return [("tool_choice.name", name)]
+        case AllowedFunctions(tools=tools):
+            return [(f"tool_choice.tools[{index}].name", tool.name) for index, tool in enumerate(tools)]
+        case _:
+            return []
+
+
+def read_toolset(tools: Sequence[FunctionTool], choice: FunctionChoice | None, *, parallel: bool) -> Toolset | None:
+    """The functions, and how they may be called; None where they may not.
+
+    Args:
+        tools: the request's.
+        choice: its `tool_choice`.
+        parallel: its `parallel_tool_calls`.
+    """
+    if not tools or choice == "none":
+        return None
+    return Toolset(
+        functions=tuple(
+            ToolFunction(tool.name, tool.description, tool.parameters, tool.strict, f"tools[{index}].parameters")
+            for index, tool in enumerate(tools)
+        ),
+        must_call=choice == "required"
+        or isinstance(choice, ChosenFunction)
+        or (isinstance(choice, AllowedFunctions) and choice.mode == "required"),
+        calls_once=not parallel or isinstance(choice, ChosenFunction),
+        allowed=frozenset(name for _, name in chosen_names(choice)) or None,
+    )
 
 
 class FunctionCall(RequestModel):
@@ -89,7 +125,7 @@ class FunctionCallOutput(RequestModel):
     output: Annotated[
         Annotated[str, Tag("<string>")] | Annotated[list[TextInput], Field(min_length=1), Tag("<parts>")], TEXT_OR_PARTS
     ]
-    """Text; pictures and clips are not taken here."""
+    """Text; images and videos are not supported here."""
     id: str | None = None
     """Accepted; nothing is stored under it."""
     status: Literal["in_progress", "completed", "incomplete"] | None = None

@@ -1,8 +1,8 @@
 """JSON Schemas brought to the part of the language the grammar engine enforces to the letter. Pure.
 
-The engine (xgrammar 0.2.8, tried keyword by keyword) ignores a good deal without a word: keywords beside `enum`, `$ref`
-or `anyOf`, `required` names without a property, most of what lacks a `type`. So a schema is rebuilt from what is known
-to hold, and everything else is refused by name. What the rebuilt schema allows, the given one allows:
+The engine (xgrammar 0.2.8, tried keyword by keyword) ignores a good deal without a word: keywords next to `enum`,
+`$ref` or `anyOf`, `required` names without a property, most of what lacks a `type`. So a schema is rebuilt from what is
+known to hold, and everything else is refused by name. What the rebuilt schema allows, the client's allows:
 
 - A type list becomes an `anyOf` of single types, each with the keywords of its own.
 - Bounds on a string's length become a pattern, because the engine would let raw control characters through. Such a
@@ -89,19 +89,19 @@ class _Rebuilding:
         self._param = param
 
     def root(self) -> dict[str, Any]:
-        rebuilt = self._one(self._schema, self._param, root=True)
+        rebuilt = self._rebuild(self._schema, self._param, root=True)
         self._require_progress()
         for place in _DEFINITIONS:
             if place in self._schema:
                 path = f"{self._param}.{place}"
-                entries = _object(self._schema[place], path)
-                rebuilt[place] = {name: self._one(entry, f"{path}.{name}") for name, entry in entries.items()}
+                entries = _require_object(self._schema[place], path)
+                rebuilt[place] = {name: self._rebuild(entry, f"{path}.{name}") for name, entry in entries.items()}
         return rebuilt
 
-    def _one(self, schema: Any, path: str, *, root: bool = False) -> dict[str, Any]:
+    def _rebuild(self, schema: Any, path: str, *, root: bool = False) -> dict[str, Any]:
         if schema is True:
             return {}
-        schema = _object(schema, path)
+        schema = _require_object(schema, path)
         for keyword in schema:
             misplaced = keyword in _DEFINITIONS and not root
             if (keyword not in _KNOWN and not (root and keyword == "$id")) or misplaced:
@@ -111,52 +111,54 @@ class _Rebuilding:
         }
         for keyword in _STRUCTURE:
             if keyword in asserted:
-                return self._structure(keyword, asserted, path)
-        return self._typed(asserted, path)
+                return self._rebuild_single_keyword(keyword, asserted, path)
+        return self._rebuild_types(asserted, path)
 
-    def _structure(self, keyword: str, asserted: dict[str, Any], path: str) -> dict[str, Any]:
+    def _rebuild_single_keyword(self, keyword: str, asserted: dict[str, Any], path: str) -> dict[str, Any]:
         """A schema that says one thing: which values, what else, or which of several."""
-        beside = sorted(set(asserted) - {keyword} - ({"type"} if keyword in ("enum", "const") else set()))
-        if beside:
-            raise _refused(path, beside[0], f"is not supported beside '{keyword}'")
+        others = sorted(set(asserted) - {keyword} - ({"type"} if keyword in ("enum", "const") else set()))
+        if others:
+            raise _refused(path, others[0], f"is not supported next to '{keyword}'")
         value = asserted[keyword]
         if keyword in ("enum", "const"):
-            values = [value] if keyword == "const" else _array(value, f"{path}.enum")
+            values = [value] if keyword == "const" else _require_array(value, f"{path}.enum")
             _require_values(values, self._types(asserted, path) if "type" in asserted else None, f"{path}.{keyword}")
             return {"enum": values}
         if keyword == "$ref":
             self._target(value, path)
             return {"$ref": value}
-        branches = [self._one(b, f"{path}.{keyword}[{i}]") for i, b in enumerate(_array(value, f"{path}.{keyword}"))]
+        branches = [
+            self._rebuild(b, f"{path}.{keyword}[{i}]") for i, b in enumerate(_require_array(value, f"{path}.{keyword}"))
+        ]
         if keyword == "allOf" and len(branches) > 1:
             raise _refused(path, keyword, "is supported with one schema only")
         return branches[0] if len(branches) == 1 else {"anyOf": branches}
 
-    def _typed(self, asserted: dict[str, Any], path: str) -> dict[str, Any]:
+    def _rebuild_types(self, asserted: dict[str, Any], path: str) -> dict[str, Any]:
         names = self._types(asserted, path)
         own: set[str] = set().union(*(_OF_TYPE[name] for name in names))
         for keyword in asserted:
             if keyword != "type" and keyword not in own:
                 raise _refused(path, keyword, "needs a 'type' that it says something about")
-        branches = [self._single(name, asserted, path) for name in names]
+        branches = [self._rebuild_type(name, asserted, path) for name in names]
         return {} if not branches else branches[0] if len(branches) == 1 else {"anyOf": branches}
 
     def _types(self, asserted: dict[str, Any], path: str) -> list[str]:
         if "type" not in asserted:
             # What says only how an object looks means an object.
             return next(([name] for name in ("object", "array") if asserted and set(asserted) <= _OF_TYPE[name]), [])
-        given = asserted["type"]
-        names = given if isinstance(given, list) else [given]
+        declared = asserted["type"]
+        names = declared if isinstance(declared, list) else [declared]
         if not names or any(not isinstance(name, str) or name not in _OF_TYPE for name in names):
             raise _refused(path, "type", f"must be, or list, types out of {', '.join(_OF_TYPE)}")
         return list(dict.fromkeys(names))
 
-    def _single(self, name: str, asserted: dict[str, Any], path: str) -> dict[str, Any]:
+    def _rebuild_type(self, name: str, asserted: dict[str, Any], path: str) -> dict[str, Any]:
         match name:
             case "object":
-                return self._object(asserted, path)
+                return self._rebuild_object(asserted, path)
             case "array":
-                return self._array(asserted, path)
+                return self._rebuild_array(asserted, path)
             case "string":
                 return _string(asserted, path)
             case "integer" | "number":
@@ -164,33 +166,33 @@ class _Rebuilding:
             case _:
                 return {"type": name}
 
-    def _object(self, asserted: dict[str, Any], path: str) -> dict[str, Any]:
-        properties = _object(asserted.get("properties", {}), f"{path}.properties")
+    def _rebuild_object(self, asserted: dict[str, Any], path: str) -> dict[str, Any]:
+        properties = _require_object(asserted.get("properties", {}), f"{path}.properties")
         required = asserted.get("required", [])
         if required != []:
-            _array(required, f"{path}.required")
+            _require_array(required, f"{path}.required")
         for name in required:
             if not isinstance(name, str) or name not in properties:
                 raise _refused(path, "required", "must name properties that 'properties' describes")
         more = asserted.get("additionalProperties", True)
         if properties:
             if isinstance(more, dict):
-                self._one(more, f"{path}.additionalProperties")
-            rebuilt = {name: self._one(entry, f"{path}.properties.{name}") for name, entry in properties.items()}
+                self._rebuild(more, f"{path}.additionalProperties")
+            rebuilt = {name: self._rebuild(entry, f"{path}.properties.{name}") for name, entry in properties.items()}
             needed = list(dict.fromkeys(required))
             return {"type": "object", "properties": rebuilt, "required": needed, "additionalProperties": False}
         if isinstance(more, bool):
             return {"type": "object", "additionalProperties": more and "properties" not in asserted}
-        return {"type": "object", "additionalProperties": self._one(more, f"{path}.additionalProperties")}
+        return {"type": "object", "additionalProperties": self._rebuild(more, f"{path}.additionalProperties")}
 
-    def _array(self, asserted: dict[str, Any], path: str) -> dict[str, Any]:
+    def _rebuild_array(self, asserted: dict[str, Any], path: str) -> dict[str, Any]:
         rebuilt: dict[str, Any] = {"type": "array"}
         if "prefixItems" in asserted:
             place = f"{path}.prefixItems"
-            entries = _array(asserted["prefixItems"], place)
-            rebuilt["prefixItems"] = [self._one(entry, f"{place}[{i}]") for i, entry in enumerate(entries)]
+            entries = _require_array(asserted["prefixItems"], place)
+            rebuilt["prefixItems"] = [self._rebuild(entry, f"{place}[{i}]") for i, entry in enumerate(entries)]
         items = asserted.get("items", "prefixItems" not in asserted)
-        rebuilt["items"] = False if items is False else self._one(items, f"{path}.items")
+        rebuilt["items"] = False if items is False else self._rebuild(items, f"{path}.items")
         return {**rebuilt, **_counts(("minItems", "maxItems"), asserted, path)}
 
     def _target(self, reference: Any, path: str) -> Any:
@@ -207,7 +209,7 @@ class _Rebuilding:
         return place[matched.group(2)]
 
     def _require_progress(self) -> None:
-        """Refuse references that lead to themselves before anything is said."""
+        """Refuse references that lead to themselves before anything is generated."""
         starts = [self._schema, *(e for place in _DEFINITIONS for e in _entries(self._schema.get(place)))]
         for start in starts:
             seen: list[int] = []
@@ -216,8 +218,7 @@ class _Rebuilding:
                 schema = waiting.pop()
                 if not isinstance(schema, dict):
                     continue
-                for branch in [*_entries(schema.get("anyOf")), *_entries(schema.get("allOf"))]:
-                    waiting.append(branch)
+                waiting += [*_entries(schema.get("anyOf")), *_entries(schema.get("allOf"))]
                 if "$ref" in schema:
                     target = self._target(schema["$ref"], self._param)
                     if target is start:
@@ -233,20 +234,20 @@ def _entries(value: Any) -> list[Any]:
 
 def _string(asserted: dict[str, Any], path: str) -> dict[str, Any]:
     lengths = _counts(("minLength", "maxLength"), asserted, path)
-    said = [keyword for keyword in ("pattern", "format") if keyword in asserted]
-    if len(said) + bool(lengths) > 1:
+    rules = [keyword for keyword in ("pattern", "format") if keyword in asserted]
+    if len(rules) + bool(lengths) > 1:
         keyword = next(iter(lengths), "format")
-        raise _refused(path, keyword, f"is not supported beside '{said[0]}'")
+        raise _refused(path, keyword, f"is not supported next to '{rules[0]}'")
     if lengths:
         pattern = f"^{_PLAIN}{{{lengths.get('minLength', 0)},{lengths.get('maxLength', '')}}}$"
         return {"type": "string", "pattern": pattern}
-    if "pattern" in said:
+    if "pattern" in rules:
         if not isinstance(asserted["pattern"], str):
             raise _refused(path, "pattern", "must be a string")
         require_pattern(asserted["pattern"], f"{path}.pattern", in_json=True)
-    if "format" in said and asserted["format"] not in FORMATS:
+    if "format" in rules and asserted["format"] not in FORMATS:
         raise _refused(path, "format", f"must be one of {', '.join(FORMATS)}")
-    return {"type": "string", **{keyword: asserted[keyword] for keyword in said}}
+    return {"type": "string", **{keyword: asserted[keyword] for keyword in rules}}
 
 
 def _bounds(name: str, asserted: dict[str, Any], path: str) -> dict[str, Any]:
@@ -255,7 +256,7 @@ def _bounds(name: str, asserted: dict[str, Any], path: str) -> dict[str, Any]:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise _refused(path, keyword, "must be a number")
         if name == "integer" and value != int(value):
-            raise _refused(path, keyword, "must be a whole number beside the type 'integer'")
+            raise _refused(path, keyword, "must be a whole number with the type 'integer'")
         if abs(value) >= _EXACT or round(value, _DECIMALS) != value:
             raise _refused(path, keyword, f"must be below 2^53 and have at most {_DECIMALS} decimals")
     return bounds
@@ -273,7 +274,7 @@ def _counts(keywords: tuple[str, str], asserted: dict[str, Any], path: str) -> d
 
 
 def _require_values(values: list[Any], types: list[str] | None, path: str) -> None:
-    """Refuse values the engine would write differently, and those the type beside them forbids."""
+    """Refuse values the engine would write differently, and those the type next to them forbids."""
     for value in values:
         kinds = next(kinds for kind, kinds in _TYPES_OF if isinstance(value, kind))
         if types is not None and kinds.isdisjoint(types):
@@ -290,13 +291,13 @@ def _require_exact(value: Any, path: str) -> None:
         _require_exact(inner, path)
 
 
-def _object(value: Any, path: str) -> dict[str, Any]:
+def _require_object(value: Any, path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadRequestError(f"'{path}' must be an object.", param=path[:200], code="invalid_type")
     return value
 
 
-def _array(value: Any, path: str) -> list[Any]:
+def _require_array(value: Any, path: str) -> list[Any]:
     if not isinstance(value, list) or not value:
         raise BadRequestError(f"'{path}' must be an array with entries.", param=path[:200], code="invalid_type")
     return value

@@ -1,4 +1,4 @@
-"""What a request may ask of the form of its answer: OpenAI's `response_format` and vLLM's `structured_outputs`."""
+"""Request fields for the output's format: OpenAI's `response_format` and vLLM's `structured_outputs`."""
 
 from typing import Annotated, Any, Literal
 
@@ -23,7 +23,7 @@ class NamedSchema(RequestModel):
     schema_: Annotated[JsonSchema, Field(alias="schema")]
     """The JSON Schema every answer satisfies."""
     description: str | None = None
-    """Accepted; the model is not told."""
+    """Accepted; the model does not see it."""
     strict: bool = False
     """Accepted; the schema is enforced either way."""
 
@@ -41,7 +41,7 @@ class ResponseFormat(RequestModel):
         if self.type == "json_schema" and self.json_schema is None:
             raise conflict("json_schema", "is missing")
         if self.type != "json_schema" and self.json_schema is not None:
-            raise conflict("json_schema", f"does not go with the type '{self.type}'")
+            raise conflict("json_schema", f"cannot be combined with the type '{self.type}'")
         return self
 
 
@@ -66,7 +66,7 @@ class StructuredOutputs(RequestModel):
     """A grammar in the GBNF notation; its first symbol is `root`."""
 
     @property
-    def given(self) -> list[str]:
+    def names(self) -> list[str]:
         """Names of the constraints that are there."""
         values = {"json": self.json_, "json_object": self.json_object, "regex": self.regex, "choice": self.choice}
         return [name for name, value in {**values, "grammar": self.grammar}.items() if value is not None]
@@ -74,9 +74,9 @@ class StructuredOutputs(RequestModel):
     @model_validator(mode="after")
     def _one(self) -> "StructuredOutputs":
         if self.json_object is False:
-            raise conflict("json_object", "must be true where it is given")
-        if len(self.given) != 1:
-            names = ", ".join(self.given) or "none"
+            raise conflict("json_object", "must be true where it is set")
+        if len(self.names) != 1:
+            names = ", ".join(self.names) or "none"
             raise PydanticCustomError(
                 "invalid_value",
                 "must hold exactly one of json, json_object, regex, choice, grammar, not {names}",

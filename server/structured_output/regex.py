@@ -91,7 +91,7 @@ def _fault(token: str, *, in_class: bool) -> str | None:
 def _json_fault(token: str) -> str | None:
     if token in ('"', '\\"', "\\\\"):
         return "has a quote or a backslash as a character"
-    if len(token) > 2 and token.startswith("\\") or token[1:] in _CONTROLS and token.startswith("\\"):
+    if (len(token) > 2 and token.startswith("\\")) or (token[1:] in _CONTROLS and token.startswith("\\")):
         return f"has '{token}' in a JSON string"
     if ord(token[0]) < 0x20:
         return "has a control character"

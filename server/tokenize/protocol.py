@@ -4,18 +4,23 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from server.api.base_models import MAX_MESSAGES, MAX_TOKEN_IDS, RequestModel, Unsupported, bounded, conflict
-from server.chat.response import ResponseModel
+from server.api.base_models import (
+    MAX_MESSAGES,
+    MAX_TOKEN_IDS,
+    ModelRequest,
+    ResponseModel,
+    Unsupported,
+    bounded,
+    conflict,
+)
 from server.prompt.messages import AnyMessage
 from server.prompt.render_fields import Rendering
 from server.prompt.tool_messages import require_answered_calls
 
 
-class TokenizeRequest(Rendering):
-    """A text, or a conversation of text, to turn into token ids; how a prompt ends is told with `messages` only."""
+class TokenizeRequest(Rendering, ModelRequest):
+    """A text, or a conversation of text, to turn into token ids; the fields for a prompt's end need `messages`."""
 
-    model: Annotated[str, Field(min_length=1)]
-    """Name of the served model."""
     prompt: str | None = None
     """A text; the names of control tokens in it are plain text."""
     messages: Annotated[list[AnyMessage], bounded(MAX_MESSAGES, least=1)] | None = None
@@ -38,7 +43,7 @@ class TokenizeRequest(Rendering):
                     raise conflict(name, "is only allowed with 'messages'")
             return self
         if self.prompt is not None:
-            raise conflict("prompt", "does not go with 'messages'")
+            raise conflict("prompt", "cannot be combined with 'messages'")
         self._require_one_end(self.messages)
         require_answered_calls(self.messages)
         return self
@@ -54,11 +59,9 @@ class TokenizeResponse(ResponseModel):
     tokens: list[int]
 
 
-class DetokenizeRequest(RequestModel):
+class DetokenizeRequest(ModelRequest):
     """Token ids to turn into text."""
 
-    model: Annotated[str, Field(min_length=1)]
-    """Name of the served model."""
     tokens: Annotated[list[Annotated[int, Field(ge=0, lt=1 << 31)]], bounded(MAX_TOKEN_IDS)]
     """Ids of the model, special ones included."""
 

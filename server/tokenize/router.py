@@ -1,16 +1,18 @@
 """`POST /tokenize` and `POST /detokenize`; answered while the engine is away, too."""
 
 import asyncio
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Response
 
-from server.api.openapi import errors, json_body
-from server.api.request_body import read_json
-from server.generation.model_service import Service
+from server.api.openapi import Schemas, errors, json_request
+from server.generation.dependencies import LoadedModel, model_body
+from server.prompt.plain import check_token_ids
 from server.tokenize.protocol import DetokenizeRequest, DetokenizeResponse, TokenizeRequest, TokenizeResponse
-from server.tokenize.serving import request_ids, require_known
+from server.tokenize.serving import token_ids
 
 router = APIRouter()
+SCHEMAS = Schemas(read=[TokenizeRequest, DetokenizeRequest])
 
 
 @router.post(
@@ -18,16 +20,14 @@ router = APIRouter()
     summary="Text to token ids",
     operation_id="tokenize",
     response_class=Response,
-    openapi_extra=json_body(TokenizeRequest),
+    openapi_extra=json_request(TokenizeRequest),
     responses={200: {"model": TokenizeResponse}, **errors(400, 401, 404, 413, 429, 500, 503)},
 )
-async def tokenize(request: Request) -> Response:
+async def tokenize(
+    model: LoadedModel, body: Annotated[TokenizeRequest, Depends(model_body(TokenizeRequest))]
+) -> Response:
     """The ids a text, or a conversation without media, has in a prompt."""
-    service: Service = request.app.state.service
-    model = service.opened_model()
-    body = await read_json(request, TokenizeRequest)
-    service.require_model(body.model)
-    ids = await asyncio.to_thread(request_ids, body, model)
+    ids = await asyncio.to_thread(token_ids, body, model)
     answer = TokenizeResponse(count=len(ids), max_model_len=model.engine.max_model_len, tokens=ids)
     return Response(answer.encode(), media_type="application/json")
 
@@ -37,15 +37,14 @@ async def tokenize(request: Request) -> Response:
     summary="Token ids to text",
     operation_id="detokenize",
     response_class=Response,
-    openapi_extra=json_body(DetokenizeRequest),
+    openapi_extra=json_request(DetokenizeRequest),
     responses={200: {"model": DetokenizeResponse}, **errors(400, 401, 404, 413, 429, 500, 503)},
 )
-async def detokenize(request: Request) -> Response:
+async def detokenize(
+    model: LoadedModel, body: Annotated[DetokenizeRequest, Depends(model_body(DetokenizeRequest))]
+) -> Response:
     """The text token ids stand for, control tokens by their names."""
-    service: Service = request.app.state.service
-    tokenizer = service.opened_model().tokenizer
-    body = await read_json(request, DetokenizeRequest)
-    service.require_model(body.model)
-    require_known(body.tokens, tokenizer, param="tokens")
-    text = await asyncio.to_thread(tokenizer.decode, body.tokens, skip_special_tokens=False)
+    numbered = ((f"tokens[{index}]", token_id) for index, token_id in enumerate(body.tokens))
+    check_token_ids(numbered, model.tokenizer.num_tokens)
+    text = await asyncio.to_thread(model.tokenizer.decode, body.tokens, skip_special_tokens=False)
     return Response(DetokenizeResponse(prompt=text).encode(), media_type="application/json")

@@ -1,4 +1,4 @@
-"""What a request's tools mean: what the model is told of them, and the grammar its calls follow. Pure.
+"""The grammar that a model's calls of functions follow, and the descriptions of the functions it reads. Pure.
 
 Forced calls, and those of a function that is `strict`, follow the parameters to the letter, or the request is refused.
 Other calls follow them where they can be enforced, and are JSON objects where not.
@@ -12,7 +12,7 @@ from model_executor.engine import Grammar
 from server.core.errors import BadRequestError
 from server.structured_output.json_schema import MAX_CHARS, enforceable
 from server.tools.hermes import AFTER_ARGUMENTS, BEFORE_ARGUMENTS, CALL_START
-from server.tools.protocol import Function, ToolUse
+from server.tools.toolset import ToolFunction, Toolset
 
 MAX_TOTAL_CHARS = 4 * MAX_CHARS
 """Longest grammar of all functions together, as JSON text."""
@@ -22,62 +22,64 @@ _NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": Fal
 _NOT_ENFORCED = "unsupported_value"
 
 
-def described(request: ToolUse) -> list[dict[str, Any]]:
-    """What the model is told, as the API writes it."""
-    return [_described(function) for function in request.shown_functions]
+def tool_descriptions(tools: Toolset | None) -> list[dict[str, Any]]:
+    """What the model reads of its tools, as the Chat API writes them."""
+    return [] if tools is None else [_description(function) for function in tools.functions]
 
 
-def _described(function: Function) -> dict[str, Any]:
+def _description(function: ToolFunction) -> dict[str, Any]:
     fields = {"name": function.name, "description": function.description, "parameters": function.parameters}
     return {"type": "function", "function": {name: value for name, value in fields.items() if value is not None}}
 
 
-def calls_grammar(request: ToolUse, content: Mapping[str, Any] | None = None) -> Grammar:
+def calls_grammar(tools: Toolset, content: Mapping[str, Any] | None = None) -> Grammar:
     """What answers to a request with tools follow: text with calls in it, or calls alone where there must be one.
 
     Args:
-        request: lets the model call functions.
+        tools: the functions.
         content: the JSON Schema of an answer that calls none, or None where it may be any text.
 
     Raises:
         BadRequestError: parameters are no schema of an object, too large, or not enforceable where they must be.
     """
-    tags = [_tag(param, function, request) for param, function in request.callable_functions]
-    if request.must_call or content is not None:
+    tags = [_tag(function, must_call=tools.must_call) for function in tools.callable_functions]
+    if tools.must_call or content is not None:
         form: dict[str, Any] = {
             "type": "tags_with_separator",
             "tags": tags,
             "separator": "\n",
             "at_least_one": True,
-            "stop_after_first": request.calls_once,
+            "stop_after_first": tools.calls_once,
         }
     else:
         form = {
             "type": "triggered_tags",
             "triggers": [CALL_START],
             "tags": tags,
-            "stop_after_first": request.calls_once,
+            "stop_after_first": tools.calls_once,
         }
-    if content is not None and not request.must_call:
+    if content is not None and not tools.must_call:
         form = {"type": "or", "elements": [_json(content), form]}
     value = json.dumps({"type": "structural_tag", "format": form})
     if len(value) > MAX_TOTAL_CHARS:
-        raise BadRequestError(f"'tools' are longer than {MAX_TOTAL_CHARS} characters together.", param="tools")
+        raise BadRequestError(
+            f"'tools' are longer than {MAX_TOTAL_CHARS} characters together.", param="tools", code="schema_too_large"
+        )
     return Grammar(kind="structural_tag", value=value, param="tools")
 
 
-def _tag(param: str, function: Function, request: ToolUse) -> dict[str, Any]:
+def _tag(function: ToolFunction, *, must_call: bool) -> dict[str, Any]:
     return {
         "type": "tag",
         "begin": BEFORE_ARGUMENTS % function.name,
-        "content": _json(_arguments(param, function, must_hold=request.must_call or function.strict)),
+        "content": _json(_arguments(function, must_hold=must_call or function.strict)),
         "end": AFTER_ARGUMENTS,
     }
 
 
-def _arguments(param: str, function: Function, *, must_hold: bool) -> dict[str, Any]:
+def _arguments(function: ToolFunction, *, must_hold: bool) -> dict[str, Any]:
     """The schema that is enforced for a function's arguments."""
-    param = f"{param}.parameters"
+    param = function.param
     if function.parameters is None:
         return _NO_ARGUMENTS
     if function.parameters.get("type", "object") != "object":

@@ -1,4 +1,4 @@
-"""Qwen's format of tools, which it has from the Hermes models: how they are told, called and answered. Pure.
+"""Qwen's format of tools, which it has from the Hermes models: how they are described, called and answered. Pure.
 
 The tools stand at the end of the system message, a call in the assistant's turn, and its result in a turn of the user.
 Everything a client wrote (descriptions, arguments, results) stays client text.
@@ -51,13 +51,13 @@ def plain_turns(turns: Sequence[Message], tools: Sequence[Mapping[str, Any]]) ->
         written += [_results(group)] if is_result else [_spoken(turn) for turn in group]
     if not tools:
         return written
-    told: list[Segment] = [TemplateText(_BEFORE_TOOLS)]
+    description: list[Segment] = [TemplateText(_BEFORE_TOOLS)]
     for tool in tools:
-        told += [TemplateText("\n"), _json(tool)]
-    told.append(TemplateText(_AFTER_TOOLS))
+        description += [TemplateText("\n"), _json(tool)]
+    description.append(TemplateText(_AFTER_TOOLS))
     if written and written[0].role == "system":
-        return [RenderedTurn("system", (*written[0].parts, *told)), *written[1:]]
-    return [RenderedTurn("system", (TemplateText(DEFAULT_SYSTEM), *told)), *written]
+        return [RenderedTurn("system", (*written[0].parts, *description)), *written[1:]]
+    return [RenderedTurn("system", (TemplateText(DEFAULT_SYSTEM), *description)), *written]
 
 
 def _spoken(turn: Message) -> RenderedTurn:

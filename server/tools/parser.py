@@ -1,7 +1,7 @@
-"""The calls in a model's text, found while it grows: what is said, which function is called, its arguments. Pure.
+"""Parses a model's text while it streams: plain text, the names of called functions, their arguments. Pure.
 
-What only looks like a call is said. Arguments are passed on as they are written; that they are valid is the grammar's
-business (`server/tools/grammar.py`), not this module's. White space between what is said and a call belongs to the
+What only looks like a call is text. Arguments are passed on as they are written; that they are valid is the grammar's
+business (`server/tools/grammar.py`), not this module's. White space between text and a call belongs to the
 format.
 
 Twin: `server/tools/hermes.py` writes the same format.
@@ -18,27 +18,27 @@ _GAP = f"[{_SPACE}]{{0,8}}"
 
 
 @dataclass(frozen=True, slots=True)
-class TextDelta:
+class TextPiece:
     """Text outside of calls."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCallStart:
+class CallPiece:
     """A call begins."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class ArgumentsDelta:
+class ArgumentsPiece:
     """More of the arguments of the last call, as JSON text."""
 
     text: str
 
 
-OutputEvent = TextDelta | ToolCallStart | ArgumentsDelta
+Piece = TextPiece | CallPiece | ArgumentsPiece
 
 
 def _beginnings(atoms: Iterable[str]) -> re.Pattern[str]:
@@ -58,11 +58,10 @@ _BEGINS_TAIL = _beginnings(_TAIL)
 _WHOLE_TAIL = re.compile("".join(_TAIL))
 
 
-class CallReader:
+class ToolCallParser:
     """Reads one answer."""
 
     def __init__(self) -> None:
-        """See the class."""
         self.is_cut = False
         """Whether the answer ended within a call's arguments; known after `end`."""
         self._read = self._read_text
@@ -73,59 +72,59 @@ class CallReader:
         self._escaped = False
         self._after_call = False
 
-    def feed(self, text: str) -> list[OutputEvent]:
+    def feed(self, text: str) -> list[Piece]:
         """What is certain once `text` has come."""
         self._waiting += text
-        found: list[OutputEvent] = []
-        while self._read(found):
+        pieces: list[Piece] = []
+        while self._read(pieces):
             pass
-        return _joined(found)
+        return _joined(pieces)
 
-    def end(self) -> list[OutputEvent]:
+    def end(self) -> list[Piece]:
         """What is left when nothing more comes."""
-        found: list[OutputEvent] = []
+        pieces: list[Piece] = []
         if self._read == self._read_arguments:
             self.is_cut = True
         elif self._read == self._read_head:
-            found.append(TextDelta(self._lead + self._waiting))
+            pieces.append(TextPiece(self._lead + self._waiting))
         elif self._read == self._read_text and not (self._after_call and not self._waiting.strip(_SPACE)):
-            found.append(TextDelta(self._waiting))
+            pieces.append(TextPiece(self._waiting))
         self._waiting = ""
-        return _joined(found)
+        return _joined(pieces)
 
     # Each of these takes what it can from the waiting text and says whether there is more to do.
 
-    def _read_text(self, found: list[OutputEvent]) -> bool:
-        said, start, rest = self._waiting.partition(CALL_START)
-        kept = said.rstrip(_SPACE) if start else said[: _certain(said)]
+    def _read_text(self, pieces: list[Piece]) -> bool:
+        text, start, rest = self._waiting.partition(CALL_START)
+        kept = text.rstrip(_SPACE) if start else text[: _certain(text)]
         if kept:
-            found.append(TextDelta(kept))
+            pieces.append(TextPiece(kept))
             self._after_call = False
         if not start:
-            self._waiting = said[len(kept) :]
+            self._waiting = text[len(kept) :]
             return False
-        self._lead = said[len(kept) :] + start
+        self._lead = text[len(kept) :] + start
         self._waiting = rest
         self._read = self._read_head
         return True
 
-    def _read_head(self, found: list[OutputEvent]) -> bool:
+    def _read_head(self, pieces: list[Piece]) -> bool:
         if head := _WHOLE_HEAD.match(self._waiting):
-            found.append(ToolCallStart(head[1]))
+            pieces.append(CallPiece(head[1]))
             self._waiting = self._waiting[head.end() :]
             self._read = self._read_arguments
             return True
         if _BEGINS_HEAD.fullmatch(self._waiting):
             return False
-        found.append(TextDelta(self._lead))
+        pieces.append(TextPiece(self._lead))
         self._after_call = False
         self._read = self._read_text
         return True
 
-    def _read_arguments(self, found: list[OutputEvent]) -> bool:
+    def _read_arguments(self, pieces: list[Piece]) -> bool:
         end = self._object_end()
         if self._waiting[:end]:
-            found.append(ArgumentsDelta(self._waiting[:end]))
+            pieces.append(ArgumentsPiece(self._waiting[:end]))
         self._waiting = self._waiting[end:]
         if self._depth:
             return False
@@ -148,7 +147,7 @@ class CallReader:
                     return index + 1
         return len(self._waiting)
 
-    def _read_tail(self, found: list[OutputEvent]) -> bool:
+    def _read_tail(self, pieces: list[Piece]) -> bool:
         if tail := _WHOLE_TAIL.match(self._waiting):
             self._waiting = self._waiting[tail.end() :]
         elif _BEGINS_TAIL.fullmatch(self._waiting):
@@ -160,20 +159,20 @@ class CallReader:
 
 def _certain(text: str) -> int:
     """How much of `text` a call cannot change: all but white space and the beginning of a call at its end."""
-    begun = next((length for length in range(len(CALL_START) - 1, 0, -1) if text.endswith(CALL_START[:length])), 0)
-    return len(text[: len(text) - begun].rstrip(_SPACE))
+    start = next((length for length in range(len(CALL_START) - 1, 0, -1) if text.endswith(CALL_START[:length])), 0)
+    return len(text[: len(text) - start].rstrip(_SPACE))
 
 
-def _joined(found: list[OutputEvent]) -> list[OutputEvent]:
-    """Neighbours of a kind as one, nothing empty."""
-    joined: list[OutputEvent] = []
-    for one in found:
+def _joined(pieces: list[Piece]) -> list[Piece]:
+    """Neighbors of a kind as one, nothing empty."""
+    joined: list[Piece] = []
+    for one in pieces:
         match (joined[-1] if joined else None), one:
-            case TextDelta(before), TextDelta(text):
-                joined[-1] = TextDelta(before + text)
-            case ArgumentsDelta(before), ArgumentsDelta(text):
-                joined[-1] = ArgumentsDelta(before + text)
-            case _, (TextDelta("") | ArgumentsDelta("")):
+            case TextPiece(before), TextPiece(text):
+                joined[-1] = TextPiece(before + text)
+            case ArgumentsPiece(before), ArgumentsPiece(text):
+                joined[-1] = ArgumentsPiece(before + text)
+            case _, (TextPiece("") | ArgumentsPiece("")):
                 pass
             case _:
                 joined.append(one)

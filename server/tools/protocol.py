@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from server.api.base_models import RequestModel, bounded, conflict
+from server.tools.toolset import ToolFunction, Toolset, check_names
 
 MAX_TOOLS = 128
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -53,7 +54,7 @@ class AllowedTools(RequestModel):
 
 
 class AllowedToolsChoice(RequestModel):
-    """Call only some of the tools; the model is told of all."""
+    """Call only some of the tools; the model sees all."""
 
     type: Literal["allowed_tools"]
     allowed_tools: AllowedTools
@@ -99,7 +100,7 @@ class ToolUse(RequestModel):
     tools: Annotated[list[Tool], bounded(MAX_TOOLS, least=1)] | None = None
     """Functions the model may call."""
     tool_choice: ToolChoice | None = None
-    """Only with `tools`. auto, the default: call functions or answer. none: answer, and tell the model of no tools.
+    """Only with `tools`. auto, the default: call functions or answer. none: answer, and show the model no tools.
     required: call one or more. A named function: call it once."""
     parallel_tool_calls: bool = True
     """Only with `tools`. false: at most one call."""
@@ -110,35 +111,27 @@ class ToolUse(RequestModel):
         return self.tools is not None and self.tool_choice != "none"
 
     @property
-    def must_call(self) -> bool:
-        """Whether the answer is calls and nothing else."""
+    def toolset(self) -> Toolset | None:
+        """The functions, and how they may be called; None where they may not."""
+        if self.tools is None or self.tool_choice == "none":
+            return None
         choice = self.tool_choice
-        if isinstance(choice, AllowedToolsChoice):
-            return choice.allowed_tools.mode == "required"
-        return choice == "required" or isinstance(choice, NamedTool)
-
-    @property
-    def calls_once(self) -> bool:
-        """Whether one call is the most."""
-        return not self.parallel_tool_calls or isinstance(self.tool_choice, NamedTool)
-
-    @property
-    def shown_functions(self) -> list[Function]:
-        """What the model is told of."""
-        return [tool.function for tool in self.tools or []] if self.may_call else []
-
-    @property
-    def callable_functions(self) -> list[tuple[str, Function]]:
-        """What may be called, each with the field it stands in, such as `tools[0].function`."""
-        match self.tool_choice:
-            case NamedTool(function=only):
-                names = [only.name]
-            case AllowedToolsChoice(allowed_tools=allowed):
-                names = [tool.function.name for tool in allowed.tools]
-            case _:
-                names = [function.name for function in self.shown_functions]
-        numbered = enumerate(self.shown_functions)
-        return [(f"tools[{index}].function", function) for index, function in numbered if function.name in names]
+        mode = choice.allowed_tools.mode if isinstance(choice, AllowedToolsChoice) else choice
+        return Toolset(
+            functions=tuple(
+                ToolFunction(
+                    name=tool.function.name,
+                    description=tool.function.description,
+                    parameters=tool.function.parameters,
+                    strict=tool.function.strict,
+                    param=f"tools[{index}].function.parameters",
+                )
+                for index, tool in enumerate(self.tools)
+            ),
+            must_call=mode == "required" or isinstance(choice, NamedTool),
+            calls_once=not self.parallel_tool_calls or isinstance(choice, NamedTool),
+            allowed=frozenset(name for _, name in self._chosen()) or None,
+        )
 
     @model_validator(mode="after")
     def _agree_on_tools(self) -> "ToolUse":
@@ -147,14 +140,8 @@ class ToolUse(RequestModel):
                 if name in self.model_fields_set:
                     raise conflict(name, "is only allowed with 'tools'")
             return self
-        names: set[str] = set()
-        for index, tool in enumerate(self.tools):
-            if tool.function.name in names:
-                raise conflict(f"tools[{index}].function.name", "is the name of an earlier tool")
-            names.add(tool.function.name)
-        for param, name in self._chosen():
-            if name not in names:
-                raise conflict(param, "names none of the tools")
+        named = [(f"tools[{index}].function.name", tool.function.name) for index, tool in enumerate(self.tools)]
+        check_names(named, self._chosen())
         return self
 
     def _chosen(self) -> list[tuple[str, str]]:

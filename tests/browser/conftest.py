@@ -4,10 +4,10 @@ Chromium is looked for on the path. Where there is none, the tests are skipped; 
 failure.
 """
 
-import asyncio
+import json
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from model_executor.checkpoint.config import DEFAULT_IMAGE_MAX_PIXELS, DEFAULT_I
 from model_executor.engine import EngineState
 from model_executor.processor.tokenizer import Tokenizer
 from server.app import create_app
-from server.chat.serving import ServedModel
 from server.core.settings import MediaSettings, Settings
+from server.generation.model_service import ServedModel
 from server.media.preprocessor import MediaPreprocessor
 from tests.support.fakes import MODEL, FakeEngine
+from tests.support.waiting import until
 from tests.support.world import ServerFixture, serve_live
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -111,10 +112,12 @@ OpenPage = Callable[..., AbstractAsyncContextManager[ServerFixture]]
 
 @pytest.fixture
 def serve(tokenizer: Tokenizer, media: MediaPreprocessor, tmp_path: Path) -> OpenPage:
-    """Serves the page: real media, and an engine that follows a script; settings by name."""
+    """Serves the page: real media, and an engine that follows a script; settings by name, a port where it matters."""
 
     @asynccontextmanager
-    async def served(engine: FakeEngine | None = None, **changes: Any) -> AsyncIterator[ServerFixture]:
+    async def served(
+        engine: FakeEngine | None = None, *, adapters: tuple[str, ...] = (), port: int = 0, **changes: Any
+    ) -> AsyncIterator[ServerFixture]:
         engine = engine or FakeEngine()
         settings = Settings(**{"served_model_name": MODEL, "data_dir": tmp_path / "data", **changes})
 
@@ -122,12 +125,20 @@ def serve(tokenizer: Tokenizer, media: MediaPreprocessor, tmp_path: Path) -> Ope
         async def open_model() -> AsyncIterator[ServedModel]:
             end = tokenizer.special_id("<|im_end|>")
             assert end is not None
-            yield ServedModel(MODEL, 0, engine, media, tokenizer, chat_template=None, end_token_ids=(end,))
+            yield ServedModel(
+                settings.model_name,
+                0,
+                engine,
+                media,
+                tokenizer,
+                chat_template=None,
+                end_token_ids=(end,),
+                adapters=adapters,
+            )
 
         app = create_app(settings, open_model)
-        async with serve_live(app, settings) as (client, stop), client:
-            while app.state.service.state is not EngineState.READY:
-                await asyncio.sleep(0.01)
+        async with serve_live(app, settings, port=port) as (client, stop), client:
+            await until(lambda: app.state.service.state is EngineState.READY)
             yield ServerFixture(client, app, engine, stop=stop)
 
     return served
@@ -137,3 +148,16 @@ async def open_ready(page: Page, world: ServerFixture) -> None:
     """Open the page of a server and wait until it knows the model."""
     await page.goto(world.url)
     await expect(page.locator("#model")).to_have_attribute("data-state", "ready")
+
+
+async def ask(page: Page, text: str) -> None:
+    """Type a question and send it."""
+    await page.get_by_label("Question", exact=True).fill(text)
+    await page.get_by_label("Question", exact=True).press("Enter")
+
+
+async def sent_by(page: Page, act: Callable[[], Awaitable[Any]]) -> Any:
+    """The body of the chat request that the page sends when something is done."""
+    async with page.expect_request("**/v1/chat/completions") as request:
+        await act()
+    return json.loads((await request.value).post_data or "")

@@ -62,6 +62,17 @@ async def test_axe_finds_nothing(
         assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # nothing to scroll sideways
         await page.get_by_role("button", name="As code").click()
         assert not await violations(page)
+        await page.keyboard.press("Escape")
+        await page.get_by_role("button", name="Compare").click()
+        assert not await violations(page)
+        await page.get_by_role("button", name="Ask and compare").click()
+        await expect(page.locator(".version .measures dl")).to_have_count(2)
+        assert not await violations(page)
+        await page.screenshot(path=SCREENSHOTS / f"{name}-compared.png")
+        await page.get_by_role("button", name="Conversations").click()
+        await expect(page.locator("#history-list li")).to_have_count(1)
+        assert not await violations(page)
+        await page.screenshot(path=SCREENSHOTS / f"{name}-history.png")
 
 
 async def test_everything_can_be_done_with_the_keyboard(page: Page, serve: OpenPage) -> None:
@@ -87,15 +98,16 @@ async def test_everything_can_be_done_with_the_keyboard(page: Page, serve: OpenP
         assert await page.get_by_label("Question", exact=True).input_value() == "Line one\nand two"
         await page.keyboard.press("Enter")
         await expect(page.locator(".question p")).to_have_text("Line one\nand two", use_inner_text=True)
-        await expect(page.locator(".measures")).to_be_visible()
-        await page.reload()
-        await expect(page.locator("#model")).to_have_attribute("data-state", "ready")
-        await tab_to("A drawn picture")
+        await expect(page.locator(".measures dl")).to_be_visible()
+        await page.locator("#history-open").focus()
+        await tab_to("new")
         await page.keyboard.press("Enter")
-        await expect(page.locator(".seen canvas")).to_be_visible()
+        await expect(page.locator(".turns > li")).to_have_count(0)
         assert await focused() == "question"
+        await page.locator("#new").focus()
+        await tab_to("Describe a pictureWhat is in this picture?")
         await page.keyboard.press("Enter")
-        await expect(page.locator(".measures")).to_be_visible()
+        await expect(page.locator(".measures dl")).to_be_visible()
         await page.locator("#new").focus()
         await tab_to("As code")
         await page.keyboard.press("Enter")
@@ -107,3 +119,38 @@ async def test_everything_can_be_done_with_the_keyboard(page: Page, serve: OpenP
         await page.keyboard.press("Escape")
         await expect(page.locator("#code")).to_be_hidden()
         assert await focused() == "As code"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_nothing_where_something_is_wrong(
+    page: Page, serve: OpenPage, scheme: Literal["light", "dark"]
+) -> None:
+    await page.emulate_media(color_scheme=scheme)
+    call = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
+    engine = FakeEngine(script=lambda *_: [RuntimeError("lost")])
+    async with serve(engine, api_key="secret") as world:
+        await page.goto(world.url)
+        await page.get_by_label("API key").fill("wrong")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#key-problem")).to_have_text("This key is not valid.")
+        assert not await violations(page)
+        await page.get_by_label("API key").fill("secret")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#model")).to_have_attribute("data-state", "ready")
+        await page.get_by_label("Question", exact=True).fill("Hi.")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("alert")).to_be_visible()
+        assert not await violations(page)
+        text = "Formula $x^2$\n\n```python\nfor x in 'ab': # twice\n    pass\n```\n\n| a |\n| --- |\n| 1 |"
+        for answer in (text, '{"a": [1, {"b": 2}]}', call):
+            engine.script = lambda *_, answer=answer: list(say(answer))
+            if answer == call:
+                await page.get_by_text("Settings", exact=True).click()
+                tool = '[{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]'
+                await page.get_by_label("Tools (JSON list)").fill(tool)
+            await page.get_by_label("Question", exact=True).fill("Hi.")
+            await page.keyboard.press("Enter")
+            await expect(page.locator(".turns")).not_to_have_attribute("data-running", "")
+            await expect(page.locator(".answer").last.locator(".measures dl")).to_be_visible()
+        await expect(page.locator(".call")).to_be_visible()
+        assert not await violations(page)

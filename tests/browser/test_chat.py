@@ -8,13 +8,9 @@ import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
 from model_executor.engine import EngineState, Prompt, SamplingParams
-from tests.browser.conftest import OpenPage, open_ready
+from tests.browser.conftest import OpenPage, ask, open_ready
 from tests.support.fakes import MODEL, FakeEngine, Step, say
-
-
-async def ask(page: Page, text: str) -> None:
-    await page.get_by_label("Question", exact=True).fill(text)
-    await page.get_by_label("Question", exact=True).press("Enter")
+from tests.support.waiting import until
 
 
 async def test_an_answer_appears_while_it_is_written(page: Page, serve: OpenPage) -> None:
@@ -89,9 +85,7 @@ async def test_stopping_frees_the_place_and_keeps_what_came(page: Page, serve: O
         else:
             await page.keyboard.press("Escape")
         await expect(page.locator(".answer")).to_contain_text("Stopped.")
-        async with asyncio.timeout(20):
-            while not engine.aborted:
-                await asyncio.sleep(0.02)
+        await until(lambda: engine.aborted)
         assert not engine.running
         await expect(page.locator(".answer .prose")).to_contain_text("word word")
 

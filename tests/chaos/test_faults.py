@@ -66,7 +66,7 @@ def ask(client: httpx.Client, kind: str, number: int) -> str:
     if response.status_code != 200:
         return f"status {response.status_code}"
     if kind != "streamed text":
-        return "ok " + response.json()["choices"][0]["message"]["content"]
+        return f"ok {response.json()['choices'][0]['message']['content']}"
     events = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: ")]
     if not events or events[-1] != "[DONE]":
         return "cut"

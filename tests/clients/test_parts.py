@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from server.prompt.messages import UserMessage
-from tessera_client import MediaError, clip, content, picture, text
+from tessera_client import MediaError, content, image, text, video
 from tests.support.images import encoded, made_clip, photo, real_video
 
 
@@ -25,7 +25,7 @@ def accepted(*parts: dict[str, Any]) -> None:
 
 def test_a_file_is_sent_as_it_is(photo_path: Path) -> None:
     for source in (photo_path, str(photo_path)):
-        part = picture(source, detail="low")
+        part = image(source, detail="low")
         accepted(part)
         assert part["image_url"]["url"].startswith("data:image/png;base64,")
         assert bytes_of(part["image_url"]["url"]) == photo_path.read_bytes()
@@ -35,7 +35,7 @@ def test_a_file_is_sent_as_it_is(photo_path: Path) -> None:
 def test_pixels_are_sent_without_loss() -> None:
     shown = photo().resize((64, 48))
     for source in (shown, np.asarray(shown)):
-        part = picture(source)
+        part = image(source)
         accepted(part)
         back = Image.open(io.BytesIO(bytes_of(part["image_url"]["url"])))
         assert np.array_equal(np.asarray(back), np.asarray(shown))
@@ -44,7 +44,7 @@ def test_pixels_are_sent_without_loss() -> None:
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (5, 7, 4)])
 def test_gray_colored_and_transparent_arrays_are_pictures(shape: tuple[int, ...]) -> None:
     array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    back = Image.open(io.BytesIO(bytes_of(picture(array)["image_url"]["url"])))
+    back = Image.open(io.BytesIO(bytes_of(image(array)["image_url"]["url"])))
     assert np.array_equal(np.asarray(back), array)
 
 
@@ -54,36 +54,36 @@ def test_gray_colored_and_transparent_arrays_are_pictures(shape: tuple[int, ...]
 )
 def test_arrays_that_are_no_pictures_are_refused(array: Any) -> None:
     with pytest.raises(MediaError, match="array"):
-        picture(array)
+        image(array)
 
 
 def test_frames_are_a_clip_taken_at_their_rate() -> None:
     frames = np.stack([np.full((30, 40, 3), level, np.uint8) for level in (10, 120, 250)])
-    part = clip(frames, fps=4)
+    part = video(frames, fps=4)
     accepted(part)
     assert part["fps"] == 4 and len(part["video"]) == 3
     for url, level in zip(part["video"], (10, 120, 250), strict=True):
         back = np.asarray(Image.open(io.BytesIO(bytes_of(url))))
         assert back.shape == (30, 40, 3) and abs(back.astype(int) - level).max() <= 2
-    assert len(clip([Image.new("L", (8, 8))] * 2)["video"]) == 2
+    assert len(video([Image.new("L", (8, 8))] * 2)["video"]) == 2
 
 
 def test_a_clip_file_is_sent_as_it_is() -> None:
-    part = clip(real_video(), max_frames=8)
+    part = video(real_video(), max_frames=8)
     accepted(part)
     assert part["video_url"]["url"].startswith("data:video/mp4;base64,") and part["video_url"]["max_frames"] == 8
     assert bytes_of(part["video_url"]["url"]) == real_video().read_bytes()
 
 
 def test_urls_stay_urls() -> None:
-    for part in (picture("https://example.org/a"), clip("https://example.org/a")):
+    for part in (image("https://example.org/a"), video("https://example.org/a")):
         accepted(part)
         assert part[part["type"]]["url"] == "https://example.org/a"
 
 
 def test_the_content_of_a_message_in_the_order_it_was_given(photo_path: Path) -> None:
     parts = content(
-        "What is", photo_path, "and", Image.new("RGB", (8, 8)), clip("https://e.org/c"), made_clip(4), real_video()
+        "What is", photo_path, "and", Image.new("RGB", (8, 8)), video("https://e.org/c"), made_clip(4), real_video()
     )
     accepted(*parts)
     kinds = ["text", "image_url", "text", "image_url", "video_url", "file", "video_url"]
@@ -99,9 +99,9 @@ def test_what_a_name_does_not_tell_the_server_tells(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
-    for read in (picture, clip, lambda path: content(path)):
+    for read in (image, video, lambda path: content(path)):
         with pytest.raises(MediaError, match=r"missing\.png.*No such file"):
             read(tmp_path / "missing.png")
     with pytest.raises(MediaError, match="at least one frame"):
-        clip([])
+        video([])
     assert text("a") == {"type": "text", "text": "a"}

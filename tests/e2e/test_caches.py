@@ -1,5 +1,6 @@
 """What comes again costs nothing again, counted by a whole server."""
 
+import itertools
 import time
 
 import httpx
@@ -29,7 +30,7 @@ def test_a_second_turn_on_the_same_clip_decodes_and_encodes_nothing(
         readings.append(after_the_engine_let_go(server, readings[-1][ENCODER_ASKED] + 1))
     changes = [
         {name: after[name] - before[name] for name in (DECODED, SPARED, ENCODER_SPARED)}
-        for before, after in zip(readings, readings[1:], strict=False)
+        for before, after in itertools.pairwise(readings)
     ]
     assert changes == [
         {DECODED: 1, SPARED: 0, ENCODER_SPARED: 0},

@@ -21,7 +21,7 @@ def tessera(*arguments: str, **variables: str) -> subprocess.CompletedProcess[st
 
 
 def test_what_bench_counts_is_what_server_and_engine_count(server: RunningServer) -> None:
-    options = ("--requests", "9", "--concurrency", "1", "4", "--mix", "text=1,image=1,clip=1", "--clip-seconds", "1")
+    options = ("--requests", "9", "--concurrency", "1", "4", "--mix", "text=1,image=1,video=1", "--video-seconds", "1")
     done = tessera("bench", *options, "--max-tokens", "8", "--ignore-eos", "--json", "--url", server.url)
     assert done.returncode == 0, done.stderr
     for level in json.loads(done.stdout):

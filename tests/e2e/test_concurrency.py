@@ -1,7 +1,7 @@
 """Many requests at once, and requests whose client goes away."""
 
 import asyncio
-import time
+import itertools
 from typing import Any
 
 import httpx
@@ -58,7 +58,7 @@ async def test_eight_mixed_streams_interleave_and_equal_their_unstreamed_answers
         together = await asyncio.gather(*(stream(number, parts) for number, parts in enumerate(bodies())))
         watcher.cancel()
         assert most_running >= 4
-        turns = sum(a != b for a, b in zip(arrivals, arrivals[1:], strict=False))
+        turns = sum(a != b for a, b in itertools.pairwise(arrivals))
         assert turns > len(arrivals) / 4  # one after the other would change the speaker seven times
         for parts, streamed in zip(bodies(), together, strict=True):
             alone = await client.chat.completions.create(
@@ -82,10 +82,10 @@ async def test_a_client_that_goes_away_frees_its_place_at_once(server: RunningSe
     }
     async with httpx.AsyncClient(timeout=120) as client:
         request = asyncio.create_task(client.post(f"{server.url}/v1/chat/completions", json=body))
-        while (await asyncio.to_thread(server.metrics))["tessera_requests_running"] < 1:
-            await asyncio.sleep(0.05)
+        async with asyncio.timeout(60):
+            while (await asyncio.to_thread(server.metrics))["tessera_requests_running"] < 1:
+                await asyncio.sleep(0.05)
         request.cancel()
-    gone = time.monotonic()
-    while (await asyncio.to_thread(server.metrics))["tessera_requests_running"] > 0:
-        assert time.monotonic() - gone < 5  # a second on an idle machine
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(30):  # a second on an idle machine
+        while (await asyncio.to_thread(server.metrics))["tessera_requests_running"] > 0:
+            await asyncio.sleep(0.05)

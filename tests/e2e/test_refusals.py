@@ -98,7 +98,7 @@ def test_refuses_at_once_and_names_the_part(server: RunningServer, case: str, st
     assert error["param"].startswith("messages[0].content[1]")
     assert CODES[error["code"]][0] == 400
     assert not any(leak in error["message"] for leak in ("/dev/shm", "Traceback", "site-packages", "127.0.0.1"))
-    assert took_s < 5  # a hang, not a benchmark: it takes milliseconds
+    assert took_s < 30  # a hang, not a benchmark: it takes milliseconds
 
 
 def test_the_server_goes_on_after_all_refusals(server: RunningServer) -> None:

@@ -42,11 +42,11 @@ class Case:
         """Whether the answer consists of the pieces; else it is what the model makes of their tokens, valid or not."""
         return self.seed % 2 == 0
 
-    def request(self, favoured: list[int]) -> dict[str, Any]:
+    def request(self, favored: list[int]) -> dict[str, Any]:
         """What is asked, whole or streamed.
 
         Args:
-            favoured: ids of the pieces' tokens.
+            favored: ids of the pieces' tokens.
         """
         pattern = {"structured_outputs": {"regex": f"({'|'.join(self.pieces)}){{9,}}"}}
         return {
@@ -55,7 +55,7 @@ class Case:
             "temperature": 1,
             "seed": self.seed,
             "max_tokens": NUM_TOKENS,
-            **({} if self.follows_pattern else {"logit_bias": {str(token): 9 for token in favoured}}),
+            **({} if self.follows_pattern else {"logit_bias": {str(token): 9 for token in favored}}),
             "extra_body": pattern if self.follows_pattern else {"ignore_eos": True},
         }
 
@@ -100,9 +100,9 @@ def straddling(text: str, ends: list[int]) -> str:
     return text[max(0, middle - 2) : middle + 2]
 
 
-async def check(client: openai.AsyncOpenAI, case: Case, favoured: list[int]) -> tuple[Answer, bool]:
+async def check(client: openai.AsyncOpenAI, case: Case, favored: list[int]) -> tuple[Answer, bool]:
     """The streamed answer of one case, and whether a stop string that straddles tokens was tried with it."""
-    request = case.request(favoured)
+    request = case.request(favored)
     text, ends = await borders(client, request)
     answer = await streamed(client, request)
     assert answer.text == text == (await whole(client, request)).text
@@ -125,8 +125,8 @@ async def test_two_hundred_streams_equal_their_whole_answers_and_keep_to_stop_st
         async def run(case: Case) -> tuple[Answer, bool]:
             async with turns:
                 body = {"model": "tessera-test", "prompt": "".join(case.pieces)}
-                favoured = (await plain.post("/tokenize", json=body)).raise_for_status().json()["tokens"]
-                return await check(client, case, favoured)
+                favored = (await plain.post("/tokenize", json=body)).raise_for_status().json()["tokens"]
+                return await check(client, case, favored)
 
         results = await asyncio.gather(*(run(Case(seed)) for seed in range(NUM_PROMPTS)))
     answers = [answer for answer, _ in results]

@@ -24,7 +24,7 @@ GROUP_SIZE = 128
 BITS = 4
 _PACK = 32 // BITS
 _AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
-"""Which of eight neighbouring outputs lies in which four bits of an AWQ word, lowest bits first."""
+"""Which of eight neighboring outputs lies in which four bits of an AWQ word, lowest bits first."""
 _LANGUAGE = re.compile(r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)\.weight")
 _TOWER = re.compile(r"visual\.(blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])|merger\.mlp\.[02])\.weight")
 _Tensors = Mapping[str, torch.Tensor]

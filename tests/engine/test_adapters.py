@@ -31,7 +31,7 @@ def test_unknown_rotations_are_refused(rope: dict[str, object]) -> None:
     from model_executor.models.qwen2_vl.text import TextRotary
 
     config = SimpleNamespace(rope_parameters=rope, hidden_size=256, num_attention_heads=4)
-    with pytest.raises(ValueError, match="rope_type|mrope_section"):
+    with pytest.raises(ValueError, match=r"rope_type|mrope_section"):
         TextRotary(config, 64)
 
 

@@ -139,5 +139,5 @@ def test_variants_of_lora_that_would_be_computed_wrongly_end_the_start(
 
     write_adapter(tmp_path / "adapters" / "odd", tiny_checkpoint, **config)
     adapters = read_adapters(tmp_path / "adapters", tiny_checkpoint)
-    with pytest.raises(SettingsError, match=f"the adapter 'odd' cannot be served: .*({reason})"):
+    with pytest.raises(SettingsError, match=f"the adapter 'odd' is not supported: .*({reason})"):
         launch(read_checkpoint(tiny_checkpoint), EngineSettings(), adapters, cpu=True)

@@ -13,7 +13,7 @@ import pytest
 
 from model_executor.client.engine_client import EngineClient
 from model_executor.engine import EngineSettings, EngineState, EngineUnavailableError, Prompt, SamplingParams
-from tests.support.engines import ready
+from tests.support.engines import START_TIMEOUT_S, ready
 from tests.support.oracle import Oracle
 from tests.support.prompts import collect, ids_of
 
@@ -57,11 +57,12 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 async def spare_of(engine: EngineClient, others: set[int]) -> int:
     """The host that waits, once there is one; `others` are processes that have nothing to do with this engine."""
-    while True:
-        for child in set(children(os.getpid())) - others - {engine.process_id}:
-            if "model_executor.engine_process.main" in Path(f"/proc/{child}/cmdline").read_text():
-                return child
-        await asyncio.sleep(0.1)
+    async with asyncio.timeout(START_TIMEOUT_S):
+        while True:
+            for child in set(children(os.getpid())) - others - {engine.process_id}:
+                if "model_executor.engine_process.main" in Path(f"/proc/{child}/cmdline").read_text():
+                    return child
+            await asyncio.sleep(0.1)
 
 
 async def test_killed_processes_are_replaced_by_the_spare_and_nothing_is_left(oracle: Oracle, temporary: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_cpu_refuses_by_name_what_it_cannot_compute(tiny_checkpoint: Path, tmp
     config = json.loads((folder / "config.json").read_text())
     said = CONFIGS["gptq"] | {"bits": 8}
     (folder / "config.json").write_text(json.dumps(config | {"quantization_config": said}))
-    with pytest.raises(SettingsError, match=r"gptq \(int8\); a CPU runs awq and gptq with 4 bits"):
+    with pytest.raises(SettingsError, match=r"gptq \(int8\), is not supported on a CPU\. Supported: 4-bit AWQ"):
         launch(read_checkpoint(folder), EngineSettings(), cpu=True)
 
 

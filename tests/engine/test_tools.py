@@ -3,19 +3,18 @@
 import json
 import random
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import jsonschema
 import pytest
 
 from model_executor.client.engine_client import EngineClient
-from model_executor.engine import Grammar, RequestRefusedError, SamplingParams
+from model_executor.engine import Delta, FinishReason, Grammar, RequestRefusedError, SamplingParams
+from server.chat.reader import read_request
 from server.chat.request import ChatCompletionRequest
-from server.chat.response import Message
 from server.core.errors import BadRequestError
-from server.generation.choice import Choice
-from server.generation.grammar import grammar_of
-from server.tools.parser import CallReader
+from server.tools.parser import ArgumentsPiece, CallPiece, TextPiece, ToolCallParser
 from tests.support.fakes import say
 from tests.support.grammars import BOMBS, PROMPT, Writer
 from tests.support.prompts import collect
@@ -43,22 +42,41 @@ def tool(name: str, schema: dict[str, Any] | None = None, **fields: Any) -> dict
 
 def grammar(*tools: dict[str, Any], **changes: Any) -> Grammar:
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi."}], "tools": list(tools), **changes}
-    made = grammar_of(ChatCompletionRequest.model_validate(body))
+    made = read_request(ChatCompletionRequest.model_validate(body), "").grammar
     assert made is not None
     return made
 
 
-def read(text: str) -> Message:
-    choice = Choice(CallReader())
-    choice.read(say(text)[0])
-    return choice.message()
+@dataclass
+class Answer:
+    text: str = ""
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    """Name and arguments of each."""
+    finish_reason: FinishReason | None = None
+    parser: ToolCallParser = field(default_factory=ToolCallParser)
+
+    def add(self, delta: Delta) -> None:
+        self.finish_reason = delta.finish_reason
+        for piece in [*self.parser.feed(delta.text), *(self.parser.end() if delta.finish_reason else [])]:
+            match piece:
+                case TextPiece(text):
+                    self.text += text
+                case CallPiece(name):
+                    self.calls.append((name, ""))
+                case ArgumentsPiece(text):
+                    name, arguments = self.calls[-1]
+                    self.calls[-1] = (name, arguments + text)
 
 
-def require_valid(message: Message, schemas: dict[str, dict[str, Any]]) -> None:
-    for call in message.tool_calls or []:
-        arguments = json.loads(call.function.arguments)
-        schema = schemas[call.function.name]
-        jsonschema.validate(arguments, schema, cls=jsonschema.Draft202012Validator)
+def read(text: str) -> Answer:
+    answer = Answer()
+    answer.add(say(text)[0])
+    return answer
+
+
+def require_valid(answer: Answer, schemas: dict[str, dict[str, Any]]) -> None:
+    for name, arguments in answer.calls:
+        jsonschema.validate(json.loads(arguments), schemas[name], cls=jsonschema.Draft202012Validator)
 
 
 def test_forced_calls_are_of_known_functions_with_valid_arguments() -> None:
@@ -68,10 +86,10 @@ def test_forced_calls_are_of_known_functions_with_valid_arguments() -> None:
         tools = [tool("f", schemas["f"]), tool("fg", schemas["fg"]), tool("none")]
         called = set()
         for text in writer.tagged(grammar(*tools, tool_choice="required").value, seed, 4):
-            message = read(text)
-            assert message.content is None and message.tool_calls, text
-            called |= {call.function.name for call in message.tool_calls}
-            require_valid(message, schemas)
+            answer = read(text)
+            assert not answer.text and answer.calls, text
+            called |= {name for name, _ in answer.calls}
+            require_valid(answer, schemas)
         assert called <= set(schemas)
 
 
@@ -81,8 +99,7 @@ def test_one_call_is_the_most_where_it_is() -> None:
     for changes, names in (({"parallel_tool_calls": False}, {"f", "g"}), ({"tool_choice": named}, {"g"})):
         value = grammar(tool("f"), tool("g"), **{"tool_choice": "required", **changes}).value
         for text in writer.tagged(value, 1, 40):
-            calls = read(text).tool_calls
-            assert calls is not None and [call.function.name in names for call in calls] == [True]
+            assert [name in names for name, _ in read(text).calls] == [True]
 
 
 def test_free_text_that_begins_a_call_makes_one() -> None:
@@ -91,10 +108,10 @@ def test_free_text_that_begins_a_call_makes_one() -> None:
     value = grammar(tool("f", strict, strict=True), tool("loose", loose)).value
     begun = 'Let me see, 1 < 2.\n<tool_call>\n{"name": "'
     for text in writer.tagged(value, 5, 12, after=f'{begun}f"', until="</tool_call>"):
-        message = read(text)
-        assert message.content == "Let me see, 1 < 2." and message.tool_calls is not None
-        assert [call.function.name for call in message.tool_calls] == ["f"]
-        require_valid(message, {"f": strict})
+        answer = read(text)
+        assert answer.text == "Let me see, 1 < 2."
+        assert [name for name, _ in answer.calls] == ["f"]
+        require_valid(answer, {"f": strict})
     assert writer.takes(value, f'{begun}loose", "arguments": {{"a": 1, "b": [null]}}}}\n</tool_call>\nDone.')
     for wrong in ('other"', 'f", "arguments": {}', 'loose", "arguments": 5', 'loose", "arguments": {1', 'f", "more'):
         assert not writer.takes(value, begun + wrong)
@@ -107,12 +124,12 @@ def test_an_answer_has_its_form_or_calls() -> None:
     wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
     kinds = set()
     for text in writer.tagged(grammar(tool("f"), response_format=wanted).value, 3, 20):
-        message = read(text)
-        kinds.add(message.tool_calls is None)
-        if message.tool_calls is None:
-            jsonschema.validate(json.loads(message.content or ""), schema)
+        answer = read(text)
+        kinds.add(not answer.calls)
+        if not answer.calls:
+            jsonschema.validate(json.loads(answer.text), schema)
         else:
-            assert message.content is None
+            assert not answer.text
     assert kinds == {True, False}
 
 
@@ -124,16 +141,16 @@ async def test_the_engine_writes_calls_with_valid_arguments(engine: EngineClient
             tool("f", schemas["f"]), tool("g", schemas["g"]), tool_choice="required", parallel_tool_calls=False
         )
         limits = SamplingParams(max_tokens=300, n=2, seed=seed, temperature=1.0, grammar=forced)
-        choices = [Choice(CallReader()), Choice(CallReader())]
+        answers = [Answer(), Answer()]
         for delta in await collect(engine, PROMPT, limits):
-            choices[delta.index].read(delta)
-        for choice in choices:
-            assert choice.finish_reason in ("tool_calls", "length")
-            if choice.finish_reason == "tool_calls":
+            answers[delta.index].add(delta)
+        for answer in answers:
+            if answer.finish_reason == "stop":
                 num_ended += 1
-                message = choice.message()
-                assert message.content is None and message.tool_calls is not None and len(message.tool_calls) == 1
-                require_valid(message, schemas)
+                assert not answer.text and len(answer.calls) == 1 and not answer.parser.is_cut
+                require_valid(answer, schemas)
+            else:
+                assert answer.finish_reason == "length"
     assert num_ended >= 18
 
 
@@ -142,10 +159,10 @@ async def test_a_forced_call_that_is_cut_ends_with_length(engine: EngineClient, 
     named = {"type": "function", "function": {"name": "f"}}
     schema = {"type": "object", "properties": {"a": {"type": "string", "minLength": 60}}, "required": ["a"]}
     forced = grammar(tool("f", schema), tool_choice=named)
-    choice = Choice(CallReader())
+    answer = Answer()
     for delta in await collect(engine, PROMPT, SamplingParams(max_tokens=max_tokens, seed=2, grammar=forced)):
-        choice.read(delta)
-    assert choice.finish_reason == "length"
+        answer.add(delta)
+    assert answer.finish_reason == "length"
 
 
 async def test_text_may_be_free_where_nothing_must_be_called(engine: EngineClient) -> None:

@@ -62,7 +62,7 @@ def rows() -> list[torch.Tensor]:
     return [torch.from_numpy(generator.integers(0, 256, size, dtype=np.uint8)) for size in sizes]
 
 
-def normalised(rows: torch.Tensor) -> torch.Tensor:
+def normalized(rows: torch.Tensor) -> torch.Tensor:
     """As transformers takes them: float32 [P, 1176], a picture's one frame twice."""
     frames = rows.shape[1] // 588
     pixels = rows.numpy().reshape(-1, 3, frames, 196) / 255
@@ -75,7 +75,7 @@ def test_equals_transformers_for_pictures_and_clips_packed_together(
     tower: nn.Module, oracle: Oracle, rows: list[torch.Tensor]
 ) -> None:
     grids = torch.tensor([(grid.t, grid.h, grid.w) for grid in GRIDS])
-    expected = oracle.network.model.visual(torch.cat([normalised(r) for r in rows]), grids).pooler_output
+    expected = oracle.network.model.visual(torch.cat([normalized(r) for r in rows]), grids).pooler_output
     got = tower(rows, GRIDS)
     assert [len(embeddings) for embeddings in got] == [grid.num_tokens for grid in GRIDS]
     assert torch.allclose(torch.cat(got), expected, rtol=1e-4, atol=2e-5)
@@ -94,7 +94,7 @@ def test_a_quantised_tower_equals_transformers_on_the_dequantised_weights(
     theirs = Oracle(tmp_path / "plain").network.model.visual
     quantise_activations(theirs)
     grids = torch.tensor([(grid.t, grid.h, grid.w) for grid in GRIDS])
-    expected = theirs(torch.cat([normalised(r) for r in rows]), grids).pooler_output
+    expected = theirs(torch.cat([normalized(r) for r in rows]), grids).pooler_output
     got = torch.cat(loaded(own, oracle, config)(rows, GRIDS))
     # A last bit may move an activation over a rounding border, and the next layers with it; more than that is a fault.
     assert (got - expected).norm() < 0.05 * expected.norm()

@@ -77,7 +77,10 @@ def test_a_model_that_is_not_there_ends_the_process_with_a_sentence(model: str) 
 
 @pytest.mark.parametrize(
     ("name", "rank", "fact"),
-    [("odd", 1024, "the adapter 'odd' has the rank 1024"), ("base", 4, "an adapter has the name of the model, 'base'")],
+    [
+        ("odd", 1024, "the adapter 'odd' has the rank 1024"),
+        ("base", 4, "the same name as the model: 'base'"),
+    ],
 )
 def test_an_adapter_that_cannot_be_served_ends_the_process_with_a_sentence(
     tiny_checkpoint: Path, tmp_path: Path, name: str, rank: int, fact: str
@@ -103,7 +106,7 @@ def test_listens_before_the_model_is_there_and_stops_on_sigterm(tiny_checkpoint:
         os.kill(server.pid, signal.SIGTERM)
         assert server.wait_end(30) == 0
     entries = [json.loads(line) for line in server.log if line.startswith("{")]
-    assert [entry["path"] for entry in entries if entry["logger"] == "tessera.access"][0] == "/health"
+    assert next(entry["path"] for entry in entries if entry["logger"] == "tessera.access") == "/health"
     assert not any("secret" in line for line in server.log)
 
 

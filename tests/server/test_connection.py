@@ -179,6 +179,6 @@ async def test_who_is_answered_does_not_give_way(open_world: OpenWorld) -> None:
         asked = [asyncio.create_task(world.ask()) for _ in range(3)]
         while len(engine.running) < 3:
             await asyncio.sleep(0.01)
-        check_refusal(await exchange(world, HEAD + b"\r\n"), 503, "too_many")
+        check_refusal(await exchange(world, HEAD + b"\r\n"), 503, "too_many_connections")
         go_on.set()
         assert [(await one).status_code for one in asked] == [200] * 3

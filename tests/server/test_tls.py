@@ -77,5 +77,5 @@ def test_a_certificate_that_cannot_be_used_stops_the_start(certificate: tuple[Pa
 
 
 def test_a_key_needs_a_certificate() -> None:
-    with pytest.raises(SettingsError, match="TESSERA_TLS_KEY .*needs tls_certificate"):
+    with pytest.raises(SettingsError, match=r"TESSERA_TLS_KEY .*needs tls_certificate"):
         load_settings(["--tls-key", "key.pem"])

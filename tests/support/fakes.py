@@ -17,8 +17,8 @@ from model_executor.engine import (
 )
 from model_executor.processor.geometry import Grid, Size
 from model_executor.processor.tokenizer import Tokenizer
-from server.chat.serving import ServedModel
 from server.core.metrics import MediaLoad
+from server.generation.model_service import ServedModel
 from server.media.progress import FrameCount, Progress
 from server.media.types import MediaPart, PreparedMedia
 

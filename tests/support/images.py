@@ -70,9 +70,9 @@ def asked(*parts: dict[str, Any]) -> Any:
     return [{"role": "user", "content": list(parts)}]
 
 
-def plain(width: int, height: int, colour: str = "teal") -> Image.Image:
-    """A picture of one colour."""
-    return Image.new("RGB", (width, height), colour)
+def plain(width: int, height: int, color: str = "teal") -> Image.Image:
+    """A picture of one color."""
+    return Image.new("RGB", (width, height), color)
 
 
 def made_clip(

@@ -1,6 +1,5 @@
 """Key files as an operator writes them."""
 
-import os
 from pathlib import Path
 
 from server.auth.api_keys import hash_key
@@ -19,4 +18,4 @@ def write(file: Path, *entries: str) -> None:
     """Replace the file as careful editors do, so that the change shows whatever the clock's grain."""
     new = file.with_suffix(".new")
     new.write_text("\n".join(entries), "utf-8")
-    os.replace(new, file)
+    new.replace(file)

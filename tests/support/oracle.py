@@ -144,7 +144,7 @@ class Oracle:
 
 
 def clip_rows(clip: Clip) -> tuple[npt.NDArray[np.float32], tuple[int, int, int]]:
-    """Normalised patch rows [P, 1176] and grid of a constant-rate clip sampled at two frames a second."""
+    """Normalized patch rows [P, 1176] and grid of a constant-rate clip sampled at two frames a second."""
     with av.open(io.BytesIO(clip.content), "r") as container:
         rate = float(container.streams.video[0].average_rate or 1)
         frames = list(container.decode(video=0))

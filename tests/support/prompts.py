@@ -69,9 +69,9 @@ def prompt_of(oracle: Oracle, turns: list[Turn], folder: Path) -> Prompt:
     return Prompt(ids, media)
 
 
-def _as_bytes(normalised: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Normalised rows [P, 1176] back to uint8 [P, 3, 2, 196]."""
-    by_channel = normalised.reshape(-1, 3, 2, 196)
+def _as_bytes(normalized: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Normalized rows [P, 1176] back to uint8 [P, 3, 2, 196]."""
+    by_channel = normalized.reshape(-1, 3, 2, 196)
     exact = (by_channel * STD[:, None, None] + MEAN[:, None, None]) * 255
     assert np.abs(exact - exact.round()).max() < 1e-2
     return np.asarray(exact.round(), np.uint8)

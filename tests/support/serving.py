@@ -29,7 +29,6 @@ class RunningServer:
     """
 
     def __init__(self, model: Path | None, settings: Mapping[str, str] | None = None, *, ready: bool = True) -> None:
-        """See the class."""
         self._ready = ready
         self._data = TemporaryDirectory(prefix="tessera-data-")  # one server at a time may use such a folder
         self._environment = {

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from server.core.settings import Settings
 from server.serve import Server, server_config
 from tests.support.fakes import MODEL, FakeEngine, FakeMedia
+from tests.support.waiting import until
 
 
 @dataclass
@@ -61,13 +62,14 @@ OpenWorld = Callable[..., AbstractAsyncContextManager[ServerFixture]]
 
 
 @asynccontextmanager
-async def serve_live(app: FastAPI, settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Callable[[], None]]]:
-    listener = socket.create_server(("127.0.0.1", 0))
+async def serve_live(
+    app: FastAPI, settings: Settings, *, port: int = 0
+) -> AsyncIterator[tuple[httpx.AsyncClient, Callable[[], None]]]:
+    listener = socket.create_server(("127.0.0.1", port))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     server = Server(server_config(app, settings), app.state.service, url)
     running = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:
-        await asyncio.sleep(0.01)
+    await until(lambda: server.started or running.done())
 
     try:
         yield httpx.AsyncClient(base_url=url, timeout=20), lambda: server.handle_exit(signal.SIGTERM, None)

@@ -115,7 +115,7 @@ def test_a_token_is_named_after_what_covers_most_of_it() -> None:
     seven = 1 + SYMBOL_LABELS.index("7")
     assert symbols.tolist() == [[1, 0, 0], [0, 0, seven], [0, 0, seven]]
     assert colors.tolist() == [[1, 0, 0], [0, 0, UNTOLD], [0, 0, UNTOLD]]
-    boxes = labels.boxes.reshape(4, 3, 3) * 28  # left, top, right, bottom from the token's centre, in pixels
+    boxes = labels.boxes.reshape(4, 3, 3) * 28  # left, top, right, bottom from the token's center, in pixels
     assert boxes[:, 0, 0].tolist() == pytest.approx([-12, -12, 12, 12], abs=1e-4)
     assert boxes[:, 2, 2].tolist() == pytest.approx([60 - 70, 30 - 70, 83 - 70, 83 - 70], abs=1e-4)
     assert not boxes[:, symbols == 0].any()

@@ -1,5 +1,6 @@
 """What the model learns from: seeded, true of the drawn scene, rendered as the server renders."""
 
+import itertools
 import json
 import re
 from random import Random
@@ -138,7 +139,7 @@ def test_something_appears_or_changes_at_the_second_said() -> None:
             assert next(item for item in asked if item.task == "second").answer in map(str, seconds)
             assert medium.regions is not None
             told = [medium.regions[region].slice for _, region in asked[0].targets]
-            assert told == seconds and [item.targets for item in asked if item.task == "order"][0] == asked[0].targets
+            assert told == seconds and next(item.targets for item in asked if item.task == "order") == asked[0].targets
             seconds = [second for second in seconds if second > 0]
         else:
             seconds = [int(next(item for item in asked if item.task == "second").answer)]
@@ -151,7 +152,7 @@ def test_blinks_are_counted() -> None:
         medium, asked = blinking(Random(seed))
         empty = medium.frames[0]
         shown = [not np.array_equal(frame, empty) for frame in medium.frames]
-        starts = sum(now and not before for before, now in zip(shown, shown[1:], strict=False))
+        starts = sum(now and not before for before, now in itertools.pairwise(shown))
         assert asked[0].answer == str(starts)
 
 

@@ -4,7 +4,7 @@ Loads nothing, so that whoever lists the commands does not load what they need.
 """
 
 COMMANDS = {
-    "ask": "ask about pictures and clips, once or in a conversation",
-    "preview": "show what the model would see of pictures and clips",
+    "ask": "ask about images and videos, once or in a conversation",
+    "preview": "show what the model would see of images and videos",
     "bench": "measure a server: latencies, throughput, counts",
 }

@@ -1,4 +1,4 @@
-"""`tessera ask "what is this?" photo.jpg clip.mp4`: a question to a server, its answer as it comes."""
+"""`tessera ask "what is this?" photo.jpg video.mp4`: a question to a server, its answer as it comes."""
 
 import argparse
 import json
@@ -6,18 +6,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tessera_cli.answer import show
-from tessera_cli.connection import UsageError, add_connection, connected, model_of, run
+from tessera_cli.answer import GROUNDED, boxes_in_pixels, show
+from tessera_cli.connection import Parser, UsageError, add_connection, connected, model_of, run
 from tessera_cli.conversation import talk
+from tessera_cli.grounded_text import without_tokens
 from tessera_cli.sources import source_of
 from tessera_cli.terminal import stderr, uploading, waiting
-from tessera_client.boxes import boxes
 from tessera_client.parts import MediaError, Part, is_url, text
 from tessera_client.uploads import content
 
 EPILOG = """\
-tessera ask "What is in this picture?" photo.jpg
-tessera ask "What happens?" clip.mp4 --system "Answer in one sentence."
+tessera ask "What is in this image?" photo.jpg
+tessera ask "What happens?" video.mp4 --system "Answer in one sentence."
 tessera ask "Which color?" photo.jpg --schema '{"enum": ["red", "green", "blue"]}'
 curl -s https://example.org/a.jpg | tessera ask "What is this?" -
 tessera ask                                  a conversation; /help lists its commands
@@ -31,10 +31,10 @@ def main(arguments: list[str]) -> int:
     return run(parser, lambda: _ask(options))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="tessera ask",
-        description="Ask about pictures and clips.",
+        description="Ask about images and videos.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -43,14 +43,12 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         help="the text; - or nothing reads it from stdin; on a terminal, nothing opens a conversation",
     )
-    parser.add_argument("media", nargs="*", help="pictures and clips: files, URLs, or - for the bytes on stdin")
+    parser.add_argument("media", nargs="*", help="images and videos: files, URLs, or - for the bytes on stdin")
     parser.add_argument("-c", "--chat", action="store_true", help="go on with a conversation after the first answer")
     parser.add_argument("--system", metavar="TEXT", help="what the model is told to be")
     parser.add_argument("--schema", metavar="FILE_OR_JSON", help="JSON schema the answer follows")
     parser.add_argument("--json", action="store_true", help="print the server's whole answer as JSON")
-    parser.add_argument(
-        "--boxes", action="store_true", help="after the answer, print its boxes in the picture's pixels"
-    )
+    parser.add_argument("--boxes", action="store_true", help="after the answer, print its boxes in the image's pixels")
     parser.add_argument("--temperature", type=float, default=0.0, help="default: 0, the likeliest answer")
     parser.add_argument("--max-tokens", type=int, help="longest answer")
     parser.add_argument("--seed", type=int, help="repeats an answer at a temperature above 0")
@@ -84,7 +82,7 @@ def _ask(options: argparse.Namespace) -> int:
         if options.boxes:
             _print_boxes(answer, report)
         if options.chat:
-            messages.append({"role": "assistant", "content": answer})
+            messages.append({"role": "assistant", "content": without_tokens(answer)})
             return talk(client, model, messages, fields, console)
     return 0
 
@@ -104,7 +102,7 @@ def _read(options: argparse.Namespace) -> tuple[str | None, list[Part | Path]]:
     if not question:
         raise UsageError("the question is empty")
     if Path(question).is_file() or is_url(question):
-        raise UsageError(f"{question!r} is a file or a URL; the question comes first, then pictures and clips")
+        raise UsageError(f"{question!r} is a file or a URL; the question comes first, then images and videos")
     return question, [source_of(name) for name in options.media]
 
 
@@ -121,7 +119,7 @@ def _fields(options: argparse.Namespace) -> dict[str, Any]:
     if options.boxes:
         if options.json:
             raise UsageError("--boxes does not go with --json")
-        fields |= {"skip_special_tokens": False, "include": ["media"]}
+        fields |= GROUNDED
     return fields
 
 
@@ -136,10 +134,10 @@ def _schema(given: str) -> Any:
 
 
 def _print_boxes(answer: str, report: list[dict[str, Any]]) -> None:
-    pictures = [medium for medium in report if medium["modality"] == "image"]
-    if len(pictures) != 1:
-        raise UsageError(f"--boxes needs one picture; there are {len(pictures)}")
-    size = pictures[0]["source_size"]
-    for box in boxes(answer, width=size["width"], height=size["height"]):
+    found = boxes_in_pixels(answer, report)
+    if found is None:
+        num = sum(media_item["modality"] == "image" for media_item in report)
+        raise UsageError(f"--boxes needs one image; there are {num}")
+    for box in found:
         corners = {side: round(getattr(box, side), 1) for side in ("left", "top", "right", "bottom")}
         print(json.dumps({"label": box.label, **corners}, ensure_ascii=False))

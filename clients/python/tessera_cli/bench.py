@@ -11,27 +11,28 @@ from typing import Any
 
 import openai
 
-from tessera_cli.connection import add_connection, api_key, base_url, connected, model_of, run
+from tessera_cli.connection import Parser, add_connection, api_key, base_url, connected, model_of, run
 from tessera_cli.load_generator import Question, Run, ask_all
 from tessera_cli.server_metrics import ServerCounts, counted_here, read, settled
 from tessera_cli.terminal import stderr, waiting
-from tessera_client.parts import picture, text
+from tessera_client.parts import image as image_part
+from tessera_client.parts import text
 
 try:
     import numpy as np
 
     from tessera_cli.report import print_run, summary
-    from tessera_cli.synthetic import Shape, clip_url, picture_url
+    from tessera_cli.synthetic import Shape, image_url, video_url
 except ImportError as error:
     sys.exit(f"tessera: bench needs {error.name}: pip install 'tessera-client[bench]'")
 
-KINDS = ("text", "image", "clip")
+KINDS = ("text", "image", "video")
 WORDS = ("stone", "river", "seven", "lamp", "blue", "under", "cloud", "window", "walks", "green", "north", "small")
 
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns 0 where everything was answered."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tessera bench",
         description="Measure a server that speaks the OpenAI API: latencies, throughput and, of a Tessera server, "
         "whether its own counts agree. Every question is new, so that caches do not answer.",
@@ -40,14 +41,14 @@ def main(arguments: list[str]) -> int:
     shown = "default: %(default)s"
     add("--concurrency", type=_count, nargs="+", default=[1, 4, 16], metavar="N", help="default: 1 4 16")
     add("--requests", type=_count, default=32, metavar="N", help="for each concurrency (default: 32)")
-    add("--mix", type=_mix, default="text=1,image=1", help=f"shares of text, image and clip ({shown})")
+    add("--mix", type=_mix, default="text=1,image=1", help=f"shares of text, image and video ({shown})")
     add("--image-size", type=_size, default="640x480", metavar="WxH", help=shown)
-    add("--clip-size", type=_size, default="320x240", metavar="WxH", help=shown)
-    add("--clip-seconds", type=float, default=4, metavar="S", help=shown)
+    add("--video-size", type=_size, default="320x240", metavar="WxH", help=shown)
+    add("--video-seconds", type=float, default=4, metavar="S", help=shown)
     add("--words", type=_count, default=40, metavar="N", help=f"of a question ({shown})")
     add("--max-tokens", type=_count, default=64, metavar="N", help=f"longest answer ({shown})")
     add("--ignore-eos", action="store_true", help="all answers of full length (Tessera and vLLM only)")
-    add("--same-media", action="store_true", help="one picture and one clip for all questions: caches answer")
+    add("--same-media", action="store_true", help="one image and one video for all questions: caches answer")
     add("--seed", type=int, help="same questions again (default: others every time)")
     add("--json", action="store_true", help="print the numbers as JSON")
     add_connection(parser)
@@ -112,8 +113,8 @@ def questions(options: argparse.Namespace, rng: "np.random.Generator", *, num: i
     """
     width, height = options.image_size
     image = Shape(width, height)
-    width, height = options.clip_size
-    clip = Shape(width, height, options.clip_seconds)
+    width, height = options.video_size
+    video = Shape(width, height, options.video_seconds)
     media: dict[str, str] = {}
     asked = []
     for kind in spread(options.mix, num):
@@ -123,8 +124,8 @@ def questions(options: argparse.Namespace, rng: "np.random.Generator", *, num: i
             continue
         if kind not in media or not options.same_media:
             media_rng = np.random.default_rng(0) if options.same_media else rng
-            media[kind] = picture_url(media_rng, image) if kind == "image" else clip_url(media_rng, clip)
-        part = picture(media[kind]) if kind == "image" else {"type": "video_url", "video_url": {"url": media[kind]}}
+            media[kind] = image_url(media_rng, image) if kind == "image" else video_url(media_rng, video)
+        part = image_part(media[kind]) if kind == "image" else {"type": "video_url", "video_url": {"url": media[kind]}}
         asked.append(Question(kind, [part, words]))
     return asked
 

@@ -1,12 +1,16 @@
 """Where the server is and who asks, from flags and the `openai` package's own environment variables."""
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 import openai
 
+NO_KEY = "unused"
+"""Sent where none is given; a server that needs none ignores it."""
 DEFAULT_URL = "http://127.0.0.1:8000/v1"
 
 EXIT_FAILED = 1
@@ -15,6 +19,18 @@ EXIT_INTERRUPTED = 130
 
 class UsageError(Exception):
     """A command line that makes no sense together with what is there; the text says why."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line, and for a misspelt flag which one may be meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it and leave with the status of a wrong command line."""
+        unknown = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
+        close = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
+        if unknown.startswith("--") and message.startswith("unrecognized"):
+            message = f"there is no flag {unknown}" + (f"; is {close[0]} meant?" if close else "")
+        self.exit(2, f"{self.prog}: {message}\n`{self.prog} --help` shows how it is used.\n")
 
 
 def add_connection(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +59,7 @@ def base_url(url: str) -> str:
 
 def api_key(arguments: argparse.Namespace) -> str:
     """The key to send; a server that needs none ignores it."""
-    return arguments.api_key or os.environ.get("OPENAI_API_KEY") or "unused"
+    return arguments.api_key or os.environ.get("OPENAI_API_KEY") or NO_KEY
 
 
 def model_of(client: openai.OpenAI, arguments: argparse.Namespace) -> str:
@@ -77,6 +93,10 @@ def sentence(error: openai.OpenAIError) -> str:
         if str(error) != "Connection error.":
             return str(error)
         return f"no server answers at {error.request.url.copy_with(path='/')}: `tessera serve` starts one"
+    if isinstance(error, openai.AuthenticationError):
+        if error.request.headers.get("authorization") == f"Bearer {NO_KEY}":
+            return "this server asks for a key: --api-key KEY, or the variable OPENAI_API_KEY"
+        return "the server does not accept this key (--api-key, OPENAI_API_KEY)"
     if isinstance(error, openai.APIStatusError):
         body = error.body if isinstance(error.body, dict) else {}
         message = body.get("message") or error.message

@@ -1,4 +1,4 @@
-"""Conversation mode of `tessera ask`: one line after another, pictures and clips added between them."""
+"""Conversation mode of `tessera ask`: one line after another, images and videos added between them."""
 
 import contextlib
 import importlib.util
@@ -9,15 +9,16 @@ from typing import Any
 import openai
 from rich.console import Console
 
-from tessera_cli.answer import show
+from tessera_cli.answer import GROUNDED, boxes_in_pixels, show
 from tessera_cli.connection import UsageError, sentence
+from tessera_cli.grounded_text import without_tokens
 from tessera_cli.sources import source_of
 from tessera_cli.terminal import uploading
 from tessera_client.parts import MediaError, Part, text
 from tessera_client.uploads import content
 
 HELP = """\
-/add FILE_OR_URL …   show the model pictures and clips with the next line
+/add FILE_OR_URL …   show the model images and videos with the next line
 /new                 forget the conversation
 /quit, Ctrl-D        leave; Ctrl-C stops an answer"""
 
@@ -86,11 +87,14 @@ def _say(
             with uploading(console) as on_upload:
                 parts = content(*shown, text(line), client=client, on_upload=on_upload)
             turn = {"role": "user", "content": parts}
-            answer, _ = show(client, model, [*messages, turn], fields, console)
+            answer, report = show(client, model, [*messages, turn], {**fields, **GROUNDED}, console)
         except (openai.OpenAIError, MediaError) as error:
             said = sentence(error) if isinstance(error, openai.OpenAIError) else str(error)
             console.print(said, markup=False)
             return False
-        messages += [turn, {"role": "assistant", "content": answer}]
+        for box in (boxes_in_pixels(answer, report) or ()) if "<|box_start|>" in answer else ():
+            place = f"{box.left:.0f}, {box.top:.0f} to {box.right:.0f}, {box.bottom:.0f} px"
+            console.print(f"  {box.label or 'box'}: {place}", style="dim", markup=False, highlight=False)
+        messages += [turn, {"role": "assistant", "content": without_tokens(answer)}]
         return True
     return False

@@ -1,4 +1,4 @@
-"""`tessera preview photo.jpg clip.mp4`: sizes, grids, frames and tokens, without an answer."""
+"""`tessera preview photo.jpg video.mp4`: sizes, grids, frames and tokens, without an answer."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tessera_cli.connection import UsageError, add_connection, connected, model_of, run
+from tessera_cli.connection import Parser, UsageError, add_connection, connected, model_of, run
 from tessera_cli.sources import source_of
 from tessera_cli.terminal import stderr, uploading, waiting
 from tessera_client import preview as asked
@@ -15,15 +15,15 @@ from tessera_client.parts import MediaError, text
 from tessera_client.uploads import content
 
 SHOWN_TIMES = 4
-"""Timestamps of a clip that are shown from its beginning; the last one is always shown."""
+"""Timestamps of a video that are shown from its beginning; the last one is always shown."""
 
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tessera preview", description="Show what the model would see, without asking it (Tessera servers only)."
     )
-    parser.add_argument("media", nargs="*", help="pictures and clips: files, URLs, or - for the bytes on stdin")
+    parser.add_argument("media", nargs="*", help="images and videos: files, URLs, or - for the bytes on stdin")
     parser.add_argument("--question", metavar="TEXT", help="text after the media")
     parser.add_argument("--system", metavar="TEXT", help="what the model is told to be")
     parser.add_argument("--prompt", action="store_true", help="print the rendered prompt, too")
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
 
 def _preview(options: argparse.Namespace) -> int:
     if not options.media and not options.question:
-        raise UsageError("there is nothing to preview: name pictures, clips or a --question")
+        raise UsageError("there is nothing to preview: name images, videos or a --question")
     console = stderr()
     sources = [source_of(name) for name in options.media]
     with connected(options) as client:
@@ -66,25 +66,25 @@ def _preview(options: argparse.Namespace) -> int:
 
 def _table(names: list[str], media: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in ("medium", "sent", "seen", "grid", "tokens", "frames"):
-        table.add_column(heading, justify="left" if heading in ("medium", "frames") else "right", overflow="fold")
-    for name, medium in zip(names, media, strict=True):
-        sent, seen = medium["source_size"], medium["size"]
+    for heading in ("file", "sent", "seen", "grid", "tokens", "frames"):
+        table.add_column(heading, justify="left" if heading in ("file", "frames") else "right", overflow="fold")
+    for name, media_item in zip(names, media, strict=True):
+        sent, seen = media_item["source_size"], media_item["size"]
         table.add_row(
             name,
             f"{sent['width']}x{sent['height']}",
             f"{seen['width']}x{seen['height']}",
-            "x".join(map(str, medium["grid"])),
-            str(medium["tokens"]),
-            _frames(medium),
+            "x".join(map(str, media_item["grid"])),
+            str(media_item["tokens"]),
+            _frames(media_item),
         )
-        for note in medium["notes"]:
+        for note in media_item["notes"]:
             table.add_row(f"  {note}")
     return table
 
 
-def _frames(medium: dict[str, Any]) -> str:
-    times: list[float] | None = medium["timestamps"]
+def _frames(media_item: dict[str, Any]) -> str:
+    times: list[float] | None = media_item["timestamps"]
     if times is None:
         return ""
     shown = [f"{time_s:.2f}" for time_s in times]

@@ -1,4 +1,4 @@
-"""Pictures and clips made for measuring: of a given size, each different, and as hard to encode as photographs are."""
+"""Images and videos made for measuring: of a given size, each different, and as hard to encode as photographs are."""
 
 import base64
 import io
@@ -10,9 +10,9 @@ import numpy.typing as npt
 from PIL import Image
 
 CLIP_RATE = 24
-"""Frames per second of made clips."""
+"""Frames per second of made videos."""
 _COARSE = 24
-"""Blobs along the longer side of a picture."""
+"""Blobs along the longer side of an image."""
 _DRIFT_PX = 3
 
 
@@ -23,23 +23,23 @@ class Shape:
     width: int
     height: int
     duration_s: float = 0
-    """Of a clip."""
+    """Of a video."""
 
 
-def picture_url(rng: np.random.Generator, shape: Shape) -> str:
+def image_url(rng: np.random.Generator, shape: Shape) -> str:
     """A JPEG as a `data:` URL."""
     buffer = io.BytesIO()
     Image.fromarray(_blobs(rng, shape.width, shape.height)).save(buffer, "JPEG", quality=90)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def clip_url(rng: np.random.Generator, shape: Shape) -> str:
-    """An MP4 (H.264) as a `data:` URL: a view that drifts over a larger picture.
+def video_url(rng: np.random.Generator, shape: Shape) -> str:
+    """An MP4 (H.264) as a `data:` URL: a view that drifts over a larger image.
 
     Raises:
         ImportError: PyAV is not installed.
     """
-    import av  # only clips need it
+    import av  # only videos need it
     from av.video.stream import VideoStream
 
     num_frames = max(2, round(shape.duration_s * CLIP_RATE))

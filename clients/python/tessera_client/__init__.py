@@ -15,7 +15,7 @@ Everything here works on plain dictionaries and any `openai.OpenAI`; nothing wra
 """
 
 from tessera_client.boxes import Box, boxes
-from tessera_client.parts import MediaError, Part, clip, picture, text
+from tessera_client.parts import MediaError, Part, image, text, video
 from tessera_client.preview import preview
 from tessera_client.stream import Waiting, stream
 from tessera_client.uploads import content, upload
@@ -26,9 +26,9 @@ __all__ = [
     "Part",
     "Waiting",
     "boxes",
-    "clip",
+    "video",
     "content",
-    "picture",
+    "image",
     "preview",
     "stream",
     "text",

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 EXTENT = 1000
-"""Coordinates in answers run from 0 to this, whatever the picture's size."""
+"""Coordinates in answers run from 0 to this, whatever the image's size."""
 
 _CORNER = r"\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)"
 _PIECE = re.compile(
@@ -15,7 +15,7 @@ _CONTROL = re.compile(r"<\|[a-z_]+\|>")
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A region of a picture, in pixels from its top left; left is at most right, top at most bottom."""
+    """A region of an image, in pixels from its top left; left is at most right, top at most bottom."""
 
     label: str
     left: float
@@ -33,7 +33,7 @@ def boxes(answer: str, *, width: int, height: int) -> list[Box]:
 
     Args:
         answer: the model's text.
-        width: of the picture as it was sent (upright, where EXIF turns it), in pixels.
+        width: of the image as it was sent (upright, where EXIF turns it), in pixels.
         height: likewise.
 
     Source: Qwen2-VL report (arXiv 2409.12191) section 2.3: corners relative in [0, 1000).

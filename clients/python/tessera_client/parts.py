@@ -1,4 +1,4 @@
-"""Paths, bytes, Pillow pictures, numpy arrays and URLs as content parts of a message.
+"""Paths, bytes, Pillow images, numpy arrays and URLs as content parts of a message.
 
 What it does not: upload (`uploads.py`), or decode anything; files are sent as they are.
 """
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 Part: TypeAlias = dict[str, Any]
 """One content part of a message, as JSON."""
 Source: TypeAlias = "str | Path | bytes | Image.Image | npt.NDArray[np.uint8]"
-"""One picture or clip: URL, path, encoded bytes, Pillow picture, or uint8 [H, W, 3] (RGB), [H, W] (gray), [H, W, 4]."""
+"""One image or video: URL, path, encoded bytes, Pillow image, or uint8 [H, W, 3] (RGB), [H, W] (gray), [H, W, 4]."""
 Frames: TypeAlias = "Sequence[Source] | npt.NDArray[np.uint8]"
-"""Frames of a clip in order: a list of pictures, or uint8 [F, H, W, 3]."""
+"""Frames of a video in order: a list of images, or uint8 [F, H, W, 3]."""
 
 FRAME_QUALITY = 95
-"""JPEG quality of frames that come as pixels; as PNG, a clip would not fit into a request."""
+"""JPEG quality of frames that come as pixels; as PNG, a video would not fit into a request."""
 
 _URLS = ("http://", "https://", "data:", "file:")
 _KIND = {"image_url": "image/png", "video_url": "video/mp4"}
@@ -38,21 +38,21 @@ def text(value: str) -> Part:
     return {"type": "text", "text": value}
 
 
-def picture(source: Source, **limits: Any) -> Part:
-    """A picture.
+def image(source: Source, **limits: Any) -> Part:
+    """An image.
 
     Args:
-        source: see `Source`; arrays and Pillow pictures are sent as PNG, without loss.
+        source: see `Source`; arrays and Pillow images are sent as PNG, without loss.
         limits: `detail`, `min_pixels`, `max_pixels`, …, as the server takes them.
 
     Raises:
-        MediaError: it is not there, or no picture.
+        MediaError: it is not there, or no image.
     """
     return {"type": "image_url", "image_url": {"url": url_of(source, "image_url"), **limits}}
 
 
-def clip(source: "str | Path | bytes | Frames", **limits: Any) -> Part:
-    """A clip, from a file or from frames.
+def video(source: "str | Path | bytes | Frames", **limits: Any) -> Part:
+    """A video, from a file or from frames.
 
     Args:
         source: URL, path or encoded bytes; or `Frames`, for which `fps` is the rate they were taken at.
@@ -64,7 +64,7 @@ def clip(source: "str | Path | bytes | Frames", **limits: Any) -> Part:
     if isinstance(source, str | Path | bytes):
         return {"type": "video_url", "video_url": {"url": url_of(source, "video_url"), **limits}}
     if not len(source):
-        raise MediaError("a clip needs at least one frame")
+        raise MediaError("a video needs at least one frame")
     return {"type": "video", "video": [url_of(frame, "frame") for frame in source], **limits}
 
 
@@ -79,12 +79,18 @@ def part_type(path: Path) -> str:
     return {"image": "image_url", "video": "video_url"}.get(kind, "file")
 
 
-def medium(source: str | Path | bytes, **limits: Any) -> Part:
-    """A picture or a clip, whichever it is.
+def _is_other(path: Path) -> bool:
+    """Whether a file's name says that it is a text, a sound or a document."""
+    mime = mimetypes.guess_type(path.name)[0] or ""
+    return mime.startswith(("text/", "audio/")) or mime in ("application/pdf", "application/json", "application/zip")
+
+
+def media_item(source: str | Path | bytes, **limits: Any) -> Part:
+    """An image or a video, whichever it is.
 
     Args:
         source: URL, path or encoded bytes; what the name does not tell is left to the server (a part `file`).
-        limits: as `picture` and `clip`.
+        limits: as `image` and `video`.
 
     Raises:
         MediaError: it is not there.
@@ -92,14 +98,16 @@ def medium(source: str | Path | bytes, **limits: Any) -> Part:
     if isinstance(source, str) and is_url(source):
         kind = "image_url" if source.lower().startswith("data:image/") else part_type(Path(source.partition("?")[0]))
         if kind == "file" and not source.lower().startswith("data:"):
-            raise MediaError(f"{source[:100]} does not tell whether it is a picture or a clip: use picture() or clip()")
+            raise MediaError(f"{source[:100]} does not tell whether it is an image or a video: use image() or video()")
     else:
+        if not isinstance(source, bytes) and _is_other(Path(source)):
+            raise MediaError(f"{source} is neither an image nor a video")
         kind = "file" if isinstance(source, bytes) else part_type(Path(source))
     match kind:
         case "image_url":
-            return picture(source, **limits)
+            return image(source, **limits)
         case "video_url":
-            return clip(source, **limits)
+            return video(source, **limits)
     return {"type": "file", "file": {"file_data": url_of(source, "file")}, **limits}
 
 
@@ -151,7 +159,7 @@ def _from_array(array: "npt.NDArray[np.uint8]") -> "Image.Image":
     try:
         return Image.fromarray(array)
     except (TypeError, ValueError) as error:
-        raise MediaError(f"an array of shape {list(array.shape)} is no picture") from error
+        raise MediaError(f"an array of shape {list(array.shape)} is no image") from error
 
 
 def _data_url(content: bytes, mime: str) -> str:

@@ -7,7 +7,7 @@ import openai
 
 
 def preview(client: openai.OpenAI, *, model: str, messages: Sequence[Any], **fields: Any) -> dict[str, Any]:
-    """The rendered prompt, its tokens part by part, and size, grid, frames and times of every medium; no answer.
+    """The rendered prompt, its tokens part by part, and size, grid, frames and times of all media; no answer.
 
     Args:
         client: of a Tessera server; others do not have this route.

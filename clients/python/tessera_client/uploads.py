@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 
-from tessera_client.parts import MediaError, Part, Source, medium, picture, text
+from tessera_client.parts import MediaError, Part, Source, image, media_item, text
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -30,14 +30,14 @@ def content(
     """The content of a message from whatever it is made of, in order.
 
     Args:
-        sources: a `str` is text; a `Path` or `bytes` is a picture or clip; pixels (Pillow, numpy [H, W, 3]) are a
-            picture; a dictionary is a part that is ready (`picture`, `clip`, `upload`).
+        sources: a `str` is text; a `Path` or `bytes` is an image or video; pixels (Pillow, numpy [H, W, 3]) are a
+            image; a dictionary is a part that is ready (`image`, `video`, `upload`).
         client: takes files of more than `upload_above_bytes` as uploads; None: everything is sent within the message.
         upload_above_bytes: see `client`.
         on_upload: see `OnUpload`.
 
     Raises:
-        MediaError: a source is not there, or no medium.
+        MediaError: a source is not there, or no image or video.
         openai.OpenAIError: an upload failed.
     """
     parts: list[Part] = []
@@ -49,9 +49,9 @@ def content(
         elif isinstance(source, Path) and client is not None and _size_bytes(source) > upload_above_bytes:
             parts.append(upload(client, source, on_upload=on_upload))
         elif isinstance(source, Path | bytes):
-            parts.append(medium(source))
+            parts.append(media_item(source))
         else:
-            parts.append(picture(source))
+            parts.append(image(source))
     return parts
 
 
@@ -63,7 +63,7 @@ def upload(
     on_upload: OnUpload | None = None,
     **limits: Any,
 ) -> Part:
-    """Send a picture or clip to `/v1/files`; the part that names it, for any number of requests.
+    """Send an image or video to `/v1/files`; the part that names it, for any number of requests.
 
     Args:
         client: of the server that will be asked.

@@ -114,11 +114,14 @@ function changed(/** @type {{ typing?: boolean, same?: boolean }} */ { typing = 
   keep();
 }
 
-function keep(conversation = session.current, now = false) {
-  const beside = { model: chosenModel, fields: settings.read().fields };
-  const written = conversation === session.current ? { text: draft.text, attachments: draft.attachments } : { text: "", attachments: [] };
-  if (byId("turns").childElementCount || conversation.turns.length || !draft.isEmpty) markOpen(session.current.id);
-  archive.keep(() => recordOf(conversation, written, beside), now);
+/** The conversation that is open, as it is kept. */
+function record() {
+  return recordOf(session.current, draft, { model: chosenModel, fields: settings.read().fields });
+}
+
+function keep() {
+  if (session.turns.length || !draft.isEmpty) markOpen(session.current.id);
+  archive.soon(record);
 }
 
 // What the person does.
@@ -172,10 +175,10 @@ function undoable(/** @type {string} */ text, /** @type {() => void} */ act, sil
   if (!silent) toast(text, { undo });
 }
 
-function open(/** @type {any} */ record) {
-  keep(session.current, true);
+function open(/** @type {any} */ kept) {
+  archive.now(record());
   waiting = false;
-  const { conversation, draft: written, model: name, fields } = revived(record);
+  const { conversation, draft: written, model: name, fields } = revived(kept);
   chosenModel = name ?? chosenModel;
   if (fields) settings.write(fields);
   session.open(conversation);
@@ -185,7 +188,7 @@ function open(/** @type {any} */ record) {
 }
 
 function startAnew() {
-  keep(session.current, true);
+  archive.now(record());
   waiting = false;
   session.open(emptyConversation());
   draft.put({ text: "", attachments: [] });
@@ -213,7 +216,7 @@ session.addEventListener("change", (event) => {
     changed();
     if (hadFocus) (session.running ? byId("stop") : byId("send").disabled ? field : byId("send")).focus();
   } else {
-    keep(conversation, true);
+    archive.now(recordOf(conversation, { text: "", attachments: [] }, { model: chosenModel, fields: settings.read().fields }));
   }
 });
 session.addEventListener("writing", (event) => {
@@ -278,13 +281,16 @@ watchHistory({
   renamed: (id, title) => id === session.current.id && Object.assign(session.current, { title, named: true }) && showTitle(title, model()),
   gone: (id) => id === session.current.id && (session.open(emptyConversation()), draft.put({ text: "", attachments: [] })),
 });
-watchKey(() => server.watch());
+watchKey(async () => {
+  await server.tryKey();
+  if (server.state === "locked") askForKey(true);
+});
 watchFiles((files) => draft.take(files));
 watchCamera((/** @type {File[]} */ files) => draft.take(files));
 byId("base").textContent = BASE;
 byId("api-document").href = new URL("openapi.json", document.baseURI).href;
 showExamples(askExample);
-const record = await lastOpen();
-if (record) open(record);
+const last = await lastOpen();
+if (last) open(last);
 showState();
 server.watch();

@@ -79,13 +79,13 @@ TESSERA_INLINE void rotate_token(const Heads<float>& heads, int64_t token, const
   }
 }
 
-// bfloat16 is worked on two neighbours at a time, as the halves of one 32-bit lane: either half widens with a single
+// bfloat16 is worked on two neighbors at a time, as the halves of one 32-bit lane: either half widens with a single
 // operation, and nothing has to be packed. The row must then come with even and odd pairs apart (`split`).
-static_assert(std::endian::native == std::endian::little, "the even neighbour is taken for the low half");
-using Neighbours = uint32_t __attribute__((aligned(2), may_alias));
+static_assert(std::endian::native == std::endian::little, "the even neighbor is taken for the low half");
+using Neighbors = uint32_t __attribute__((aligned(2), may_alias));
 
-TESSERA_INLINE float even(uint32_t neighbours) { return std::bit_cast<float>(neighbours << 16); }
-TESSERA_INLINE float odd(uint32_t neighbours) { return std::bit_cast<float>(neighbours & 0xffff0000); }
+TESSERA_INLINE float even(uint32_t neighbors) { return std::bit_cast<float>(neighbors << 16); }
+TESSERA_INLINE float odd(uint32_t neighbors) { return std::bit_cast<float>(neighbors & 0xffff0000); }
 
 /// Nearest even bfloat16, in the upper half. A NaN stays one: it comes from a bfloat16 or from the arithmetic itself,
 /// so its lower half is zero and the sum does not carry.
@@ -111,8 +111,8 @@ TESSERA_INLINE void rotate_token(const Heads<uint16_t>& heads, int64_t token, co
   uint16_t* head = heads.data + token * heads.token_stride;
   for (int64_t n = 0; n < heads.num_heads; ++n, head += heads.head_stride) {
     prefetch(head + heads.token_stride, 2 * half);
-    Neighbours* __restrict first = reinterpret_cast<Neighbours*>(head);
-    Neighbours* __restrict second = reinterpret_cast<Neighbours*>(head + half);
+    Neighbors* __restrict first = reinterpret_cast<Neighbors*>(head);
+    Neighbors* __restrict second = reinterpret_cast<Neighbors*>(head + half);
     for (int64_t i = 0; i < num_lanes; ++i) {
       const uint32_t a = first[i], b = second[i];
       first[i] = joined(even(a) * cosines[0][i] - even(b) * sines[0][i], odd(a) * cosines[1][i] - odd(b) * sines[1][i]);
@@ -145,7 +145,7 @@ constexpr int64_t kPairs = 32;  // of bfloat16, in a pair of 512-bit registers
 alignas(64) constexpr uint16_t kSideBySide[kPairs] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                                       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
 
-/// Even neighbours and odd ones, rounded by the processor and put side by side.
+/// Even neighbors and odd ones, rounded by the processor and put side by side.
 __attribute__((target(TESSERA_AVX512 ",avx512bf16"), always_inline)) inline __m512i joined(__m512 even, __m512 odd,
                                                                                            __m512i side_by_side) {
   return _mm512_permutexvar_epi16(side_by_side, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even)));

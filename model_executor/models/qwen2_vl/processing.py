@@ -6,6 +6,7 @@ its grid and the name of the file that holds its patches, nothing else.
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Never
 
 import torch
@@ -57,7 +58,7 @@ def item_grid(grid: torch.Tensor) -> Grid:
 
 def map_patches(path: str, grid: Grid) -> torch.Tensor:
     """The patches of an item, uint8 [P, 588 or 1176], over the file's own pages."""
-    rows = torch.from_file(path, shared=False, size=os.stat(path).st_size, dtype=torch.uint8)
+    rows = torch.from_file(path, shared=False, size=Path(path).stat().st_size, dtype=torch.uint8)
     return rows.view(grid.num_patches, -1)
 
 

@@ -42,7 +42,7 @@ class PixelStatistics:
 
 
 class PatchEmbed(nn.Module):
-    """The depth-2 3-D convolution as two matrix products, with pixel normalisation folded in.
+    """The depth-2 3-D convolution as two matrix products, with pixel normalization folded in.
 
     (x/255 - mean)/std is affine, so it goes into weight and bias, in float64 at load; the folded weight stays float32,
     since folding into bfloat16 would double its error. A picture is two equal frames, so its two temporal halves of
@@ -50,7 +50,7 @@ class PatchEmbed(nn.Module):
     """
 
     def __init__(self, width: int, statistics: PixelStatistics) -> None:
-        """Args: width: of the tower. statistics: what the checkpoint normalises with."""
+        """For a tower of this width, and pixels normalized by these statistics."""
         super().__init__()
         self.statistics = statistics
         clip_values = TEMPORAL_PATCH_FRAMES * FRAME_VALUES
@@ -89,7 +89,7 @@ class VisionAttention(nn.Module):
     """Full attention inside each temporal slice, heads split over the tensor-parallel ranks."""
 
     def __init__(self, width: int, num_heads: int, quant_config: QuantizationConfig | None, prefix: str) -> None:
-        """Args: width: of the tower. num_heads: over all ranks. The others as in `VisionTower`."""
+        """For a tower of this width with so many heads over all ranks; the rest as in `VisionTower`."""
         super().__init__()
         self.head_dim = width // num_heads
         self.num_heads = num_heads // get_tensor_model_parallel_world_size()
@@ -111,7 +111,7 @@ class VisionMlp(nn.Module):
     """Two linear layers with QuickGELU, x * sigmoid(1.702 x), between them."""
 
     def __init__(self, width: int, inner: int, quant_config: QuantizationConfig | None, prefix: str) -> None:
-        """Args: width: of the tower. inner: between the layers. The others as in `VisionTower`."""
+        """For a tower of this width, `inner` wide between the layers; the rest as in `VisionTower`."""
         super().__init__()
         self.fc1 = ColumnParallelLinear(
             width, inner, quant_config=quant_config, prefix=f"{prefix}.fc1", return_bias=False
@@ -127,7 +127,7 @@ class VisionBlock(nn.Module):
     """Pre-norm transformer block."""
 
     def __init__(self, config: Any, quant_config: QuantizationConfig | None, prefix: str) -> None:
-        """Args: config: the checkpoint's vision config. The others as in `VisionTower`."""
+        """By the checkpoint's vision config; the rest as in `VisionTower`."""
         super().__init__()
         width = config.embed_dim
         self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
@@ -143,10 +143,10 @@ class VisionBlock(nn.Module):
 
 
 class PatchMerger(nn.Module):
-    """Four neighbouring patches to one embedding of the language model."""
+    """Four neighboring patches to one embedding of the language model."""
 
     def __init__(self, width: int, hidden: int, quant_config: QuantizationConfig | None, prefix: str) -> None:
-        """Args: width: of the tower. hidden: of the language model. The others as in `VisionTower`."""
+        """From the width of the tower to that of the language model; the rest as in `VisionTower`."""
         super().__init__()
         merged = width * MERGE * MERGE
         self.ln_q = nn.LayerNorm(width, eps=NORM_EPS)

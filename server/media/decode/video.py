@@ -11,6 +11,7 @@ absolute difference of resizing exactly converted frames. Animated WebPs are rea
 `server/media/decode/animated_webp.py`.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
@@ -184,7 +185,7 @@ def _decodable_ticks(file: BinaryIO, scan: demuxer.Scan) -> list[int]:
     if not ticks:
         raise demuxer.undecodable_error()
     rising = [tick for tick in ticks if tick is not None]
-    if len(rising) == len(ticks) and all(a < b for a, b in zip(rising, rising[1:], strict=False)):
+    if len(rising) == len(ticks) and all(a < b for a, b in itertools.pairwise(rising)):
         return rising
     return _ticks_by_rate(len(ticks), scan)
 

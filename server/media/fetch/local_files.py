@@ -26,7 +26,7 @@ def open_uploaded(file: LocalFile) -> BinaryIO:
         MediaError: it has been deleted.
     """
     try:
-        return open(file.path, "rb", buffering=0)
+        return Path(file.path).open("rb", buffering=0)
     except FileNotFoundError as error:
         raise MediaError("media_file_not_found", "No such File object: it has been deleted.") from error
 

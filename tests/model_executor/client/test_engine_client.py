@@ -73,7 +73,8 @@ async def test_a_reader_that_stands_still_is_sent_no_more_than_the_window() -> N
     async with running("fine") as client:
         still = client.generate("still", GOOD, SamplingParams(max_tokens=10_000))
         await anext(still)
-        await asyncio.sleep(0.2)
+        await until_stats(client, lambda stats: stats.generation_tokens >= WINDOW)
+        await asyncio.sleep(0.1)  # more would come now
         assert (await client.stats()).generation_tokens <= WINDOW + 2
         await still.aclose()
         assert await ask(client, num_tokens=10 * WINDOW) == "".join(f"{number} " for number in range(10 * WINDOW))

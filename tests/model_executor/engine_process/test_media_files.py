@@ -32,7 +32,7 @@ def test_an_open_file_stays_readable_after_its_owner_deleted_it_until_it_is_clos
 
 
 def test_nothing_stays_open_when_one_file_of_several_is_refused(tmp_path: Path) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = sorted(path.name for path in Path("/proc/self/fd").iterdir())
     good = write_item(tmp_path, "image")
     files = OpenMediaFiles(tmp_path)
     for bad in ("missing", "../elsewhere", "."):
@@ -40,4 +40,4 @@ def test_nothing_stays_open_when_one_file_of_several_is_refused(tmp_path: Path) 
             files.open([good, msgspec.structs.replace(good, path=str(tmp_path / bad))])
     with pytest.raises(RequestFailedError, match="bytes"):
         files.open([good, msgspec.structs.replace(good, modality="video")])
-    assert os.listdir("/proc/self/fd") == before
+    assert sorted(path.name for path in Path("/proc/self/fd").iterdir()) == before

@@ -8,8 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from model_executor.checkpoint.errors import CheckpointError
-from model_executor.processor.tokenizer import MediaPlaceholder, Segment, TemplateText, Tokenizer, UserText
+from model_executor.processor.tokenizer import (
+    MediaPlaceholder,
+    Segment,
+    TemplateText,
+    Tokenizer,
+    TokenizerFileError,
+    UserText,
+)
 
 SPECIAL_IDS = {
     "<|endoftext|>": 151643,
@@ -96,7 +102,7 @@ def test_bytes_of_special_and_missing_tokens(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize("content", ["{", "[]", '{"model": {"type": "?"}}'])
 def test_refuses_a_malformed_tokenizer_file(tmp_path: Path, content: str) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+    with pytest.raises(TokenizerFileError, match=r"tokenizer\.json"):
         Tokenizer(tmp_path)
 
 
@@ -104,7 +110,7 @@ def test_refuses_a_tokenizer_without_qwen_tokens(tmp_path: Path, tiny_checkpoint
     content = json.loads((tiny_checkpoint / "tokenizer.json").read_text())
     content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] != "<|image_pad|>"]
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match="image_pad"):
+    with pytest.raises(TokenizerFileError, match="image_pad"):
         Tokenizer(tmp_path)
 
 

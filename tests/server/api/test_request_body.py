@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.api.request_body import Arrivals
 from server.core.errors import RateLimitError
+from server.middleware.body_limit import Arrivals
 from tests.support.error_body import check_error
 from tests.support.raw_http import connection, raw_request
 from tests.support.world import OpenWorld, ServerFixture, Unread

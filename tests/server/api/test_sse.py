@@ -8,17 +8,15 @@ from typing import Any
 import pytest
 
 from model_executor.engine import EngineState, EngineUnavailableError, RequestFailedError
-from server.api.sse import DONE, KEEP_ALIVE, EventStream
+from server.api.sse import DONE, KEEP_ALIVE, Event, EventStream
 from server.core.errors import BadRequestError
 from tests.support.error_body import check_error_body
 
 
-class Data:
-    def __init__(self, data: str) -> None:
-        self.data = data
-
-    def encode(self) -> bytes:
-        return self.data.encode()
+def encode(text: str) -> list[Event]:
+    """A text as an event, with a name where it has one before a colon; nothing as none."""
+    name, _, data = text.rpartition(":")
+    return [Event(data.encode(), name or None)] if text else []
 
 
 class Source:
@@ -29,7 +27,7 @@ class Source:
         self.closed = False
         self.tasks: set[Any] = set()
 
-    async def events(self) -> AsyncGenerator[Data, None]:
+    async def events(self) -> AsyncGenerator[str, None]:
         self.tasks.add(asyncio.current_task())
         try:
             for step in self.steps:
@@ -38,7 +36,7 @@ class Source:
                 if isinstance(step, float):
                     await asyncio.sleep(step)
                 else:
-                    yield Data(step)
+                    yield step
         finally:
             self.tasks.add(asyncio.current_task())
             self.closed = True
@@ -69,8 +67,13 @@ async def never() -> Any:
 async def run(source: Source, keep_alive_s: float = 5) -> Wire:
     wire = Wire()
     scope = {"type": "http", "state": {"request_id": "r"}}
-    await EventStream(source.events(), keep_alive_s=keep_alive_s)(scope, never, wire.send)
+    await EventStream(source.events(), encode, keep_alive_s=keep_alive_s)(scope, never, wire.send)
     return wire
+
+
+async def test_an_event_may_have_a_name_and_an_item_no_event() -> None:
+    wire = await run(Source("a:1", "", "2"))
+    assert wire.frames == [b"event: a\ndata: 1\n\n", b"data: 2\n\n", DONE]
 
 
 async def test_frames_every_event_and_ends_with_the_mark() -> None:
@@ -89,7 +92,7 @@ async def test_an_error_before_the_first_event_leaves_the_response_unstarted() -
     source = Source(BadRequestError("no"))
     wire = Wire()
     with pytest.raises(BadRequestError):
-        await EventStream(source.events(), keep_alive_s=5)({"type": "http", "state": {}}, never, wire.send)
+        await EventStream(source.events(), encode, keep_alive_s=5)({"type": "http", "state": {}}, never, wire.send)
     assert wire.status == 0 and source.closed
 
 
@@ -116,7 +119,7 @@ async def test_comments_keep_a_silent_stream_open() -> None:
 async def test_a_comment_tells_the_status_where_there_is_one() -> None:
     texts = iter(["preparing media 37 %", None, "preparing media 38 %"])
     wire = Wire()
-    stream = EventStream(Source(0.35, "1").events(), keep_alive_s=0.1, status=lambda: next(texts))
+    stream = EventStream(Source(0.35, "1").events(), encode, keep_alive_s=0.1, status=lambda: next(texts))
     await stream({"type": "http", "state": {}}, never, wire.send)
     assert wire.frames[:3] == [b": preparing media 37 %\n\n", KEEP_ALIVE, b": preparing media 38 %\n\n"]
     assert wire.frames[-2:] == [b"data: 1\n\n", DONE]
@@ -139,16 +142,17 @@ async def test_cancelling_closes_the_generator_in_its_own_task(when_s: float) ->
 async def test_a_client_that_reads_nothing_stops_the_generator() -> None:
     taken = 0
 
-    async def events() -> AsyncGenerator[Data, None]:
+    async def events() -> AsyncGenerator[str, None]:
         nonlocal taken
         while True:
             taken += 1
-            yield Data("x")
+            yield "x"
 
     async def stuck(event: Any) -> None:
         if event["type"] == "http.response.body":
             await asyncio.Event().wait()
 
+    stream = EventStream(events(), encode, keep_alive_s=5)
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(EventStream(events(), keep_alive_s=5)({"type": "http", "state": {}}, never, stuck), 0.1)
+        await asyncio.wait_for(stream({"type": "http", "state": {}}, never, stuck), 0.1)
     assert taken < 5

@@ -1,6 +1,5 @@
 """The official `openai` package against a live server: what people actually run."""
 
-import asyncio
 import io
 from collections.abc import AsyncIterator
 from enum import StrEnum
@@ -15,6 +14,7 @@ from model_executor.engine import EngineBusyError, EngineState, EngineUnavailabl
 from server.core.errors import BadRequestError, DeadlineError
 from tests.support.fakes import MODEL, FakeEngine, FakeMedia, Step, say
 from tests.support.images import png
+from tests.support.waiting import until
 from tests.support.world import OpenWorld, ServerFixture
 
 PICTURE = "data:image/png;base64,AA=="
@@ -365,8 +365,4 @@ async def test_a_stream_left_early_frees_its_place(open_world: OpenWorld) -> Non
             if chunk.choices[0].delta.content:
                 break
         await stream.close()
-        for _ in range(100):
-            if engine.aborted:
-                break
-            await asyncio.sleep(0.01)
-    assert engine.aborted
+        await until(lambda: engine.aborted)

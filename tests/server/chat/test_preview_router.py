@@ -1,5 +1,6 @@
 """The preview of a chat request: the same prompt as for the answer, counted part by part, without the engine."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -97,9 +98,9 @@ async def test_a_hopelessly_long_prompt_is_refused(world: ServerFixture) -> None
 @pytest.mark.parametrize("state", [EngineState.LOADING, EngineState.RESTARTING])
 async def test_needs_no_engine(open_world: OpenWorld, state: EngineState) -> None:
     async with open_world(engine=FakeEngine(state=state)) as world:
-        response = await show(world)
-        while response.status_code == 503:  # until the tokenizer is there
-            response = await show(world)
+        async with asyncio.timeout(60):
+            while (response := await show(world)).status_code == 503:  # until the tokenizer is there
+                await asyncio.sleep(0)
     assert response.json()["prompt_tokens"] > 0
 
 

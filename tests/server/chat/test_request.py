@@ -119,7 +119,8 @@ UNSUPPORTED = (
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name in ACCEPTED for value in ACCEPTED[name]])
 def test_takes_values_in_range(name: str, value: Any) -> None:
-    assert getattr(parse(**{name: value}), name) is not None
+    taken = parse(**{name: value}).model_dump(mode="json", exclude_unset=True)[name]
+    assert taken == value
 
 
 OTHERS = (

@@ -2,12 +2,14 @@
 
 import http.server
 import json
+import os
 import threading
 from pathlib import Path
 
 import pytest
 
 from server.cli.doctor import main
+from server.files.directory_lock import take
 
 
 def findings(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, dict[str, str]]]:
@@ -53,3 +55,16 @@ def test_a_server_that_answers_nothing_sensible_is_a_failure(capsys: pytest.Capt
         status, found = findings(capsys, "--port", str(other.server_address[1]))
         other.shutdown()
     assert status == 1 and found["test question"]["verdict"] == "FAIL"
+
+
+def test_uploads_that_another_server_keeps_are_noted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    arguments = ("--no-question", "--port", "1", "--data-dir", str(tmp_path))
+    assert findings(capsys, *arguments)[1]["uploads"]["verdict"] == "ok"
+    lock = take(folder)
+    status, found = findings(capsys, *arguments)
+    assert status == 0 and found["uploads"]["verdict"] == "note"
+    assert "another server" in found["uploads"]["fact"] and "TESSERA_DATA_DIR" in found["uploads"]["fact"]
+    os.close(lock)
+    assert findings(capsys, *arguments)[1]["uploads"]["verdict"] == "ok"

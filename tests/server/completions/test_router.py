@@ -1,6 +1,5 @@
 """Plain completions over fakes: what comes back, what the engine is asked, what is refused."""
 
-import asyncio
 from typing import Any
 
 import httpx
@@ -19,10 +18,11 @@ from model_executor.engine import (
 )
 from model_executor.processor.tokenizer import Tokenizer, UserText
 from server.completions.protocol import CompletionRequest
-from server.completions.serving import PARALLEL_PROMPTS
+from server.generation.generate import PARALLEL_PROMPTS
 from tests.support.error_body import check_error, check_error_body
 from tests.support.events import events
 from tests.support.fakes import MODEL, FakeEngine, Step, say
+from tests.support.waiting import until
 from tests.support.world import OpenWorld, ServerFixture
 
 
@@ -231,11 +231,7 @@ async def test_a_stream_left_early_frees_all_its_places(open_world: OpenWorld) -
         async with world.client.stream("POST", "/v1/completions", json=body) as response:
             async for _ in response.aiter_lines():
                 break
-        for _ in range(500):
-            if len(engine.aborted) == 2:
-                break
-            await asyncio.sleep(0.01)
-    assert len(engine.aborted) == 2
+        await until(lambda: len(engine.aborted) == 2)
 
 
 def scored(*pieces: tuple[int, str]) -> FakeEngine:

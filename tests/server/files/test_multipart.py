@@ -1,5 +1,7 @@
 """Multipart forms as real clients write them, cut anywhere."""
 
+import contextlib
+
 import httpx
 import pytest
 from hypothesis import given, settings
@@ -113,10 +115,8 @@ def test_other_content_types_are_refused(headers: dict[str, str], code: str) -> 
 @settings(deadline=None)
 def test_no_body_makes_it_fail_otherwise(body: bytes) -> None:
     for data in (body, b"--x\r\n" + body, b"--x\r\nContent-Disposition: form-data; name=" + body):
-        try:
+        with contextlib.suppress(BadRequestError):
             read(Headers({"content-type": KIND}), data)
-        except BadRequestError:
-            pass
 
 
 @pytest.mark.parametrize("end", ["--x--", "--x--\r", "--x--\r\n", "--x--\r\n\r\n"])

@@ -15,6 +15,7 @@ from tests.support.error_body import check_error
 from tests.support.fakes import FakeEngine
 from tests.support.images import png
 from tests.support.stored import left
+from tests.support.waiting import until
 from tests.support.world import OpenWorld, ServerFixture, Unread
 
 ROUTE = "/v1/files"
@@ -150,7 +151,7 @@ async def test_a_page_after_an_unknown_file_is_refused(world: ServerFixture) -> 
             "expires_after.seconds",
             "invalid_value",
         ),
-        ({"colour": "red"}, "colour", "unknown_parameter"),
+        ({"color": "red"}, "color", "unknown_parameter"),
     ],
 )
 async def test_wrong_fields_are_refused_by_name_and_nothing_stays(
@@ -167,7 +168,7 @@ async def test_a_missing_purpose_is_refused(world: ServerFixture) -> None:
 
 async def test_a_text_is_refused(world: ServerFixture) -> None:
     assert "neither an image nor a video" in check_error(
-        await upload(world, b"hello", "a.png"), 400, param="file", code="unsupported_file_type"
+        await upload(world, b"hello", "a.png"), 400, param="file", code="unsupported_file"
     )
 
 
@@ -255,10 +256,7 @@ async def test_a_client_that_leaves_in_the_middle_leaves_nothing(open_world: Ope
         )
         writer.write(head.encode() + png(1_500_000))
         await writer.drain()
-        async with asyncio.timeout(20):
-            while not left(tmp_path / "data"):
-                await asyncio.sleep(0.01)
-            writer.close()
-            while left(tmp_path / "data"):
-                await asyncio.sleep(0.01)
+        await until(lambda: left(tmp_path / "data"))
+        writer.close()
+        await until(lambda: not left(tmp_path / "data"))
         await added(world)

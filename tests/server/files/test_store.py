@@ -103,6 +103,17 @@ async def test_a_second_server_is_kept_out(tmp_path: Path) -> None:
         await add(store)
 
 
+async def test_that_another_server_has_the_folder_is_logged_once_with_the_cure(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.files.store.SWEEP_INTERVAL_S", 0.01)
+    async with opened(tmp_path):
+        async with FileStore(FilesSettings(), tmp_path).running():
+            await asyncio.sleep(0.2)
+    (record,) = [each for each in caplog.records if "uploads are off" in each.getMessage()]
+    assert "TESSERA_DATA_DIR" in record.getMessage() and str(tmp_path) in record.getMessage()
+
+
 async def test_nothing_is_made_before_the_first_upload(tmp_path: Path) -> None:
     store = FileStore(FilesSettings(), tmp_path / "data")
     async with store.running():
@@ -242,7 +253,7 @@ async def test_bytes_count_while_they_arrive(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("data", "code"),
-    [(b"", "empty_file"), (b"hello", "unsupported_file_type"), (b"%PDF-1.7 and so on", "unsupported_file_type")],
+    [(b"", "empty_file"), (b"hello", "unsupported_file"), (b"%PDF-1.7 and so on", "unsupported_file")],
 )
 async def test_files_that_are_neither_image_nor_video_are_rejected(tmp_path: Path, data: bytes, code: str) -> None:
     async with opened(tmp_path) as store:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from model_executor.engine import Grammar
+from server.chat.reader import read_request
 from server.chat.request import ChatCompletionRequest
 from server.core.errors import BadRequestError
-from server.generation.grammar import grammar_of
 from server.structured_output.json_schema import MAX_CHARS, MAX_DEPTH, enforceable
 from tests.support.error_body import check_error_body
 from tests.support.refusals import refused
@@ -21,7 +21,7 @@ FORMAT = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCH
 
 def grammar(**changes: Any) -> Grammar | None:
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi."}], **changes}
-    return grammar_of(ChatCompletionRequest.model_validate(body))
+    return read_request(ChatCompletionRequest.model_validate(body), "").grammar
 
 
 def test_free_text_has_no_grammar() -> None:

@@ -1,172 +1,128 @@
-"""Deltas folded into an answer, and the same deltas as chunks."""
-
-import json
-from typing import Any
+"""Deltas of the engine read as events: text, calls, log-probabilities, counts."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from model_executor.engine import Delta, PositionLogprobs, TokenLogprob
-from model_executor.processor.tokenizer import Tokenizer, UserText
-from server.chat.response import Report
-from server.generation.output import Answer, UnfinishedAnswerError
+from model_executor.engine import Delta, Prompt
+from model_executor.processor.tokenizer import Tokenizer
+from server.generation.output import OutputReader, UnfinishedOutputError
+from server.generation.output_events import (
+    ArgumentsDelta,
+    Finish,
+    OutputEvent,
+    OutputStart,
+    TextDelta,
+    ToolCallStart,
+)
+from server.generation.request import GenerationRequest
+from server.generation.sampling_fields import SamplingFields
+from server.prompt.plain import PlainPrompt
 from tests.support.fakes import say
+from tests.support.outputs import END, position, reader
 
-END = 151_645
-
-
-def answer(tokenizer: Tokenizer, **changes: Any) -> Answer:
-    options: dict[str, Any] = {
-        "id_": "chatcmpl-1",
-        "created": 7,
-        "model": "m",
-        "num_choices": 1,
-        "num_prompt_tokens": 10,
-        "num_image_tokens": 4,
-        "num_video_tokens": 2,
-        "num_top_logprobs": None,
-        "include_usage": False,
-        "report": None,
-        "tokenizer": tokenizer,
-        "end_token_ids": (END,),
-        **changes,
-    }
-    return Answer(**options)
+PROMPT = Prompt([1, 2, 3])
+CALL = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
 
 
-def folded(made: Answer, deltas: list[Delta]) -> dict[str, Any]:
-    for delta in deltas:
-        made.add(delta)
-    result: dict[str, Any] = json.loads(made.completion().encode())
-    return result
+def wish(*, n: int = 1, num_top_logprobs: int | None = None) -> GenerationRequest:
+    return GenerationRequest(
+        id="id",
+        model="m",
+        tenant="",
+        prompt=(PlainPrompt("x", "prompt"),),
+        sampling=SamplingFields(n=n),
+        max_output_tokens=None,
+        default_max_tokens=None,
+        num_top_logprobs=num_top_logprobs,
+    )
 
 
-def chunked(made: Answer, deltas: list[Delta]) -> list[dict[str, Any]]:
-    chunks = [chunk for delta in deltas for chunk in made.chunks(delta)]
-    last = made.last_chunk()
-    return [json.loads(chunk.encode()) for chunk in [*chunks, *([last] if last else [])]]
+def read(made: OutputReader, *deltas: Delta) -> list[OutputEvent]:
+    return [event for delta in deltas for event in made.read(0, delta)]
 
 
-def test_the_whole_answer_has_the_standard_form(tokenizer: Tokenizer) -> None:
-    assert folded(answer(tokenizer), say("Hel", "lo", finish="length")) == {
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "created": 7,
-        "model": "m",
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": "Hello", "refusal": None},
-                "logprobs": None,
-                "finish_reason": "length",
-            }
-        ],
-        "usage": {
-            "prompt_tokens": 10,
-            "completion_tokens": 2,
-            "total_tokens": 12,
-            "prompt_tokens_details": {"cached_tokens": 0, "image_tokens": 4, "video_tokens": 2},
-        },
-    }
-
-
-def test_chunks_have_the_standard_form(tokenizer: Tokenizer) -> None:
-    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": "m"}
-
-    def chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
-        return {**head, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]}
-
-    assert chunked(answer(tokenizer), say("Hel", "lo")) == [
-        chunk({"role": "assistant", "content": "", "refusal": None}),
-        chunk({"content": "Hel"}),
-        chunk({"content": "lo"}),
-        chunk({}, "stop"),
+def test_each_output_starts_and_finishes_once(tokenizer: Tokenizer) -> None:
+    made = reader(tokenizer, PROMPT, wish(n=2))
+    first, second = say("a", "b"), say("", "c", index=1, finish="length")
+    assert read(made, first[0], second[0], second[1], first[1]) == [
+        OutputStart(0),
+        TextDelta(0, "a"),
+        OutputStart(1),
+        TextDelta(1, "c"),
+        Finish(1, "length"),
+        TextDelta(0, "b"),
+        Finish(0, "stop"),
     ]
+    assert (made.usage().prompt_tokens, made.usage().output_tokens) == (3, 4)
+    made.require_finished()
 
 
-def test_usage_is_null_until_the_last_chunk(tokenizer: Tokenizer) -> None:
-    *chunks, last = chunked(answer(tokenizer, include_usage=True), say("Hel", "lo"))
-    assert all(chunk["usage"] is None for chunk in chunks)
-    assert last["choices"] == []
-    assert last["usage"]["total_tokens"] == 12
+def test_outputs_are_numbered_over_all_prompts(tokenizer: Tokenizer) -> None:
+    made = OutputReader(
+        [PROMPT, PROMPT],
+        num_outputs=2,
+        may_call=False,
+        num_top_logprobs=None,
+        tokenizer=tokenizer,
+        end_token_ids=(END,),
+    )
+    assert made.read(1, Delta(1, "a", [1], num_cached_tokens=2))[0] == OutputStart(3)
+    made.read(0, Delta(0, "a", [1], num_cached_tokens=1))
+    made.read(0, Delta(0, "a", [1]))
+    assert (made.usage().prompt_tokens, made.usage().cached_tokens) == (6, 3)
 
 
-def test_deltas_without_text_make_no_chunk(tokenizer: Tokenizer) -> None:
-    chunks = chunked(answer(tokenizer), say("", "a", "", ""))
-    assert [chunk["choices"][0]["delta"] for chunk in chunks[1:]] == [{"content": "a"}, {}]
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_calls_are_found_where_there_may_be_some(tokenizer: Tokenizer, size: int) -> None:
+    text = f"Hm.{CALL}"
+    deltas = say(*[text[start : start + size] for start in range(0, len(text), size)])
+    events = read(reader(tokenizer, PROMPT, wish(), may_call=True), *deltas)
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "Hm."
+    (call,) = [event for event in events if isinstance(event, ToolCallStart)]
+    assert (call.call, call.name) == (0, "f") and call.call_id.startswith("call_")
+    assert "".join(event.text for event in events if isinstance(event, ArgumentsDelta)) == '{"a": 1}'
+    assert events[-1] == Finish(0, "tool_calls")
+    plain = read(reader(tokenizer, PROMPT, wish()), *deltas)
+    assert "".join(event.text for event in plain if isinstance(event, TextDelta)) == text
+    assert plain[-1] == Finish(0, "stop")
 
 
-def test_cached_tokens_are_those_of_the_prompt(tokenizer: Tokenizer) -> None:
-    deltas = [Delta(0, "a", [1], num_cached_tokens=8), Delta(0, "", [2], finish_reason="stop", num_cached_tokens=8)]
-    assert folded(answer(tokenizer), deltas)["usage"]["prompt_tokens_details"]["cached_tokens"] == 8
-
-
-@pytest.mark.parametrize("include_usage", [False, True])
-def test_the_report_is_on_the_last_chunk_only(tokenizer: Tokenizer, include_usage: bool) -> None:
-    made = answer(tokenizer, report=Report(media=[]), include_usage=include_usage, num_choices=2)
-    chunks = chunked(made, [*say("a"), *say("b", index=1)])
-    assert [index for index, chunk in enumerate(chunks) if "tessera" in chunk] == [len(chunks) - 1]
-    whole = answer(tokenizer, report=Report(media=[]))
-    assert folded(whole, say("a"))["tessera"] == {"media": []}
+def test_a_cut_call_is_none_to_make(tokenizer: Tokenizer) -> None:
+    for finish in ("stop", "length"):
+        events = read(reader(tokenizer, PROMPT, wish(), may_call=True), *say(CALL[:45], finish=finish))
+        assert events[-1] == Finish(0, finish)
 
 
 def test_an_engine_that_ends_early_is_a_fault(tokenizer: Tokenizer) -> None:
-    made = answer(tokenizer, num_choices=2)
-    for delta in say("a"):
-        made.add(delta)
-    with pytest.raises(UnfinishedAnswerError):
-        made.completion()
-    with pytest.raises(UnfinishedAnswerError):
-        made.last_chunk()
+    made = reader(tokenizer, PROMPT, wish(n=2))
+    read(made, *say("a"))
+    with pytest.raises(UnfinishedOutputError):
+        made.require_finished()
 
 
-def position(token_id: int, logprob: float, *top: tuple[int, float]) -> PositionLogprobs:
-    return PositionLogprobs(TokenLogprob(token_id, logprob), [TokenLogprob(*one) for one in top])
-
-
-def test_logprobs_have_tokens_and_their_bytes(tokenizer: Tokenizer) -> None:
-    ids = tokenizer.encode([UserText("é𓂀")], []).token_ids
-    assert len(ids) > 2  # the hieroglyph is spread over tokens
-    positions = [position(id_, -0.5, (id_, -0.5), (100, float("-inf"))) for id_ in ids]
+def test_logprobs_come_once_also_without_text(tokenizer: Tokenizer) -> None:
     deltas = [
-        Delta(0, "é𓂀", ids, logprobs=positions),
-        Delta(0, "", [END], logprobs=[position(END, -0.1)], finish_reason="stop"),
+        Delta(0, "", [1], logprobs=[position(1, -1.0)]),
+        Delta(0, "ab", [2], logprobs=[position(2, -2.0)]),
+        Delta(0, "", [END], logprobs=[position(END, -3.0)], finish_reason="stop"),
     ]
-    content = folded(answer(tokenizer, num_top_logprobs=1), deltas)["choices"][0]["logprobs"]["content"]
-    assert b"".join(bytes(entry["bytes"]) for entry in content).decode() == "é𓂀"
-    assert content[0]["token"] == "é"
-    assert all(len(entry["top_logprobs"]) == 1 for entry in content)
-    streamed = chunked(answer(tokenizer, num_top_logprobs=1), deltas)
-    joined = [entry for chunk in streamed if (found := chunk["choices"][0]["logprobs"]) for entry in found["content"]]
-    assert joined == content
+    events = read(reader(tokenizer, PROMPT, wish(num_top_logprobs=0)), *deltas)
+    texts = [event for event in events if isinstance(event, TextDelta)]
+    assert [(event.text, [token.logprob for token in event.logprobs]) for event in texts] == [
+        ("", [-1.0]),
+        ("ab", [-2.0]),
+    ]
+    unasked = read(reader(tokenizer, PROMPT, wish()), *deltas)
+    assert not any(event.logprobs for event in unasked if isinstance(event, TextDelta))
 
 
-def test_minus_infinity_and_not_a_number_become_json(tokenizer: Tokenizer) -> None:
+def test_minus_infinity_and_not_a_number_become_the_lowest_number(tokenizer: Tokenizer) -> None:
     top = [(2, float("-inf")), (3, float("nan"))]
-    deltas = [Delta(0, "a", [1], logprobs=[position(1, float("-inf"), *top)], finish_reason="length")]
-    (entry,) = folded(answer(tokenizer, num_top_logprobs=2), deltas)["choices"][0]["logprobs"]["content"]
-    assert entry["logprob"] == -9999.0
-    assert [one["logprob"] for one in entry["top_logprobs"]] == [-9999.0, -9999.0]
-
-
-@given(
-    st.lists(
-        st.lists(st.text(max_size=4), min_size=1, max_size=5).map(tuple),
-        min_size=1,
-        max_size=4,
-    ),
-    st.randoms(use_true_random=False),
-)
-def test_joined_chunks_equal_the_whole_answer(tokenizer: Tokenizer, texts: list[tuple[str, ...]], random: Any) -> None:
-    queues = [say(*choice, index=index) for index, choice in enumerate(texts)]
-    deltas = []
-    while any(queues):
-        deltas.append(random.choice([queue for queue in queues if queue]).pop(0))
-    whole = folded(answer(tokenizer, num_choices=len(texts)), deltas)
-    chunks = chunked(answer(tokenizer, num_choices=len(texts)), deltas)
-    for index, choice in enumerate(whole["choices"]):
-        own = [chunk["choices"][0] for chunk in chunks if chunk["choices"][0]["index"] == index]
-        assert own[0]["delta"]["role"] == "assistant"
-        assert "".join(chunk["delta"].get("content", "") for chunk in own) == choice["message"]["content"]
-        assert [chunk["finish_reason"] for chunk in own if chunk["finish_reason"]] == [choice["finish_reason"]]
+    delta = Delta(0, "a", [1], logprobs=[position(1, float("-inf"), *top)], finish_reason="length")
+    (token,) = (
+        token
+        for event in read(reader(tokenizer, PROMPT, wish(num_top_logprobs=2)), delta)
+        if isinstance(event, TextDelta)
+        for token in event.logprobs
+    )
+    assert token.logprob == -9999.0
+    assert [likely.logprob for likely in token.top] == [-9999.0, -9999.0]

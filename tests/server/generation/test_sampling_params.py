@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_executor.engine import SamplingParams
+from server.chat.reader import read_request
 from server.chat.request import ChatCompletionRequest
 from server.core.errors import BadRequestError
 from server.generation.sampling_params import sampling_params
@@ -18,10 +19,10 @@ def limits(*, prompt: int = 10, context: int = 100, default: int | None = None, 
         {"model": "m", "messages": [{"role": "user", "content": "x"}], **changes}
     )
     return sampling_params(
-        request,
+        read_request(request, "", default_max_tokens=default),
         num_prompt_tokens=prompt,
+        param="messages",
         max_model_len=context,
-        default_max_tokens=default,
         num_vocabulary_tokens=1000,
     )
 
@@ -98,9 +99,12 @@ def test_refuses_min_tokens_beyond_what_is_left() -> None:
     assert refusal(min_tokens=91).param == "min_tokens"
 
 
-@pytest.mark.parametrize("changes", [{"logit_bias": {"1000": 1}}, {"stop_token_ids": [1000]}])
-def test_refuses_token_ids_the_model_does_not_have(changes: dict[str, Any]) -> None:
-    assert refusal(**changes).param in changes
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [({"logit_bias": {"1000": 1}}, "logit_bias"), ({"stop_token_ids": [999, 1000]}, "stop_token_ids[1]")],
+)
+def test_refuses_token_ids_the_model_does_not_have(changes: dict[str, Any], param: str) -> None:
+    assert refusal(**changes).param == param
 
 
 @given(prompt=st.integers(1, 200), asked=st.none() | st.integers(1, 200), default=st.none() | st.integers(1, 200))

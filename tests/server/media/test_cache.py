@@ -136,7 +136,7 @@ async def test_work_takes_the_memory_of_idle_entries(bench: Bench) -> None:
 
 async def test_two_who_ask_at_once_wait_for_one_work(bench: Bench) -> None:
     waiting = [bench.begin("a") for _ in range(3)]
-    await asyncio.sleep(0.01)
+    await until(lambda: bench.started)
     assert bench.started == ["a"] and bench.inputs == ["a"]
     bench.ends["a"].set_result(None)
     first, *others = await asyncio.gather(*waiting)
@@ -146,9 +146,10 @@ async def test_two_who_ask_at_once_wait_for_one_work(bench: Bench) -> None:
 @pytest.mark.parametrize("leaver", [0, 1])
 async def test_whoever_leaves_does_not_take_the_work_along(bench: Bench, leaver: int) -> None:
     waiting = [bench.begin("a") for _ in range(2)]
-    await asyncio.sleep(0.01)
-    waiting.pop(leaver).cancel()
-    await asyncio.sleep(0.01)
+    await until(lambda: bench.started)
+    gone = waiting.pop(leaver)
+    gone.cancel()
+    await asyncio.wait([gone])
     bench.ends["a"].set_result(None)
     assert (await waiting[0]).patches.path.exists()
     assert bench.started == ["a"]
@@ -171,19 +172,20 @@ async def test_leaving_in_the_moment_it_is_done_keeps_it(bench: Bench) -> None:
     hold = bench.hold("a")
     await asyncio.sleep(0)
     bench.ends["a"].set_result(None)
-    while not hold._entry.work.done():
-        await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        while not hold._entry.work.done():
+            await asyncio.sleep(0)
     hold.release()
     assert await bench.kept("a") and bench.started == ["a"]
 
 
 async def test_whoever_comes_after_the_last_one_left_starts_anew(bench: Bench) -> None:
     first = bench.begin("a")
-    await asyncio.sleep(0.01)
+    await until(lambda: bench.started)
     first.cancel()
     await asyncio.sleep(0)
     second = bench.begin("a")
-    await asyncio.sleep(0.01)
+    await until(lambda: len(bench.started) == 2)
     assert bench.started == ["a", "a"]
     bench.ends["a"].set_result(None)
     await second
@@ -192,7 +194,7 @@ async def test_whoever_comes_after_the_last_one_left_starts_anew(bench: Bench) -
 
 async def test_a_failure_reaches_all_who_wait_and_is_not_kept(bench: Bench) -> None:
     waiting = [bench.begin("a") for _ in range(2)]
-    await asyncio.sleep(0.01)
+    await until(lambda: bench.started)
     bench.ends["a"].set_exception(MediaError("media_parse_error", "no"))
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(result) for result in results] == [MediaError] * 2
@@ -277,7 +279,7 @@ async def test_one_decoding_serves_two_requests_though_one_client_leaves(service
     [media] = await tasks[1]
     assert tasks[0].cancelled()
     assert num_jobs(service) == before + 3  # both read the headers
-    assert os.path.getsize(media.path) == media.grid.num_patches * 1176
+    assert Path(media.path).stat().st_size == media.grid.num_patches * 1176
     media.release()
 
 
@@ -287,10 +289,11 @@ async def test_all_who_wait_see_how_far_it_is(tmp_path: Path) -> None:
         texts_of: list[set[str]] = [set(), set()]
         progresses = [Progress(), Progress()]
         tasks = [asyncio.create_task(service.prepare([part], "t", progress)) for progress in progresses]
-        while not all(task.done() for task in tasks):
-            for texts, progress in zip(texts_of, progresses, strict=True):
-                texts.add(progress.text() or "")
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(60):
+            while not all(task.done() for task in tasks):
+                for texts, progress in zip(texts_of, progresses, strict=True):
+                    texts.add(progress.text() or "")
+                await asyncio.sleep(0.001)
         for task in tasks:
             for media in await task:
                 media.release()

@@ -3,8 +3,6 @@
 import asyncio
 import dataclasses
 import io
-import os
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -148,10 +146,9 @@ REJECTED: dict[str, tuple[MediaPart, str]] = {
 
 async def check_rejected(service: MediaPreprocessor, root: Path, part: MediaPart) -> ApiError:
     """Prepare a good part and this one; returns the error, after which nothing is held."""
-    started_s = time.perf_counter()
     with pytest.raises(BadRequestError) as caught:
-        await service.prepare([image_part(PHOTO, "good"), part], "t")
-    assert time.perf_counter() - started_s < 5
+        async with asyncio.timeout(30):
+            await service.prepare([image_part(PHOTO, "good"), part], "t")
     assert str(root) not in caught.value.message
     assert "127.0.0.1" not in caught.value.message
     assert service.load.shared_bytes == 0
@@ -213,14 +210,13 @@ async def test_cancelled_request_gives_everything_back(service: MediaPreprocesso
 async def test_event_loop_stays_free_while_media_is_prepared(service: MediaPreprocessor) -> None:
     parts = [video_part(real_video("bikes")), image_part(encoded(Image.fromarray(skimage.data.retina()), "BMP"))]
     task = asyncio.create_task(service.prepare(parts, "t"))
-    longest_s = 0.0
+    num_turns = 0
     while not task.done():
-        started_s = time.perf_counter()
         await asyncio.sleep(0.001)
-        longest_s = max(longest_s, time.perf_counter() - started_s)
+        num_turns += 1
     for media in await task:
         media.release()
-    assert longest_s < 1  # milliseconds on an idle machine
+    assert num_turns > 20  # hundreds on an idle machine
 
 
 @pytest.mark.slow
@@ -333,5 +329,5 @@ async def test_damaged_video_holds_the_memory_of_what_it_became(tmp_path: Path) 
     async with running(root) as service:
         [media] = await service.prepare([video_part(bytes(data))], "t")
         assert "do not decode" in media.notes[0]
-        assert os.path.getsize(media.path) == service.load.shared_bytes == media.grid.num_patches * row_bytes(2)
+        assert Path(media.path).stat().st_size == service.load.shared_bytes == media.grid.num_patches * row_bytes(2)
         media.release()

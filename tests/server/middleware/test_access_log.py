@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from model_executor.engine import EngineState
 from server.core.json_log import JsonFormatter
 from tests.support.error_body import check_error
 from tests.support.fakes import FakeEngine
@@ -49,6 +50,17 @@ async def test_logs_one_line_without_contents(open_world: OpenWorld, caplog: pyt
     assert (entry["request_id"], entry["method"], entry["status"]) == ("id-1", "POST", 200)
     assert entry["path"] == "/v1/chat/completions" and entry["duration_ms"] >= 0
     assert not any(word in line for word in ("private", "secret", "Hello"))
+
+
+async def test_good_health_is_no_news(open_world: OpenWorld, caplog: pytest.LogCaptureFixture) -> None:
+    engine = FakeEngine()
+    async with open_world(engine=engine) as world:
+        with caplog.at_level(logging.INFO, "tessera.access"):
+            await world.client.get("/health")
+            engine.state = EngineState.RESTARTING
+            await world.client.get("/health")
+    entries = [json.loads(JsonFormatter().format(each)) for each in caplog.records if each.name == "tessera.access"]
+    assert [(entry["path"], entry["status"]) for entry in entries] == [("/health", 503)]
 
 
 async def test_the_log_names_the_key_and_can_be_turned_off(

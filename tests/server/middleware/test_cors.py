@@ -93,5 +93,5 @@ async def test_is_off_by_default(world: ServerFixture) -> None:
     "origins", ["page.example", "https://page.example/", "https://Page.example", "https://a b", "**"]
 )
 def test_refuses_what_is_no_origin(origins: str) -> None:
-    with pytest.raises(SettingsError, match="TESSERA_CORS_ORIGINS .*must be"):
+    with pytest.raises(SettingsError, match=r"TESSERA_CORS_ORIGINS .*must be"):
         load_settings(["--cors-origins", origins])

@@ -83,9 +83,9 @@ async def test_shows_how_much_is_uploaded(open_world: OpenWorld) -> None:
 
 async def test_works_while_the_engine_is_away(open_world: OpenWorld) -> None:
     async with open_world(engine=FakeEngine(state=EngineState.RESTARTING)) as world:
-        read = await samples(world)
-        while not read["tessera_engine_state", (("state", "restarting"),)]:
-            read = await samples(world)
+        async with asyncio.timeout(60):
+            while not (read := await samples(world))["tessera_engine_state", (("state", "restarting"),)]:
+                await asyncio.sleep(0)
         assert ("tessera_requests_running", ()) not in read
 
 

@@ -1,11 +1,20 @@
 """The served model and its limits."""
 
+import pytest
+
 from model_executor.engine import EngineState
 from tests.support.error_body import check_error
 from tests.support.fakes import MODEL, FakeEngine
 from tests.support.world import OpenWorld, ServerFixture
 
-EXPECTED = {"id": MODEL, "object": "model", "created": 1_700_000_000, "owned_by": "tessera", "max_model_len": 4096}
+EXPECTED = {
+    "id": MODEL,
+    "object": "model",
+    "created": 1_700_000_000,
+    "owned_by": "tessera",
+    "max_model_len": 4096,
+    "limits": {"max_image_bytes": 32 << 20, "max_video_bytes": 512 << 20},
+}
 
 
 async def test_lists_the_served_model(world: ServerFixture) -> None:
@@ -14,6 +23,13 @@ async def test_lists_the_served_model(world: ServerFixture) -> None:
 
 async def test_retrieves_the_served_model(world: ServerFixture) -> None:
     assert (await world.client.get(f"/v1/models/{MODEL}")).json() == EXPECTED
+
+
+async def test_says_how_large_media_may_be(monkeypatch: pytest.MonkeyPatch, open_world: OpenWorld) -> None:
+    monkeypatch.setenv("TESSERA_MEDIA__MAX_IMAGE_BYTES", "1000")
+    async with open_world() as world:
+        limits = (await world.client.get("/v1/models")).json()["data"][0]["limits"]
+        assert limits == {"max_image_bytes": 1000, "max_video_bytes": 512 << 20}
 
 
 async def test_does_not_know_other_models(world: ServerFixture) -> None:

@@ -10,7 +10,8 @@ from model_executor.processor.geometry import Grid, Size
 from model_executor.processor.tokenizer import MediaPlaceholder, Tokenizer
 from server.core.errors import BadRequestError
 from server.media.types import PreparedMedia
-from server.prompt.builder import PlaceholderError, build_prompt
+from server.prompt.builder import PlaceholderError, PromptBuilder
+from server.prompt.conversation import Conversation
 
 IMAGE_PAD = 151_655
 VIDEO_PAD = 151_656
@@ -29,21 +30,14 @@ TURNS = [
 
 
 def build(turns: list[Message], media: list[PreparedMedia], tokenizer: Tokenizer, **changes: Any) -> Prompt:
-    options: dict[str, Any] = {
-        "template": None,
-        "continue_final_message": False,
-        "add_generation_prompt": True,
-        "add_vision_id": False,
-        "max_model_len": 4096,
-        "cache_salt": None,
-        **changes,
-    }
-    return build_prompt(turns, media, tokenizer, **options)
+    builder = PromptBuilder(tokenizer, changes.pop("template", None), max_model_len=4096)
+    conversation = Conversation(tuple(turns), (), **changes)
+    return builder.chat(conversation, media, cache_salt="salt", adapter="adapter")
 
 
 def test_each_medium_has_its_placeholders_where_it_stands(tokenizer: Tokenizer) -> None:
-    prompt = build(TURNS, MEDIA, tokenizer, cache_salt="salt")
-    assert prompt.cache_salt == "salt"
+    prompt = build(TURNS, MEDIA, tokenizer)
+    assert (prompt.cache_salt, prompt.adapter) == ("salt", "adapter")
     assert [(item.digest[0], item.grid, item.num_tokens, item.path) for item in prompt.media] == [
         ("a", (1, 4, 6), 6, "/a"),
         ("b", (2, 2, 4), 4, "/b"),

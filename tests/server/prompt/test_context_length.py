@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from model_executor.processor.tokenizer import MediaPlaceholder, Segment, TemplateText, Tokenizer, UserText
 from server.core.errors import BadRequestError
-from server.prompt.context_length import refuse_hopeless, require_fit
+from server.prompt.context_length import check_context_length, require_fit
 
 CONTEXT = 100
 
 
 def hopeless(segments: list[Segment], tokenizer: Tokenizer, max_model_len: int) -> bool:
     try:
-        refuse_hopeless(segments, [5] * len(segments), tokenizer, max_model_len)
+        check_context_length(segments, [5] * len(segments), tokenizer, max_model_len)
     except BadRequestError as error:
         assert (error.param, error.code) == ("messages", "context_length_exceeded")
         assert "at least" in error.message
@@ -58,5 +58,5 @@ def test_longest_tokens_still_fit(tokenizer: Tokenizer) -> None:
 def test_the_numbers_are_told() -> None:
     require_fit(99, None, CONTEXT)
     require_fit(50, 50, CONTEXT)
-    with pytest.raises(BadRequestError, match="100 tokens.*takes 51 and 50.*101"):
+    with pytest.raises(BadRequestError, match=r"100 tokens.*takes 51 and 50.*101"):
         require_fit(51, 50, CONTEXT)

@@ -181,6 +181,12 @@ async def test_media_have_the_names_and_limits_the_client_wrote(world: ServerFix
     ]
     assert (await world.respond(instructions="Be brief.", input=user(*parts))).status_code == 200
     low, clip, _, limited = world.media.parts
+    assert [part.param for part in world.media.parts] == [
+        "input[0].content[0].image_url",
+        "input[0].content[1].video_url",
+        "input[0].content[2].video_url",
+        "input[0].content[3].image_url",
+    ]
     assert low.limits.max_pixels == 64 * 28 * 28 and limited.limits.max_pixels == 100_000
     assert (clip.limits.fps, clip.limits.video_start) == (1.5, 2)
 
@@ -200,11 +206,17 @@ async def test_uploaded_files_are_taken_where_they_fit(world: ServerFixture) -> 
     ):
         assert (await world.respond(input=user(part))).status_code == 200
     assert [part.modality for part in world.media.parts] == ["image"] * 3
+    assert {part.param for part in world.media.parts} == {"input[0].content[0].file_id"}
     assert [part.limits.max_pixels for part in world.media.parts] == [None, 64 * 28 * 28, None]
     name = "input[0].content[0].file_id"
     refused = await world.respond(input=user({"type": "input_video", "file_id": file_id}))
     check_error(refused, 400, param=name, code="invalid_value")
-    check_error(await world.respond(input=user({"type": "input_image", "file_id": "file-x"})), 404, param=name)
+    check_error(
+        await world.respond(input=user({"type": "input_image", "file_id": "file-x"})),
+        404,
+        param=name,
+        code="file_not_found",
+    )
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -240,7 +252,8 @@ async def test_a_form_is_enforced_and_told(world: ServerFixture) -> None:
     await world.respond(text={"format": {"type": "json_object"}})
     await world.respond(text={"format": {"type": "text"}})
     here, there, any_object, free = (limits.grammar for limits in world.engine.limits)
-    assert here == there and here is not None and here.kind == "json"
+    assert here is not None and there is not None and (here.kind, here.value) == (there.kind, there.value)
+    assert (here.kind, here.param) == ("json", "text.format.schema")
     assert any_object is not None and any_object.kind == "json_object" and free is None
 
 
@@ -283,7 +296,7 @@ REFUSED: list[tuple[dict[str, Any], int, str | None, str | None]] = [
         {"input": user({"type": "input_file", "file_data": "data:,x"})},
         400,
         "input[0].content[0].file_data",
-        "unsupported_file",
+        "unsupported_file_type",
     ),
     ({"temperature": 2.1}, 400, "temperature", "invalid_value"),
     ({"top_p": 0}, 400, "top_p", "invalid_value"),
@@ -344,14 +357,13 @@ async def test_null_is_the_same_as_absent(world: ServerFixture) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_medium_that_cannot_be_used_is_refused_by_its_own_name(open_world: OpenWorld, stream: bool) -> None:
-    failure = BadRequestError(
-        "'messages[1].content[1].image_url' is no picture.", param="messages[1].content[1].image_url"
-    )
+    param = "input[0].content[1].image_url"
+    failure = BadRequestError(f"'{param}' is no picture.", param=param)
     content = [{"type": "input_text", "text": "What?"}, {"type": "input_image", "image_url": URL}]
     async with open_world(media=FakeMedia(failure=failure)) as world:
         response = await world.respond(instructions="Be brief.", input=user(*content), stream=stream)
-    param = "input[0].content[1].image_url"
-    assert check_error(response, 400, param=param) == f"'{param}' is no picture."
+        assert [part.param for part in world.media.parts] == [param]
+    check_error(response, 400, param=param)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -362,9 +374,7 @@ async def test_a_medium_that_cannot_be_used_is_refused_by_its_own_name(open_worl
         (EngineUnavailableError("lost", EngineState.RESTARTING), 503, None, "engine_unavailable"),
         (RequestFailedError("no"), 500, None, None),
         (
-            RequestRefusedError(
-                "'response_format.json_schema.schema' is too large", "response_format.json_schema.schema"
-            ),
+            RequestRefusedError("'text.format.schema' is too large", "text.format.schema"),
             400,
             "text.format.schema",
             None,
@@ -400,7 +410,7 @@ async def test_a_late_failure_ends_the_response_as_failed(open_world: OpenWorld,
 
 
 async def test_a_failure_after_a_comment_and_before_a_response_is_an_error_event(open_world: OpenWorld) -> None:
-    media = FakeMedia(failure=DeadlineError("too slow", param="messages[0].content[0].image_url"), delay_s=0.2)
+    media = FakeMedia(failure=DeadlineError("too slow", param="input[0].content[0].image_url"), delay_s=0.2)
     async with open_world(media=media, keep_alive_s=0.05) as world:
         response = await world.respond(input=user({"type": "input_image", "image_url": URL}), stream=True)
     (event,) = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]

@@ -7,9 +7,10 @@ import pytest
 
 from model_executor.engine import EngineState
 from model_executor.processor.tokenizer import Tokenizer
-from server.generation.model_service import Service
+from server.generation.model_service import ModelService
 from tests.support.error_body import check_error
 from tests.support.fakes import MODEL, FakeEngine
+from tests.support.waiting import until
 from tests.support.world import OpenWorld, ServerFixture
 
 HI = [{"role": "user", "content": "Hi."}]
@@ -68,9 +69,9 @@ async def test_a_conversation_has_the_ids_an_answer_would_begin_from(
 @pytest.mark.parametrize("state", [EngineState.LOADING, EngineState.RESTARTING])
 async def test_needs_no_engine(open_world: OpenWorld, state: EngineState) -> None:
     async with open_world(engine=FakeEngine(state=state)) as world:
-        service: Service = world.app.state.service
-        while service._model is None:
-            assert (await world.client.get("/health")).status_code == 503
+        service: ModelService = world.app.state.service
+        await until(lambda: service._model)
+        assert (await world.client.get("/health")).status_code == 503
         assert (await tokenize(world, prompt="Hi.")).json()["count"] == 2
         assert (await detokenize(world, [0])).json() == {"prompt": "!"}
 

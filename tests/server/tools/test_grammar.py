@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from model_executor.engine import Grammar
+from server.chat.reader import read_request
 from server.chat.request import ChatCompletionRequest
-from server.generation.grammar import grammar_of
 from server.structured_output.json_schema import MAX_CHARS
-from server.tools.grammar import MAX_TOTAL_CHARS, described
+from server.tools.grammar import MAX_TOTAL_CHARS, tool_descriptions
 from tests.support.refusals import refused
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
@@ -24,6 +25,10 @@ def tool(name: str = "f", **fields: Any) -> dict[str, Any]:
 def request(*tools: dict[str, Any], **changes: Any) -> ChatCompletionRequest:
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi."}], "tools": list(tools), **changes}
     return ChatCompletionRequest.model_validate(body)
+
+
+def grammar_of(asked: ChatCompletionRequest) -> Grammar | None:
+    return read_request(asked, "").grammar
 
 
 def form(*tools: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -46,8 +51,8 @@ def blamed(*tools: dict[str, Any], **changes: Any) -> str:
 
 def test_the_model_is_told_what_it_needs_to_call() -> None:
     asked = request(tool(description="d", parameters=SCHEMA, strict=True), tool("g", description=None))
-    assert described(asked) == [tool(description="d", parameters=SCHEMA), tool("g")]
-    assert described(request(tool(), tool_choice="none")) == []
+    assert tool_descriptions(asked.toolset) == [tool(description="d", parameters=SCHEMA), tool("g")]
+    assert tool_descriptions(request(tool(), tool_choice="none").toolset) == []
 
 
 def test_calls_may_be_made_or_must_be() -> None:

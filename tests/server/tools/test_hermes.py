@@ -9,7 +9,9 @@ import pytest
 from model_executor.processor.chatml import Call, Message
 from model_executor.processor.tokenizer import MediaPlaceholder, Segment, TemplateText, UserText
 from server.core.errors import BadRequestError
-from server.prompt.builder import prompt_segments
+from server.prompt.builder import render_conversation
+from server.prompt.conversation import Conversation
+from server.tools.toolset import ToolFunction, Toolset
 
 # The logic and the wording of the Qwen2.5 template, in our own words; its default system message is the caller's.
 TEMPLATE = """
@@ -87,14 +89,18 @@ def direct(turns: list[Message], tools: list[dict[str, Any]]) -> str:
 
 
 def segments(turns: list[Message], tools: list[dict[str, Any]], template: str | None) -> list[Segment]:
-    return prompt_segments(
-        turns,
-        template=template,
-        tools=tools,
-        add_generation_prompt=True,
-        continue_final_message=False,
-        add_vision_id=False,
+    functions = [tool["function"] for tool in tools]
+    toolset = Toolset(
+        tuple(
+            ToolFunction(
+                function["name"], function.get("description"), function.get("parameters"), strict=False, param="tools"
+            )
+            for function in functions
+        ),
+        must_call=False,
+        calls_once=False,
     )
+    return render_conversation(Conversation(tuple(turns), (), tools=toolset if tools else None), template)
 
 
 def flat(made: list[Segment]) -> str:

@@ -1,5 +1,6 @@
 """Calls found in a growing text: the same however it is cut, and nothing lost."""
 
+import itertools
 import json
 from dataclasses import dataclass, field
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.tools.hermes import AFTER_ARGUMENTS, BEFORE_ARGUMENTS
-from server.tools.parser import ArgumentsDelta, CallReader, TextDelta, ToolCallStart
+from server.tools.parser import ArgumentsPiece, CallPiece, TextPiece, ToolCallParser
 
 CALL = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
 
@@ -21,15 +22,15 @@ class Answer:
 
 
 def read(*deltas: str) -> Answer:
-    reader = CallReader()
+    reader = ToolCallParser()
     answer = Answer()
     for found in [*(one for delta in deltas for one in reader.feed(delta)), *reader.end()]:
         match found:
-            case TextDelta(text):
+            case TextPiece(text):
                 answer.said += text
-            case ToolCallStart(name):
+            case CallPiece(name):
                 answer.calls.append((name, ""))
-            case ArgumentsDelta(text):
+            case ArgumentsPiece(text):
                 name, before = answer.calls[-1]
                 answer.calls[-1] = (name, before + text)
     answer.is_cut = reader.is_cut
@@ -92,13 +93,13 @@ def test_arguments_that_are_cut_are_told_as_far_as_they_came() -> None:
 
 
 def test_text_and_arguments_come_as_soon_as_they_are_certain() -> None:
-    reader = CallReader()
-    assert reader.feed("Well, <b>") == [TextDelta("Well, <b>")]
-    assert reader.feed(" ok\n<tool") == [TextDelta(" ok")]
+    reader = ToolCallParser()
+    assert reader.feed("Well, <b>") == [TextPiece("Well, <b>")]
+    assert reader.feed(" ok\n<tool") == [TextPiece(" ok")]
     assert reader.feed('_call>\n{"name": "f", "argu') == []
-    assert reader.feed('ments": {"a": "') == [ToolCallStart("f"), ArgumentsDelta('{"a": "')]
-    assert reader.feed("x") == [ArgumentsDelta("x")]
-    assert reader.feed('"}') == [ArgumentsDelta('"}')]
+    assert reader.feed('ments": {"a": "') == [CallPiece("f"), ArgumentsPiece('{"a": "')]
+    assert reader.feed("x") == [ArgumentsPiece("x")]
+    assert reader.feed('"}') == [ArgumentsPiece('"}')]
     assert reader.feed("}\n</tool_call>") == reader.end() == []
 
 
@@ -152,7 +153,7 @@ PIECES = st.sampled_from(
 def test_any_cut_gives_the_same(text: str, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=len(text))))
     edges = [0, *cuts, len(text)]
-    deltas = [text[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    deltas = [text[start:end] for start, end in itertools.pairwise(edges)]
     whole = read(text)
     assert read(*deltas) == whole
     if not whole.calls:

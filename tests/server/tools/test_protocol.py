@@ -50,18 +50,26 @@ NAMED = {"type": "function", "function": {"name": "g"}}
 )
 def test_the_choice_says_what_may_and_what_must_be_called(choice: Any, may: bool, must: bool, names: list[str]) -> None:
     request = parse(tools=[tool("f"), tool("g")], tool_choice=choice)
-    assert (request.may_call, request.must_call) == (may, must)
-    assert [function.name for _, function in request.callable_functions] == names
-    assert all(
-        param == f"tools[{'fg'.index(function.name)}].function" for param, function in request.callable_functions
-    )
-    assert len(request.shown_functions) == (2 if may else 0)
+    tools = request.toolset
+    assert request.may_call == (tools is not None) == may
+    if tools is not None:
+        assert tools.must_call == must
+        assert [function.name for function in tools.callable_functions] == names
+        assert [function.param for function in tools.functions] == [
+            "tools[0].function.parameters",
+            "tools[1].function.parameters",
+        ]
 
 
 def test_a_named_function_is_called_once_and_others_as_often_as_they_may() -> None:
-    assert parse(tools=[tool("g")], tool_choice=NAMED).calls_once
-    assert parse(tools=[tool()], parallel_tool_calls=False).calls_once
-    assert not parse(tools=[tool()], tool_choice="required", parallel_tool_calls=None).calls_once
+    def calls_once(**changes: Any) -> bool:
+        tools = parse(**changes).toolset
+        assert tools is not None
+        return tools.calls_once
+
+    assert calls_once(tools=[tool("g")], tool_choice=NAMED)
+    assert calls_once(tools=[tool()], parallel_tool_calls=False)
+    assert not calls_once(tools=[tool()], tool_choice="required", parallel_tool_calls=None)
 
 
 @pytest.mark.parametrize(

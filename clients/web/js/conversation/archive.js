@@ -26,21 +26,23 @@ export class Archive {
   /**
    * Keep what `record` gives, soon.
    * @param {() => any} record
-   * @param {boolean} now without waiting
    */
-  keep(record, now = false) {
+  soon(record) {
     this.#due = record;
-    if (now) this.flush();
-    else this.#timer ||= setTimeout(() => this.flush(), SOON_MS);
+    this.#timer ||= setTimeout(() => this.flush(), SOON_MS);
   }
 
-  /** Keep it now. */
+  /** Keep what is due. */
   async flush() {
     clearTimeout(this.#timer);
     this.#timer = 0;
     const record = this.#due();
     this.#due = () => null;
-    if (!record) return;
+    if (record) await this.now(record);
+  }
+
+  /** Keep a record without waiting; one with nothing in it is not kept. */
+  async now(/** @type {any} */ record) {
     try {
       if (record.turns.length || record.draft.text || record.draft.attachments.length) await put(record);
       else await remove(record.id);
@@ -73,6 +75,8 @@ export function revived(/** @type {any} */ { id, title, named, createdMs, turns,
 
 /** Remember which conversation is open in this tab. */
 export function markOpen(/** @type {string} */ id) {
+  if (id === held) return;
+  held = id;
   sessionStorage.setItem(OPEN, id);
   hold(id);
 }
@@ -88,6 +92,7 @@ export async function lastOpen() {
   return (await isHeld(record.id)) ? { ...record, id: newId() } : record;
 }
 
+let held = "";
 let release = () => {};
 function hold(/** @type {string} */ id) {
   release();

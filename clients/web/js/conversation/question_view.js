@@ -23,13 +23,13 @@ export function questionView(turn, actions) {
     text && el("p", {}, text),
     role === "user" && !failed && el("div", { class: "question-actions" },
       el("button", { type: "button", class: "round small", "aria-label": t("editQuestion"), title: t("editQuestion"), onclick: () => actions.edit(turn) }, icon("edit")),
-      el("button", { type: "button", class: "round small", "aria-label": t("copyQuestion"), title: t("copyQuestion"), onclick: () => navigator.clipboard.writeText(text) }, icon("copy"))),
+      el("button", { type: "button", class: "round small", "aria-label": t("copyQuestion"), title: t("copyQuestion"), onclick: () => navigator.clipboard?.writeText(text) }, icon("copy"))),
     failed && failure(turn, actions));
 }
 
 function failure(/** @type {any} */ turn, /** @type {Record<string, (...given: any[]) => void>} */ actions) {
   const { failed, role } = turn;
-  const mayPass = failed.stopped || failed.mayPass || failed.status === 0 || failed.status >= 500;
+  const mayPass = failed.stopped || failed.mayPass || failed.status === 0 || failed.status >= 500 || failed.code === "model_not_found";
   return el("div", { class: failed.stopped ? "problem mild" : "problem", role: "alert" },
     el("p", {}, failed.stopped ? t("stoppedBefore") : sentence(failed)),
     failed.param && el("p", { class: "hint" }, t("inField"), el("code", {}, failed.param)),

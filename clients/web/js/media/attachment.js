@@ -11,7 +11,7 @@ const INLINE_MAX_BYTES = 24 << 20;
 /** Larger uploads are not fetched back after a reload. */
 const FETCH_MAX_BYTES = 64 << 20;
 /** Codes of a server that keeps no files, or no more of them. */
-const NO_UPLOADS = new Set(["files_unavailable", "storage_unavailable", "file_quota_exceeded"]);
+const NO_UPLOADS = new Set(["files_unavailable", "storage_full", "storage_unavailable", "file_quota_exceeded"]);
 const NEVER = /^(?:text\/|audio\/|application\/(?:pdf|json|zip|msword|vnd))/;
 
 /** Dispatches "change" whenever one of its fields has changed. */

@@ -8,7 +8,7 @@ import { t } from "./texts.js";
 const card = byId("key-card");
 
 /**
- * @param {() => void} connect called with the new key in place
+ * @param {() => Promise<void>} connect called with the new key in place
  */
 export function watchKey(connect) {
   byId("key-form").addEventListener("submit", (/** @type {Event} */ event) => {

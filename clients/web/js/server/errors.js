@@ -6,7 +6,8 @@ import { t } from "../page/texts.js";
 
 const TOO_LARGE = /larger than (\d+) bytes/;
 const TOO_LONG = /context of this model is (\d+) tokens\. The prompt takes (\d+)/;
-const UNREADABLE = /known (?:format|kind)|neither|truncated|corrupt|damaged|broke down|could not be decoded/i;
+const UNREADABLE = /^(?:empty_(?:image|video)_file|(?:image|video)_parse_error|invalid_(?:image|video)_(?:format|mode)|unsupported_file)$/;
+const GONE = new Set(["file_not_found", "image_file_not_found", "video_file_not_found"]);
 
 /** The sentence to show for an error. */
 export function sentence(/** @type {any} */ error, /** @type {{ file?: File | null, modality?: string }} */ { file = null, modality = "image" } = {}) {
@@ -16,7 +17,7 @@ export function sentence(/** @type {any} */ error, /** @type {{ file?: File | nu
   if (limit && file) return tooLarge(file.size, Number(limit), modality);
   const [, context, prompt] = TOO_LONG.exec(error.message) ?? [];
   if (Number(prompt) > Number(context)) return t("tooManyTokens", { n: count(Number(prompt) - Number(context)) });
-  if (file && UNREADABLE.test(error.message)) return t(/^(?:image|video)\//.test(file.type) ? "damaged" : "neither");
+  if (file && UNREADABLE.test(error.code ?? "")) return t(/^(?:image|video)\//.test(file.type) ? "damaged" : "neither");
   return error.message.replace(/\b\d{7,}(?= bytes)/g, (/** @type {string} */ number) => bytes(Number(number))).replace(/(?<=\d [KM]B) bytes/g, "");
 }
 
@@ -25,7 +26,7 @@ export const tooLarge = (/** @type {number} */ size, /** @type {number} */ limit
   t(modality === "video" ? "videoTooLarge" : "pictureTooLarge", { size: bytes(size), limit: bytes(limit) });
 
 /** The upload that a server no longer has: the place of its part among the messages, or null. */
-export function goneFile(/** @type {any} */ { message, param }) {
-  const at = /^messages\[(\d+)\]\.content\[(\d+)\]\.file\.file_id$/.exec(param ?? "");
-  return at && /No such File/.test(message) ? { message: Number(at[1]), part: Number(at[2]) } : null;
+export function goneFile(/** @type {any} */ { code, param }) {
+  const at = /^messages\[(\d+)\]\.content\[(\d+)\]/.exec(param ?? "");
+  return at && GONE.has(code) ? { message: Number(at[1]), part: Number(at[2]) } : null;
 }

@@ -31,6 +31,12 @@ export class Server extends EventTarget {
     this.#timer = setTimeout(() => this.watch(), this.state === "ready" ? LATER_MS : SOON_MS);
   }
 
+  /** There is a key to try, which may be the same again. */
+  async tryKey() {
+    this.#refused = null;
+    await this.watch();
+  }
+
   /** Something failed: see at once whether it was the server, its model or the key. */
   doubt(/** @type {ApiError} */ error) {
     if (error.status === 401) this.#become({ state: "locked" });

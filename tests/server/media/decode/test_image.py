@@ -210,7 +210,7 @@ def test_what_is_no_usable_image_is_rejected_at_once(data: bytes, message: str) 
     started_s = time.perf_counter()
     with pytest.raises(MediaError, match=message):
         prepared(data)
-    assert time.perf_counter() - started_s < 5
+    assert time.perf_counter() - started_s < 30
 
 
 def test_aspect_ratio_of_exactly_200_is_accepted() -> None:
@@ -223,7 +223,7 @@ def test_aspect_ratio_of_exactly_200_is_accepted() -> None:
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_truncated_image_is_rejected(kind: str, share: float) -> None:
     data = encoded(Image.fromarray(skimage.data.astronaut()[:150, :200]), kind)
-    with pytest.raises(MediaError, match="truncated or corrupt|not an image"):
+    with pytest.raises(MediaError, match=r"truncated or corrupt|not an image"):
         prepared(data[: int(len(data) * share)])
 
 

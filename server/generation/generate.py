@@ -1,0 +1,192 @@
+"""From a request to the events of its answer: media, prompt, engine, output; the one way to the model for every API.
+
+1. Media are fetched, decoded and sized (`server/media/`).
+2. The prompt is rendered and encoded, placeholders spliced in and checked (`server/prompt/builder.py`).
+3. The context's length and the sampling parameters are checked (`sampling_params.py`).
+4. The engine generates; observers measure its deltas and charge for them (`latency.py`, `server/auth/usage.py`).
+5. The deltas are read as events (`output.py`), which the APIs encode.
+6. Whatever happens, the engine's iterator is closed and the media are released.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+from model_executor.engine import Delta, Engine, Prompt, SamplingParams
+from server.auth.rate_limits import KeyUsage
+from server.auth.usage import UsageObserver
+from server.core.metrics import Metrics
+from server.generation.latency import LatencyObserver
+from server.generation.model_service import ServedModel
+from server.generation.output import OutputReader
+from server.generation.output_events import GenerationEnd, GenerationStart, OutputEvent
+from server.generation.request import GenerationRequest
+from server.generation.sampling_params import sampling_params
+from server.media.progress import Progress
+from server.media.types import PreparedMedia
+from server.prompt.conversation import Conversation
+from server.prompt.media_report import MediaReport, media_report
+
+PARALLEL_PROMPTS = 8
+"""Prompts of one request that are in the engine at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """Generates for one client."""
+
+    model: ServedModel
+    metrics: Metrics
+    key: KeyUsage | None
+    """What the engine computes is charged to it; None where no key is needed."""
+
+    async def run(self, request: GenerationRequest, handle: Callable[[OutputEvent], object]) -> None:
+        """Generate to the end.
+
+        Args:
+            request: what to generate.
+            handle: gets each event.
+
+        Raises:
+            ApiError: as `generate`.
+            EngineError: as `generate`.
+        """
+        async with aclosing(self.generate(request)) as events:
+            async for event in events:
+                handle(event)
+
+    async def generate(
+        self, request: GenerationRequest, progress: Progress | None = None
+    ) -> AsyncGenerator[OutputEvent, None]:
+        """The answer as it grows; nothing is yielded before the engine's first delta.
+
+        Args:
+            request: what to generate.
+            progress: how far the media are, kept up to date in the meantime.
+
+        Raises:
+            ApiError: the request, or one of its media, cannot be served.
+            EngineError: the engine refuses it, fails or is not there.
+        """
+        started_s = time.perf_counter()
+        async with self._media(request, progress) as media:
+            with self.metrics.stage_s.labels("prompt").time():
+                prompts = await asyncio.to_thread(_build_prompts, self.model, request, media)
+            params = self._params(request, prompts)
+            for prompt in prompts:
+                self.metrics.prompt_tokens.observe(len(prompt.token_ids))
+            reader = self._reader(request, prompts)
+            latency = LatencyObserver(self.metrics, started_s)
+            charged = UsageObserver(self.key, prompts)
+            started = False
+            async with aclosing(_deltas(self.model.engine, request.id, prompts, params)) as deltas:
+                async for number, delta in deltas:
+                    latency.observe(number, delta)
+                    charged.observe(number, delta)
+                    events = reader.read(number, delta)
+                    if not started:
+                        started = True
+                        yield GenerationStart(reader.usage(), _report(request, media))
+                    for event in events:
+                        yield event
+            latency.end()
+            reader.require_finished()
+            usage = reader.usage()
+            self.metrics.answer_tokens.observe(usage.output_tokens)
+            yield GenerationEnd(usage)
+
+    @asynccontextmanager
+    async def _media(
+        self, request: GenerationRequest, progress: Progress | None
+    ) -> AsyncIterator[Sequence[PreparedMedia]]:
+        if not isinstance(request.prompt, Conversation) or not request.prompt.media:
+            yield []
+            return
+        with self.metrics.stage_s.labels("media").time():
+            media = await self.model.media.prepare(request.prompt.media, request.tenant, progress)
+        try:
+            for item in media:
+                self.metrics.media_tokens.labels(item.modality).inc(item.grid.num_tokens)
+            yield media
+        finally:
+            for item in media:
+                item.release()
+
+    def _params(self, request: GenerationRequest, prompts: Sequence[Prompt]) -> list[SamplingParams]:
+        if isinstance(request.prompt, Conversation):
+            params = [request.prompt.param]
+        else:
+            params = [prompt.param for prompt in request.prompt]
+        return [
+            sampling_params(
+                request,
+                num_prompt_tokens=len(prompt.token_ids),
+                param=param,
+                max_model_len=self.model.engine.max_model_len,
+                num_vocabulary_tokens=self.model.tokenizer.num_tokens,
+            )
+            for prompt, param in zip(prompts, params, strict=True)
+        ]
+
+    def _reader(self, request: GenerationRequest, prompts: Sequence[Prompt]) -> OutputReader:
+        return OutputReader(
+            prompts,
+            num_outputs=request.sampling.n,
+            may_call=request.may_call,
+            num_top_logprobs=request.num_top_logprobs,
+            tokenizer=self.model.tokenizer,
+            end_token_ids=self.model.end_token_ids,
+        )
+
+
+def _build_prompts(model: ServedModel, request: GenerationRequest, media: Sequence[PreparedMedia]) -> list[Prompt]:
+    """Runs in a thread: long texts take a while."""
+    builder, cache_salt, adapter = model.prompt_builder, request.tenant or None, model.adapter(request.model)
+    if isinstance(request.prompt, Conversation):
+        return [builder.chat(request.prompt, media, cache_salt=cache_salt, adapter=adapter)]
+    return [builder.plain(prompt, cache_salt=cache_salt, adapter=adapter) for prompt in request.prompt]
+
+
+def _report(request: GenerationRequest, media: Sequence[PreparedMedia]) -> tuple[MediaReport, ...]:
+    return media_report(request.prompt.media, media) if isinstance(request.prompt, Conversation) else ()
+
+
+async def _deltas(
+    engine: Engine, id_: str, prompts: Sequence[Prompt], params: Sequence[SamplingParams]
+) -> AsyncGenerator[tuple[int, Delta], None]:
+    """The deltas of all prompts as they come, each with its prompt's number."""
+    if len(prompts) == 1:
+        async with aclosing(engine.generate(id_, prompts[0], params[0])) as stream:
+            async for delta in stream:
+                yield 0, delta
+        return
+    queue: asyncio.Queue[tuple[int, Delta] | Exception | None] = asyncio.Queue(maxsize=1)
+    places = asyncio.Semaphore(PARALLEL_PROMPTS)
+
+    async def pump(number: int) -> None:
+        async with places, aclosing(engine.generate(f"{id_}-{number}", prompts[number], params[number])) as stream:
+            try:
+                async for delta in stream:
+                    await queue.put((number, delta))
+            except Exception as error:
+                await queue.put(error)
+            else:
+                await queue.put(None)
+
+    tasks = [asyncio.create_task(pump(number)) for number in range(len(prompts))]
+    num_running = len(prompts)
+    try:
+        while num_running:
+            match await queue.get():
+                case None:
+                    num_running -= 1
+                case Exception() as error:
+                    raise error
+                case numbered:
+                    yield numbered
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
