@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class _KeeperLostError(Exception):
-    """A keeper is gone, and with it what it was asked."""
+    """A keeper is gone, and with it the grammar it was checking."""
 
 
 @dataclass(eq=False, slots=True)

@@ -21,7 +21,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class StepWatch:
-    """Asked again and again whether the engine stands still.
+    """Checks at intervals whether the engine still makes steps.
 
     Args:
         num_steps: steps finished since the start.
