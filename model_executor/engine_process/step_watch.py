@@ -37,7 +37,6 @@ class StepWatch:
         cpu_s: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """See the class."""
         self._read_steps = num_steps
         self._read_unfinished = num_unfinished
         self._read_cpu_s = cpu_s
