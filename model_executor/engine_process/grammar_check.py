@@ -135,8 +135,8 @@ class GrammarCheck:
         asyncio.get_running_loop().remove_reader(keeper)
         keeper.close()
         _log.error("a process that tries grammars was lost, %d are left", len(self._keepers))
-        if self._keepers and (keeper := self._clone()) is not None:
-            self._watch(keeper)
+        if self._keepers and (clone := self._clone()) is not None:
+            self._watch(clone)
 
     def _clone(self) -> socket.socket | None:
         """One keeper more; None where the one that should fork it is lost, too, which its socket will say."""
