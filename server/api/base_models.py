@@ -7,7 +7,7 @@ Responses: a field that was not set is left out when encoding, one set to None i
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -29,15 +29,24 @@ def conflict(param: str, message: str) -> PydanticCustomError:
     return PydanticCustomError("invalid_value", "{message}", {"param": param, "message": message})
 
 
+def _refuse_true(value: Any) -> Any:
+    if value is True:
+        raise PydanticCustomError("unsupported_value", "is not supported by this server unless it is false")
+    return value
+
+
 Unsupported = Annotated[None, BeforeValidator(unsupported_parameter)]
-"""Type of a field that must be absent or null."""
+"""Type of a field that must be absent or null; what would change the answer and is not there."""
+AlwaysFalse = Annotated[Literal[False], BeforeValidator(_refuse_true)]
+"""Type of a switch that cannot be turned on."""
 
 
 class RequestModel(BaseModel):
     """An object a client sends.
 
     JSON types are taken literally (`"1"` is no number, `true` no integer, NaN no float), `null` counts as absent for
-    every field that has a default, and names that are not declared are errors.
+    every field that has a default, and names that are not declared are errors, which `server/api/request_body.py`
+    heals by leaving them out unless the server is strict.
     """
 
     model_config = ConfigDict(

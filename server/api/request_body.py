@@ -1,4 +1,4 @@
-"""Reads a request's body as JSON, strictly, and validates it against a model.
+"""Reads a request's body as JSON, strictly, and validates it against a model; unknown fields may be left out.
 
 What it does not: limit its size (`server/middleware/body_limit.py`), or authorize: that comes first
 (`server/middleware/authentication.py`), so that no stranger's body is read.
@@ -13,19 +13,23 @@ from pydantic_core import from_json
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
+from server.api.ignored import drop_unknown
 from server.api.validation import refusal
 from server.core.errors import BadRequestError
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-async def read_json(request: Request, model: type[Model], *, context: Mapping[str, Any]) -> Model:
+async def read_json(
+    request: Request, model: type[Model], *, context: Mapping[str, Any], ignored: list[str] | None
+) -> Model:
     """The body of `request` as a `model`.
 
     Args:
         request: whose body.
         model: what to validate it against.
         context: what validators may look up.
+        ignored: takes the paths of fields that `model` does not declare, which are left out; None refuses them.
 
     Raises:
         BadRequestError: not JSON by its content type or its content, not an object, or not valid for the model.
@@ -40,10 +44,14 @@ async def read_json(request: Request, model: type[Model], *, context: Mapping[st
         raise BadRequestError(f"The request body is not valid JSON: {error}.", code="invalid_json") from error
     if not isinstance(value, dict):
         raise BadRequestError("The request body must be a JSON object.", code="invalid_json")
-    try:
-        return model.model_validate(value, context=context)
-    except ValidationError as error:
-        raise refusal(error) from error
+    while True:
+        try:
+            return model.model_validate(value, context=context)
+        except ValidationError as error:
+            dropped = [] if ignored is None else drop_unknown(value, error)
+            if ignored is None or not dropped:
+                raise refusal(error) from error
+            ignored += dropped
 
 
 def _require_json(headers: Headers) -> None:

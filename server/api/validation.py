@@ -13,7 +13,8 @@ from pydantic_core import ErrorDetails
 
 from server.core.errors import BadRequestError, ClientError, NotFoundError
 
-_TAG = re.compile(r"<\w+>")
+TAG = re.compile(r"<\w+>")
+"""A step of an error's location that is a union's tag; no declared field looks so."""
 
 
 def refusal(error: ValidationError, *, prefix: str = "") -> ClientError:
@@ -47,7 +48,7 @@ def field_name(location: Sequence[int | str]) -> str:
     for step in location:
         if isinstance(step, int):
             name += f"[{step}]"
-        elif not _TAG.fullmatch(step):
+        elif not TAG.fullmatch(step):
             name += f".{step}" if name else step
     return name[:200]
 
