@@ -5,38 +5,40 @@ declare is left out of the body before it is read, and told: in the response hea
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from pydantic import ValidationError
-
-from server.api.validation import TAG, field_name
 
 HEADER = "x-tessera-ignored"
 _MAX_CHARS = 1000
 """Longest value of the header."""
+_MAX_PATH_CHARS = 200
 _UNSAFE = re.compile(r"[^\w.$@:/\[\]-]", re.ASCII)
 
 
-def drop_unknown(body: dict[str, Any], error: ValidationError) -> list[str]:
-    """Take the fields that a model refuses as unknown out of a body.
+def paths_of(unknown: Sequence[tuple[Mapping[str, Any], str]], body: Mapping[str, Any]) -> list[str]:
+    """The paths of fields that were left out, as `messages[0].mood`, in the order they were found.
 
     Args:
-        body: what was validated; it is changed.
-        error: what came of it.
-
-    Returns:
-        Their paths, as `messages[0].mood`; empty where the error is about something else only.
+        unknown: each field's object, a part of `body` itself, and name (`RequestModel` notes them).
+        body: what was validated.
     """
-    details = error.errors(include_url=False, include_context=False, include_input=False)
-    unknown = [detail["loc"] for detail in details if detail["type"] == "extra_forbidden"]
-    for location in unknown:
-        holder: Any = body
-        for step in location[:-1]:
-            if isinstance(step, int) or not TAG.fullmatch(step):
-                holder = holder[step]
-        del holder[location[-1]]
-    return [f"{field_name(location[:-1])}.{location[-1]}".removeprefix(".") for location in unknown]
+    places = dict.fromkeys(id(holder) for holder, _ in unknown)
+    found: dict[int, str] = {}
+    waiting: list[tuple[str, Any]] = [("", body)]
+    while waiting and len(found) < len(places):
+        path, value = waiting.pop()
+        if isinstance(value, dict):
+            if id(value) in places:
+                found[id(value)] = path
+            waiting += [(_joined(path, name), inner) for name, inner in value.items()]
+        elif isinstance(value, list):
+            waiting += [(f"{path}[{index}]", inner) for index, inner in enumerate(value)]
+    return [_joined(found[id(holder)], name) for holder, name in unknown if id(holder) in found]
+
+
+def _joined(path: str, name: str) -> str:
+    """Cut short, since names may be as long as a body and are repeated for all that is below them."""
+    return f"{path}.{name[:_MAX_PATH_CHARS]}".removeprefix(".")[:_MAX_PATH_CHARS]
 
 
 def header_value(paths: Sequence[str]) -> str:
@@ -47,7 +49,7 @@ def header_value(paths: Sequence[str]) -> str:
     """
     value = ""
     for number, path in enumerate(paths):
-        safe = _UNSAFE.sub("?", path[:200])
+        safe = _UNSAFE.sub("?", path)
         if len(value) + len(safe) > _MAX_CHARS:
             return f"{value}, and {len(paths) - number} more"
         value += f", {safe}" if value else safe

@@ -13,8 +13,7 @@ from pydantic_core import ErrorDetails
 
 from server.core.errors import BadRequestError, ClientError, NotFoundError
 
-TAG = re.compile(r"<\w+>")
-"""A step of an error's location that is a union's tag; no declared field looks so."""
+_TAG = re.compile(r"<\w+>")
 
 
 def refusal(error: ValidationError, *, prefix: str = "") -> ClientError:
@@ -48,7 +47,7 @@ def field_name(location: Sequence[int | str]) -> str:
     for step in location:
         if isinstance(step, int):
             name += f"[{step}]"
-        elif not TAG.fullmatch(step):
+        elif not _TAG.fullmatch(step):
             name += f".{step}" if name else step
     return name[:200]
 
@@ -72,7 +71,7 @@ def _unknown_member(field: str, location: list[int | str], value: Any, takes: st
 def _sentence(detail: ErrorDetails) -> str:
     text = detail["msg"]
     text = re.sub(r"^(Input|String|List|Dictionary|Object) should", "should", text)
-    return text.removesuffix(".")
+    return text.removesuffix(".").replace(" after validation", "")
 
 
 def _code(kind: str) -> str:

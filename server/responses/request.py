@@ -5,7 +5,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.api.base_models import ModelRequest, RequestModel, Unsupported, conflict
+from server.api.base_models import (
+    MAX_MESSAGES,
+    MAX_METADATA,
+    ModelRequest,
+    RequestModel,
+    Unsupported,
+    at_most,
+    bounded,
+    conflict,
+)
 from server.generation.sampling_fields import SamplingFields
 from server.responses.input import AnyInput, Reasoning, require_answered_calls
 from server.responses.tools import AnyTool, FunctionChoice, chosen_names
@@ -59,7 +68,7 @@ class ResponseRequest(SamplingFields, ModelRequest):
     """Something to answer, and how. Every request brings all it needs: nothing is kept between two."""
 
     input: Annotated[
-        Annotated[str, Tag("<string>")] | Annotated[list[AnyInput], Field(min_length=1), Tag("<items>")],
+        Annotated[str, Tag("<string>")] | Annotated[list[AnyInput], bounded(MAX_MESSAGES, least=1), Tag("<items>")],
         Discriminator(lambda value: "<items>" if isinstance(value, list) else "<string>"),
     ]
     """A text, or the conversation so far."""
@@ -68,17 +77,20 @@ class ResponseRequest(SamplingFields, ModelRequest):
     text: TextOptions | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     """Longest answer, in tokens. Unset: what the context leaves."""
-    include: list[
-        Literal[
-            "message.output_text.logprobs",
-            "message.input_image.image_url",
-            "reasoning.encrypted_content",
-            "file_search_call.results",
-            "web_search_call.results",
-            "web_search_call.action.sources",
-            "computer_call_output.output.image_url",
-            "code_interpreter_call.outputs",
-        ]
+    include: Annotated[
+        list[
+            Literal[
+                "message.output_text.logprobs",
+                "message.input_image.image_url",
+                "reasoning.encrypted_content",
+                "file_search_call.results",
+                "web_search_call.results",
+                "web_search_call.action.sources",
+                "computer_call_output.output.image_url",
+                "code_interpreter_call.outputs",
+            ]
+        ],
+        bounded(64),
     ] = []
     """message.output_text.logprobs: report the log-probability of each token. The others never occur."""
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -92,7 +104,7 @@ class ResponseRequest(SamplingFields, ModelRequest):
     truncation: Literal["disabled", "auto"] | None = None
     """What does not fit is refused either way; the response says `disabled`."""
 
-    tools: Annotated[list[AnyTool], Field(max_length=MAX_TOOLS)] = []
+    tools: Annotated[list[AnyTool], bounded(MAX_TOOLS)] = []
     """Functions the model may call."""
     tool_choice: FunctionChoice | None = None
     """auto, the default: call functions or answer. none: answer, and show the model no tools. required: call one or
@@ -103,7 +115,7 @@ class ResponseRequest(SamplingFields, ModelRequest):
     """Accepted; it limits tools that the server would run, and there are none."""
 
     # Cannot apply to a model on one's own machine; accepted so that clients which always send them work.
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=MAX_METADATA), at_most(MAX_METADATA)] | None = None
     user: str | None = None
     safety_identifier: str | None = None
     service_tier: str | None = None
