@@ -348,7 +348,7 @@ async def test_refusals_are_http_errors_under_the_clients_names(
 ) -> None:
     for stream in (False, True):
         message = check_error(await world.respond(**changes, stream=stream), status, param=param, code=code)
-        assert "messages" not in message and "response_format" not in message
+        assert "'messages" not in message and "response_format" not in message
     assert not world.engine.prompts and not world.media.held
 
 
