@@ -43,6 +43,7 @@ def read_request(body: ResponseRequest, tenant: str, *, default_max_tokens: int 
             enforced.
     """
     tools = read_toolset(body.tools, body.tool_choice, parallel=body.parallel_tool_calls)
+    relaxed: list[str] = []
     return GenerationRequest(
         id=f"resp_{uuid.uuid4().hex}",
         model=body.model,
@@ -52,7 +53,8 @@ def read_request(body: ResponseRequest, tenant: str, *, default_max_tokens: int 
         max_output_tokens=body.max_output_tokens,
         default_max_tokens=default_max_tokens,
         num_top_logprobs=(body.top_logprobs or 0) if body.reports_logprobs else None,
-        grammar=output_grammar(_json_format(body.text.format if body.text else None), tools),
+        grammar=output_grammar(_json_format(body.text.format if body.text else None), tools, relaxed=relaxed),
+        relaxed=tuple(relaxed),
     )
 
 
@@ -61,7 +63,7 @@ def _json_format(text_format: TextFormat | None) -> JsonFormat | None:
         return None
     if text_format.schema_ is None:
         return JsonFormat(None, "text.format")
-    return JsonFormat(text_format.schema_, "text.format.schema")
+    return JsonFormat(text_format.schema_, "text.format.schema", text_format.strict)
 
 
 def _conversation(instructions: str | None, items: str | Sequence[AnyInput]) -> Conversation:

@@ -334,7 +334,11 @@ REFUSED: list[tuple[dict[str, Any], int, str | None, str | None]] = [
     ),
     ({"text": {"format": {"type": "text", "name": "a"}}}, 400, "text.format.name", "invalid_value"),
     (
-        {"text": {"format": {"type": "json_schema", "name": "a", "schema": {"type": "object", "not": {}}}}},
+        {
+            "text": {
+                "format": {"type": "json_schema", "name": "a", "schema": {"type": "object", "not": {}}, "strict": True}
+            }
+        },
         400,
         "text.format.schema.not",
         "unsupported_value",
