@@ -253,6 +253,9 @@ class EngineSettings(BaseModel):
     it."""
     max_model_len: int | None = Field(default=None, ge=16)
     """Context length in tokens, prompt and answer together. Unset: the checkpoint's."""
+    generation_config: Literal["auto", "none"] = "auto"
+    """Where sampling values come from that a request leaves open. auto: the checkpoint's `generation_config.json`, then
+    the API's defaults. none: the API's defaults."""
     max_num_batched_tokens: int | None = Field(default=None, ge=16)
     """Tokens computed in one engine step; longer prompts are computed in chunks of this size. Unset: 2048 on a CPU;
     vLLM's choice for the card on a GPU."""

@@ -56,6 +56,7 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
             chat_template=checkpoint.chat_template,
             end_token_ids=checkpoint.end_token_ids,
             adapters=adapters,
+            sampling_defaults={} if settings.engine.generation_config == "none" else checkpoint.sampling_defaults,
             description=BUNDLED_DESCRIPTION if settings.model == BUNDLED_MODEL else None,
         )
 

@@ -5,6 +5,7 @@ Finds or downloads the checkpoint, too. Does not read weights (the engine does) 
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from typing import Any, Literal
 from model_executor.checkpoint.errors import CheckpointError
 from model_executor.checkpoint.json_file import read_json
 from model_executor.checkpoint.quantization import Quantization, read_quantization
+from model_executor.checkpoint.sampling_defaults import read_sampling_defaults
 from model_executor.processor.geometry import TOKEN_PX, VIDEO_FRAME_MAX_PIXELS, VIDEO_FRAME_MIN_PIXELS
 
 ARCHITECTURE = "Qwen2VLForConditionalGeneration"
@@ -50,6 +52,8 @@ class Checkpoint:
     """Jinja source; None if the checkpoint has none."""
     quantization: Quantization | None
     """How the weights are quantized; None if they are not."""
+    sampling_defaults: Mapping[str, float]
+    """How to sample where a request does not say, by its fields' names (`generation_config.json`)."""
     is_float32: bool
     """Whether the model was trained in float32; released ones were trained in bfloat16."""
 
@@ -127,6 +131,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         end_token_ids=tuple(ends) if isinstance(ends, list) else (ends,),
         chat_template=_chat_template(directory),
         quantization=read_quantization(config),
+        sampling_defaults=read_sampling_defaults(generation),
         is_float32=(config.get("dtype") or config.get("torch_dtype") or text.get("dtype")) == "float32",
     )
 

@@ -24,6 +24,7 @@ def read_request(
         BadRequestError: a media part contradicts itself, or a format or a function's parameters cannot be enforced.
     """
     tools = body.toolset
+    relaxed: list[str] = []
     conversation = dataclasses.replace(
         read_conversation(body.messages),
         tools=tools,
@@ -41,7 +42,8 @@ def read_request(
         default_max_tokens=default_max_tokens,
         num_top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         continuous_usage=body.continuous_usage,
-        grammar=output_grammar(_json_format(body.response_format), tools, body.structured_outputs),
+        grammar=output_grammar(_json_format(body.response_format), tools, body.structured_outputs, relaxed=relaxed),
+        relaxed=tuple(relaxed),
     )
 
 
@@ -50,4 +52,6 @@ def _json_format(response_format: ResponseFormat | None) -> JsonFormat | None:
         return None
     if response_format.json_schema is None:
         return JsonFormat(None, "response_format")
-    return JsonFormat(response_format.json_schema.schema_, "response_format.json_schema.schema")
+    return JsonFormat(
+        response_format.json_schema.schema_, "response_format.json_schema.schema", response_format.json_schema.strict
+    )

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from server.api.dependencies import ServerSettings, Tenant
 from server.api.openapi import Schemas, errors, event_stream, json_request
@@ -34,9 +34,11 @@ async def create_chat_completion(
     body: Annotated[ChatCompletionRequest, Depends(model_body(ChatCompletionRequest))],
     tenant: Tenant,
     settings: ServerSettings,
+    http: Request,
 ) -> Response:
     """Answer a conversation of text, images and videos, with or without streaming."""
     request = read_request(body, tenant, default_max_tokens=settings.default_max_tokens)
+    http.state.ignored += request.relaxed
     if body.stream:
         progress = Progress()
         return EventStream(

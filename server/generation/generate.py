@@ -128,6 +128,7 @@ class Generator:
                 param=param,
                 max_model_len=self.model.engine.max_model_len,
                 num_vocabulary_tokens=self.model.tokenizer.num_tokens,
+                defaults=self.model.sampling_defaults,
             )
             for prompt, param in zip(prompts, params, strict=True)
         ]

@@ -28,10 +28,16 @@ class JsonFormat:
     """JSON Schema it satisfies; None: it is any object."""
     param: str
     """The request field the schema, or the wish for JSON, stands in."""
+    strict: bool = False
+    """Whether a schema that cannot be enforced to the letter is refused, not relaxed."""
 
 
 def output_grammar(
-    json_format: JsonFormat | None, tools: Toolset | None = None, structured_outputs: StructuredOutputs | None = None
+    json_format: JsonFormat | None,
+    tools: Toolset | None = None,
+    structured_outputs: StructuredOutputs | None = None,
+    *,
+    relaxed: list[str],
 ) -> Grammar | None:
     """The grammar every output of a request follows, or None for free text.
 
@@ -39,25 +45,28 @@ def output_grammar(
         json_format: whether output is JSON.
         tools: functions the model may call; its other text follows `json_format`.
         structured_outputs: the format under vLLM's names; excludes the others.
+        relaxed: takes the paths of schemas' keywords that are left out because they cannot be enforced.
 
     Raises:
         BadRequestError: the format is not supported; `param` names the place.
     """
     if tools is not None:
-        return calls_grammar(tools, None if json_format is None else _schema_beside_calls(json_format))
+        return calls_grammar(
+            tools, None if json_format is None else _schema_beside_calls(json_format, relaxed), relaxed=relaxed
+        )
     if structured_outputs is not None:
         return _of_structured_outputs(structured_outputs)
     if json_format is None:
         return None
     if json_format.schema is None:
         return Grammar(kind="json_object", param=json_format.param)
-    return _of_schema(json_format.schema, json_format.param)
+    return _of_schema(json_format.schema, json_format.param, None if json_format.strict else relaxed)
 
 
-def _schema_beside_calls(json_format: JsonFormat) -> dict[str, Any]:
+def _schema_beside_calls(json_format: JsonFormat, relaxed: list[str]) -> dict[str, Any]:
     if json_format.schema is None:
         return {"type": "object"}
-    return enforceable(json_format.schema, json_format.param)
+    return enforceable(json_format.schema, json_format.param, None if json_format.strict else relaxed)
 
 
 def _of_structured_outputs(outputs: StructuredOutputs) -> Grammar:
@@ -98,8 +107,8 @@ def _parsed(schema: str | dict[str, Any] | None, param: str) -> dict[str, Any]:
     return schema
 
 
-def _of_schema(schema: dict[str, Any], param: str) -> Grammar:
-    return Grammar(kind="json", value=json.dumps(enforceable(schema, param)), param=param)
+def _of_schema(schema: dict[str, Any], param: str, relaxed: list[str] | None = None) -> Grammar:
+    return Grammar(kind="json", value=json.dumps(enforceable(schema, param, relaxed)), param=param)
 
 
 def _bounded(grammar: Grammar) -> Grammar:

@@ -6,9 +6,9 @@ The HTTP side listens before the model is there. What opens it is handed in as a
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -64,6 +64,8 @@ class ServedModel:
     """Ids after which an answer is over."""
     adapters: tuple[str, ...] = ()
     """Names of the LoRA adapters that are served as further models."""
+    sampling_defaults: Mapping[str, float] = field(default_factory=dict)
+    """How to sample where a request does not say, by its fields' names."""
     description: str | None = None
     """What the model can do, in a sentence for people, if known."""
 

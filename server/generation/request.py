@@ -32,6 +32,9 @@ class GenerationRequest:
     grammar: Grammar | None = None
     """What every output follows; None for free text."""
 
+    relaxed: tuple[str, ...] = ()
+    """Paths of schemas' keywords that are left out because they cannot be enforced."""
+
     @property
     def may_call(self) -> bool:
         """Whether outputs may have calls of functions."""

@@ -124,6 +124,11 @@ class SamplingFields(RequestModel):
         return self.repeat_penalty
 
     @property
+    def sent_fields(self) -> set[str]:
+        """Names of the fields the client sent, `repetition_penalty` under either name."""
+        return self.model_fields_set | ({"repetition_penalty"} if self.repeat_penalty is not None else set())
+
+    @property
     def stop_strings(self) -> list[str]:
         """`stop` as a list."""
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or [])

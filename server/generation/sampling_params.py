@@ -1,5 +1,7 @@
 """The engine's sampling parameters of a request; the context's length is enforced here. Pure."""
 
+from collections.abc import Mapping
+
 from model_executor.engine import SamplingParams
 from server.core.errors import BadRequestError
 from server.generation.request import GenerationRequest
@@ -14,6 +16,7 @@ def sampling_params(
     param: str,
     max_model_len: int,
     num_vocabulary_tokens: int,
+    defaults: Mapping[str, float],
 ) -> SamplingParams:
     """The engine's parameters for one prompt of a request.
 
@@ -23,11 +26,14 @@ def sampling_params(
         param: the request field the prompt stands in.
         max_model_len: length of the context, prompt and output together.
         num_vocabulary_tokens: valid token ids are below it.
+        defaults: the checkpoint's values for sampling fields the request leaves open.
 
     Raises:
         BadRequestError: prompt and output do not fit, or a token id is none of the model's.
     """
     fields = request.sampling
+    if open_fields := {name: defaults[name] for name in defaults.keys() - fields.sent_fields}:
+        fields = fields.model_copy(update=open_fields)
     require_fit(num_prompt_tokens, request.max_output_tokens, max_model_len, param=param)
     room = max_model_len - num_prompt_tokens
     max_tokens = request.max_output_tokens or min(request.default_max_tokens or room, room)

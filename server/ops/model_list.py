@@ -28,6 +28,8 @@ class Model(BaseModel):
     """Of an adapter: its base model."""
     description: str | None = None
     """What the model can do, in a sentence for people; where somebody has said so."""
+    sampling_defaults: dict[str, float] | None = None
+    """How the model samples where a request does not say; where its checkpoint says so."""
     limits: MediaSizeLimits
     """The largest media that are decoded."""
 

@@ -47,5 +47,6 @@ def _model_object(model: ServedModel, name: str, media: MediaSettings) -> Model:
         max_model_len=model.engine.max_model_len,
         parent=parent,
         description=model.description,
+        sampling_defaults=dict(model.sampling_defaults) or None,
         limits=MediaSizeLimits(max_image_bytes=media.max_image_bytes, max_video_bytes=media.max_video_bytes),
     )

@@ -1,12 +1,14 @@
 """Turns content parts that bring an image or a video into media parts: source, limits, the client's field. Pure."""
 
-import binascii
+import re
 from dataclasses import replace
 from typing import Any
 
-from model_executor.processor.geometry import TOKEN_PX
+from model_executor.processor.geometry import TOKEN_PX, VIDEO_MAX_FRAMES
 from server.core.errors import BadRequestError
 from server.core.mime import HEAD_BYTES, detect_modality
+from server.media.errors import MediaError
+from server.media.fetch.data_url import BLANKS, decoded
 from server.media.types import LocalFile, MediaLimits, MediaPart
 from server.prompt.messages import (
     FilePart,
@@ -21,6 +23,8 @@ from server.prompt.messages import (
 
 LOW_DETAIL_TOKENS = 64
 """Most tokens of an image sent with `detail: low`."""
+
+_JPEG_FRAMES = re.compile(r"data:video/jpeg; *base64 *", re.IGNORECASE)
 
 Limits = tuple[MediaLimits, dict[str, str]]
 """A part's limits, and the request field of each."""
@@ -45,9 +49,9 @@ def media_part(part: ImageUrlPart | ImagePart | VideoUrlPart | VideoPart | FileP
             return MediaPart("image", part.image, f"{param}.image", *media_limits(part, param, detail=part.detail))
         case VideoUrlPart(video_url=video):
             limits = media_limits(part, param, video, nested="video_url")
-            return MediaPart("video", video.url, f"{param}.video_url", *limits)
+            return MediaPart("video", video_source(video.url), f"{param}.video_url", *limits)
         case VideoPart():
-            source = part.video if isinstance(part.video, str) else tuple(part.video)
+            source = video_source(part.video) if isinstance(part.video, str) else tuple(part.video)
             return MediaPart("video", source, f"{param}.video", *media_limits(part, param))
         case FilePart(file=file):
             limits = media_limits(part, param, file, nested="file")
@@ -74,12 +78,7 @@ def inline_part(url: str, param: str, data_param: str, limits: Limits) -> MediaP
     Raises:
         BadRequestError: it is neither an image nor a video.
     """
-    start = url.find(",") + 1
-    text = url[start : start + HEAD_BYTES // 3 * 4]
-    try:
-        modality = detect_modality(binascii.a2b_base64(text))
-    except (binascii.Error, ValueError):
-        modality = None
+    modality = detect_modality(_beginning(url))
     if modality is None:
         raise BadRequestError(
             "The file is not an image or video in a supported format, as data:MEDIA-TYPE;base64,DATA.",
@@ -87,6 +86,28 @@ def inline_part(url: str, param: str, data_param: str, limits: Limits) -> MediaP
             code="unsupported_file",
         )
     return MediaPart(modality, url, param, *limits)
+
+
+def video_source(url: str) -> str | tuple[str, ...]:
+    """The source of a video's URL; `data:video/jpeg;base64,A,B` is a list of frames, as vLLM's clients write them."""
+    head, comma, frames = url.lstrip(BLANKS).partition(",")
+    if not comma or not _JPEG_FRAMES.fullmatch(head):
+        return url
+    # Frames beyond what a video may have stay in one piece: there are too many in any case.
+    return tuple(f"data:image/jpeg;base64,{frame}" for frame in frames.split(",", VIDEO_MAX_FRAMES))
+
+
+def _beginning(url: str) -> bytes:
+    """The first bytes of a `data:` URL; none where it cannot be decoded."""
+    data = b""
+    try:
+        for piece in decoded(url.lstrip(BLANKS), slice_chars=HEAD_BYTES * 4):
+            data += piece
+            if len(data) >= HEAD_BYTES:
+                break
+    except MediaError:
+        return b""
+    return data[:HEAD_BYTES]
 
 
 def media_limits(

@@ -9,7 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import ConfigDict, Discriminator, Field, PlainValidator, Tag, ValidationInfo, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from model_executor.processor.geometry import FACTOR_PX
@@ -73,11 +82,16 @@ class ImageUrl(ImageLimits):
     """low: at most 64 tokens. The others: as the server is configured."""
 
 
+def _as_object(value: Any) -> Any:
+    return {"url": value} if isinstance(value, str) else value
+
+
 class ImageUrlPart(ImageLimits):
     """An image, as OpenAI's API has it."""
 
     type: Literal["image_url"]
-    image_url: ImageUrl
+    image_url: Annotated[ImageUrl, BeforeValidator(_as_object, json_schema_input_type=ImageUrl | str)]
+    """The address, in an object or as it is."""
 
 
 class ImagePart(ImageLimits):
@@ -100,7 +114,8 @@ class VideoUrlPart(VideoLimits):
     """A video, as vLLM has it."""
 
     type: Literal["video_url"]
-    video_url: VideoUrl
+    video_url: Annotated[VideoUrl, BeforeValidator(_as_object, json_schema_input_type=VideoUrl | str)]
+    """The address, in an object or as it is."""
 
 
 class VideoPart(VideoLimits):
@@ -154,7 +169,7 @@ class FileSource(VideoLimits):
 
     file_id: FileId | None = None
     """Id of an uploaded file."""
-    file_data: Annotated[str, Field(pattern="^[dD][aA][tT][aA]:")] | None = None
+    file_data: Annotated[str, Field(pattern=r"^\s*[dD][aA][tT][aA]:")] | None = None
     """`data:` URL of the content."""
     filename: str | None = None
     """Accepted; the content says what the file is."""
@@ -296,7 +311,8 @@ class ToolMessage(RequestModel):
     """What a function returned."""
 
     role: Literal["tool"]
-    content: TextContent
+    content: Content
+    """Text, images and videos."""
     tool_call_id: Annotated[str, Field(min_length=1)]
     """Id of the call, in the last message of the assistant."""
     name: str | None = None

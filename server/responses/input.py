@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from server.api.base_models import MAX_FRAMES, MAX_PARTS, RequestModel, Unsupported, bounded, conflict
 from server.prompt.messages import TEXT_OR_PARTS, FileId, ImageLimits, RefusalPart, VideoLimits, tagged_by
-from server.responses.tools import FunctionCall, FunctionCallOutput, InputText, TextInput
+from server.responses.tools import FunctionCall, InputText, TextInput
 
 _Url = Annotated[str, Field(min_length=1)]
 _Status = Literal["in_progress", "completed", "incomplete"]
@@ -80,7 +80,7 @@ class InputFile(VideoLimits):
     type: Literal["input_file"]
     file_id: FileId | None = None
     """Id of an uploaded file."""
-    file_data: Annotated[str, Field(pattern="^[dD][aA][tT][aA]:")] | None = None
+    file_data: Annotated[str, Field(pattern=r"^\s*[dD][aA][tT][aA]:")] | None = None
     """`data:` URL of the content."""
     filename: str | None = None
     """Accepted; the content says what the file is."""
@@ -157,6 +157,23 @@ class AssistantInput(InputMessage):
     ]
     phase: Literal["commentary", "final_answer"] | None = None
     """Accepted; the model has no phases."""
+
+
+class FunctionCallOutput(RequestModel):
+    """What a function returned."""
+
+    type: Literal["function_call_output"]
+    call_id: Annotated[str, Field(min_length=1)]
+    """Of the call."""
+    output: Annotated[
+        Annotated[str, Tag("<string>")] | Annotated[list[_InputPart], bounded(MAX_PARTS, least=1), Tag("<parts>")],
+        TEXT_OR_PARTS,
+    ]
+    """Text, images and videos."""
+    id: str | None = None
+    """Accepted; nothing is stored under it."""
+    status: Literal["in_progress", "completed", "incomplete"] | None = None
+    """Accepted, since answers have it."""
 
 
 class Reasoning(RequestModel):

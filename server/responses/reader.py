@@ -10,20 +10,22 @@ from server.generation.grammar import JsonFormat, output_grammar
 from server.generation.request import GenerationRequest
 from server.media.types import MediaPart
 from server.prompt.conversation import Conversation, earlier_call
-from server.prompt.media_parts import inline_part, media_limits, stored_part
+from server.prompt.media_parts import inline_part, media_limits, stored_part, video_source
 from server.prompt.messages import RefusalPart
 from server.responses.input import (
     AnyInput,
     AssistantInput,
+    FunctionCallOutput,
     InputFile,
     InputImage,
     InputVideo,
+    OutputText,
     Reasoning,
     SystemInput,
     UserInput,
 )
 from server.responses.request import ResponseRequest, TextFormat
-from server.responses.tools import FunctionCall, FunctionCallOutput, read_toolset
+from server.responses.tools import FunctionCall, InputText, read_toolset
 
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
@@ -41,6 +43,7 @@ def read_request(body: ResponseRequest, tenant: str, *, default_max_tokens: int 
             enforced.
     """
     tools = read_toolset(body.tools, body.tool_choice, parallel=body.parallel_tool_calls)
+    relaxed: list[str] = []
     return GenerationRequest(
         id=f"resp_{uuid.uuid4().hex}",
         model=body.model,
@@ -50,7 +53,8 @@ def read_request(body: ResponseRequest, tenant: str, *, default_max_tokens: int 
         max_output_tokens=body.max_output_tokens,
         default_max_tokens=default_max_tokens,
         num_top_logprobs=(body.top_logprobs or 0) if body.reports_logprobs else None,
-        grammar=output_grammar(_json_format(body.text.format if body.text else None), tools),
+        grammar=output_grammar(_json_format(body.text.format if body.text else None), tools, relaxed=relaxed),
+        relaxed=tuple(relaxed),
     )
 
 
@@ -59,7 +63,7 @@ def _json_format(text_format: TextFormat | None) -> JsonFormat | None:
         return None
     if text_format.schema_ is None:
         return JsonFormat(None, "text.format")
-    return JsonFormat(text_format.schema_, "text.format.schema")
+    return JsonFormat(text_format.schema_, "text.format.schema", text_format.strict)
 
 
 def _conversation(instructions: str | None, items: str | Sequence[AnyInput]) -> Conversation:
@@ -75,24 +79,25 @@ def _conversation(instructions: str | None, items: str | Sequence[AnyInput]) -> 
                     turns[-1] = dataclasses.replace(turns[-1], calls=(*turns[-1].calls, call))
                 else:
                     turns.append(Message("assistant", (), (call,)))
-            case FunctionCallOutput(output=output):
-                texts = (output,) if isinstance(output, str) else tuple(part.text for part in output)
-                turns.append(Message("tool", texts))
+            case FunctionCallOutput():
+                turns.append(Message("tool", _parts(item.output, f"input[{index}].output", media)))
             case Reasoning():
                 pass
             case SystemInput() | UserInput() | AssistantInput():
-                turns.append(Message(_ROLES[item.role], _parts(item, f"input[{index}].content", media)))
+                turns.append(Message(_ROLES[item.role], _parts(item.content, f"input[{index}].content", media)))
     return Conversation(tuple(turns), tuple(media), param="input")
 
 
 def _parts(
-    message: SystemInput | UserInput | AssistantInput, param: str, media: list[MediaPart]
+    content: str | Sequence[InputText | InputImage | InputVideo | InputFile | OutputText | RefusalPart],
+    param: str,
+    media: list[MediaPart],
 ) -> tuple[str | MediaPlaceholder, ...]:
-    """The parts of a message; its media are added to `media`."""
-    if isinstance(message.content, str):
-        return (message.content,)
+    """The parts of a message or a result; its media are added to `media`."""
+    if isinstance(content, str):
+        return (content,)
     parts: list[str | MediaPlaceholder] = []
-    for index, part in enumerate(message.content):
+    for index, part in enumerate(content):
         if isinstance(part, InputImage | InputVideo | InputFile):
             item = _media_part(part, f"{param}[{index}]")
             parts.append(MediaPlaceholder(len(media), item.modality))
@@ -108,7 +113,7 @@ def _media_part(part: InputImage | InputVideo | InputFile, param: str) -> MediaP
         case InputImage(image_url=str(url)):
             return MediaPart("image", url, f"{param}.image_url", *limits)
         case InputVideo(video_url=str(url)):
-            return MediaPart("video", url, f"{param}.video_url", *limits)
+            return MediaPart("video", video_source(url), f"{param}.video_url", *limits)
         case InputVideo(video_url=list(urls)):
             return MediaPart("video", tuple(urls), f"{param}.video_url", *limits)
         case InputFile(file_data=str(url)):

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from server.api.dependencies import ServerSettings, Tenant
 from server.api.openapi import Schemas, errors, json_request, named_events
@@ -44,9 +44,11 @@ async def create_response(
     body: Annotated[ResponseRequest, Depends(model_body(ResponseRequest))],
     tenant: Tenant,
     settings: ServerSettings,
+    http: Request,
 ) -> Response:
     """Answer text, images and videos, with or without streaming; nothing is stored."""
     request = read_request(body, tenant, default_max_tokens=settings.default_max_tokens)
+    http.state.ignored += request.relaxed
     encoder = ResponseEncoder(body, request)
     if body.stream:
         progress = Progress()

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from server.api.base_models import RequestModel
-from server.prompt.messages import TEXT_OR_PARTS, tagged_by
+from server.prompt.messages import tagged_by
 from server.tools.protocol import FunctionName
 from server.tools.toolset import ToolFunction, Toolset
 
@@ -110,22 +110,6 @@ class FunctionCall(RequestModel):
     name: FunctionName
     arguments: str
     """As the model wrote them; JSON, if all went well."""
-    id: str | None = None
-    """Accepted; nothing is stored under it."""
-    status: Literal["in_progress", "completed", "incomplete"] | None = None
-    """Accepted, since answers have it."""
-
-
-class FunctionCallOutput(RequestModel):
-    """What a function returned."""
-
-    type: Literal["function_call_output"]
-    call_id: Annotated[str, Field(min_length=1)]
-    """Of the call."""
-    output: Annotated[
-        Annotated[str, Tag("<string>")] | Annotated[list[TextInput], Field(min_length=1), Tag("<parts>")], TEXT_OR_PARTS
-    ]
-    """Text; images and videos are not supported here."""
     id: str | None = None
     """Accepted; nothing is stored under it."""
     status: Literal["in_progress", "completed", "incomplete"] | None = None

@@ -2,13 +2,16 @@
 
 The engine (xgrammar 0.2.8, tried keyword by keyword) ignores a good deal without a word: keywords next to `enum`,
 `$ref` or `anyOf`, `required` names without a property, most of what lacks a `type`. So a schema is rebuilt from what is
-known to hold, and everything else is refused by name. What the rebuilt schema allows, the client's allows:
+known to hold. Unknown keywords and formats are annotations, as JSON Schema has it, and are left out. What is known and
+cannot be enforced is refused by name or, where the client does not insist (`strict`), left out and told. Where nothing
+is, what the rebuilt schema allows, the client's allows:
 
 - A type list becomes an `anyOf` of single types, each with the keywords of its own.
 - Bounds on a string's length become a pattern, because the engine would let raw control characters through. Such a
   string holds no character that JSON writes with a backslash.
   (A model that writes broken UTF-8 may exceed them: to the engine, an overlong form is one character.)
 - An object that names properties has no others.
+- `oneOf` is enforced as `anyOf`, and an `allOf` of objects as one object.
 """
 
 import json
@@ -28,6 +31,15 @@ FORMATS = ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6",
 _ANNOTATIONS = frozenset(
     ("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment", "$schema")
 )
+_NOT_ENFORCED = frozenset(
+    (
+        *("not", "if", "then", "else", "contains", "minContains", "maxContains", "uniqueItems", "multipleOf"),
+        *("propertyNames", "patternProperties", "minProperties", "maxProperties", "dependentRequired"),
+        *("dependentSchemas", "dependencies", "additionalItems", "unevaluatedItems", "unevaluatedProperties"),
+        *("$dynamicRef", "$recursiveRef"),
+    )
+)
+"""Keywords that assert something, each of which only narrows what is allowed."""
 _DEFINITIONS = ("$defs", "definitions")
 _OF_TYPE = {
     "object": frozenset(("properties", "required", "additionalProperties")),
@@ -38,7 +50,7 @@ _OF_TYPE = {
     "boolean": frozenset[str](),
     "null": frozenset[str](),
 }
-_STRUCTURE = ("enum", "const", "$ref", "anyOf", "allOf")
+_STRUCTURE = ("enum", "const", "$ref", "anyOf", "oneOf", "allOf")
 _KNOWN = _ANNOTATIONS.union(_DEFINITIONS, _STRUCTURE, *_OF_TYPE.values(), ("type",))
 _REFERENCE = re.compile(r"#|#/(\$defs|definitions)/([\w.-]+)", re.ASCII)
 _EXACT = 1 << 53
@@ -57,12 +69,13 @@ _TYPES_OF: tuple[tuple[type, frozenset[str]], ...] = (
 )
 
 
-def enforceable(schema: Mapping[str, Any], param: str) -> dict[str, Any]:
+def enforceable(schema: Mapping[str, Any], param: str, relaxed: list[str] | None = None) -> dict[str, Any]:
     """The schema that is enforced in place of `schema`.
 
     Args:
         schema: as the client sent it.
         param: the request field it stands in.
+        relaxed: takes the paths of keywords that are left out because they cannot be enforced; None refuses them.
 
     Raises:
         BadRequestError: it is too large or too deep, uses a keyword that is not enforced, or is no schema.
@@ -70,7 +83,7 @@ def enforceable(schema: Mapping[str, Any], param: str) -> dict[str, Any]:
     _require_depth(schema, param)
     if len(json.dumps(schema)) > MAX_CHARS:
         raise BadRequestError(f"'{param}' is longer than {MAX_CHARS} characters.", param=param, code="schema_too_large")
-    return _Rebuilding(schema, param).root()
+    return _Rebuilding(schema, param, relaxed).root()
 
 
 def _require_depth(schema: Any, param: str) -> None:
@@ -84,7 +97,8 @@ def _require_depth(schema: Any, param: str) -> None:
 
 
 class _Rebuilding:
-    def __init__(self, schema: Mapping[str, Any], param: str) -> None:
+    def __init__(self, schema: Mapping[str, Any], param: str, relaxed: list[str] | None) -> None:
+        self._relaxed = relaxed
         self._schema = schema
         self._param = param
 
@@ -103,9 +117,10 @@ class _Rebuilding:
             return {}
         schema = _require_object(schema, path)
         for keyword in schema:
-            misplaced = keyword in _DEFINITIONS and not root
-            if (keyword not in _KNOWN and not (root and keyword == "$id")) or misplaced:
-                raise _refused(path, keyword, "is not supported" + (" below the root" if misplaced else ""))
+            if keyword in _DEFINITIONS and not root:
+                raise _refused(path, keyword, "is not supported below the root")
+            if keyword in _NOT_ENFORCED:
+                self._relax(path, keyword, "is not supported")
         asserted = {
             name: value for name, value in schema.items() if name in _KNOWN - _ANNOTATIONS and name not in _DEFINITIONS
         }
@@ -116,10 +131,13 @@ class _Rebuilding:
 
     def _rebuild_single_keyword(self, keyword: str, asserted: dict[str, Any], path: str) -> dict[str, Any]:
         """A schema that says one thing: which values, what else, or which of several."""
-        others = sorted(set(asserted) - {keyword} - ({"type"} if keyword in ("enum", "const") else set()))
-        if others:
-            raise _refused(path, others[0], f"is not supported next to '{keyword}'")
         value = asserted[keyword]
+        others = sorted(set(asserted) - {keyword} - ({"type"} if keyword in ("enum", "const") else set()))
+        if keyword == "allOf" and (others or len(_entries(value)) > 1):
+            beside = {name: asserted[name] for name in others}
+            return self._merge([*_require_array(value, f"{path}.allOf"), *([beside] if others else [])], path)
+        for name in others:
+            self._relax(path, name, f"is not supported next to '{keyword}'")
         if keyword in ("enum", "const"):
             values = [value] if keyword == "const" else _require_array(value, f"{path}.enum")
             _require_values(values, self._types(asserted, path) if "type" in asserted else None, f"{path}.{keyword}")
@@ -130,16 +148,39 @@ class _Rebuilding:
         branches = [
             self._rebuild(b, f"{path}.{keyword}[{i}]") for i, b in enumerate(_require_array(value, f"{path}.{keyword}"))
         ]
-        if keyword == "allOf" and len(branches) > 1:
-            raise _refused(path, keyword, "is supported with one schema only")
         return branches[0] if len(branches) == 1 else {"anyOf": branches}
+
+    def _merge(self, branches: list[Any], path: str) -> dict[str, Any]:
+        """Several objects as the one that is all of them."""
+        properties: dict[str, Any] = {}
+        required: list[Any] = []
+        for branch in branches:
+            asserted = {} if not isinstance(branch, dict) else {k: branch[k] for k in branch if k not in _ANNOTATIONS}
+            if (
+                not asserted
+                or set(asserted) - {"properties", "required", "type"}
+                or branch.get("type", "object") != "object"
+            ):
+                raise _refused(path, "allOf", "is supported with one schema, or with objects that name properties")
+            for name, entry in _require_object(asserted.get("properties", {}), f"{path}.allOf.properties").items():
+                if properties.setdefault(name, entry) != entry:
+                    raise _refused(path, "allOf", "is supported where no property is described twice")
+            needed = asserted.get("required", [])
+            required += [] if needed == [] else _require_array(needed, f"{path}.allOf.required")
+        return self._rebuild_object({"properties": properties, "required": required}, path)
+
+    def _relax(self, path: str, keyword: str, fact: str) -> None:
+        """Leave a keyword out, if the client lets us."""
+        if self._relaxed is None:
+            raise _refused(path, keyword, fact)
+        self._relaxed.append(f"{path}.{keyword}"[:200])
 
     def _rebuild_types(self, asserted: dict[str, Any], path: str) -> dict[str, Any]:
         names = self._types(asserted, path)
         own: set[str] = set().union(*(_OF_TYPE[name] for name in names))
         for keyword in asserted:
             if keyword != "type" and keyword not in own:
-                raise _refused(path, keyword, "needs a 'type' that it says something about")
+                self._relax(path, keyword, "needs a 'type' that it says something about")
         branches = [self._rebuild_type(name, asserted, path) for name in names]
         return {} if not branches else branches[0] if len(branches) == 1 else {"anyOf": branches}
 
@@ -160,11 +201,30 @@ class _Rebuilding:
             case "array":
                 return self._rebuild_array(asserted, path)
             case "string":
-                return _string(asserted, path)
+                return self._rebuild_string(asserted, path)
             case "integer" | "number":
                 return {"type": name, **_bounds(name, asserted, path)}
             case _:
                 return {"type": name}
+
+    def _rebuild_string(self, asserted: dict[str, Any], path: str) -> dict[str, Any]:
+        """A string has one rule: its pattern, its format, or its lengths."""
+        lengths = _counts(("minLength", "maxLength"), asserted, path)
+        if "pattern" in asserted:
+            if not isinstance(asserted["pattern"], str):
+                raise _refused(path, "pattern", "must be a string")
+            require_pattern(asserted["pattern"], f"{path}.pattern", in_json=True)
+        rules = [name for name in ("pattern", "format") if name in asserted]
+        if "format" in rules and asserted["format"] not in FORMATS:
+            rules.remove("format")  # an annotation
+        for keyword in [*rules[1:], *(lengths if rules else ())]:
+            self._relax(path, keyword, f"is not supported next to '{rules[0]}'")
+        if rules:
+            return {"type": "string", rules[0]: asserted[rules[0]]}
+        if not lengths:
+            return {"type": "string"}
+        pattern = f"^{_PLAIN}{{{lengths.get('minLength', 0)},{lengths.get('maxLength', '')}}}$"
+        return {"type": "string", "pattern": pattern}
 
     def _rebuild_object(self, asserted: dict[str, Any], path: str) -> dict[str, Any]:
         properties = _require_object(asserted.get("properties", {}), f"{path}.properties")
@@ -218,7 +278,11 @@ class _Rebuilding:
                 schema = waiting.pop()
                 if not isinstance(schema, dict):
                     continue
-                waiting += [*_entries(schema.get("anyOf")), *_entries(schema.get("allOf"))]
+                waiting += [
+                    *_entries(schema.get("anyOf")),
+                    *_entries(schema.get("oneOf")),
+                    *_entries(schema.get("allOf")),
+                ]
                 if "$ref" in schema:
                     target = self._target(schema["$ref"], self._param)
                     if target is start:
@@ -230,24 +294,6 @@ class _Rebuilding:
 
 def _entries(value: Any) -> list[Any]:
     return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-
-
-def _string(asserted: dict[str, Any], path: str) -> dict[str, Any]:
-    lengths = _counts(("minLength", "maxLength"), asserted, path)
-    rules = [keyword for keyword in ("pattern", "format") if keyword in asserted]
-    if len(rules) + bool(lengths) > 1:
-        keyword = next(iter(lengths), "format")
-        raise _refused(path, keyword, f"is not supported next to '{rules[0]}'")
-    if lengths:
-        pattern = f"^{_PLAIN}{{{lengths.get('minLength', 0)},{lengths.get('maxLength', '')}}}$"
-        return {"type": "string", "pattern": pattern}
-    if "pattern" in rules:
-        if not isinstance(asserted["pattern"], str):
-            raise _refused(path, "pattern", "must be a string")
-        require_pattern(asserted["pattern"], f"{path}.pattern", in_json=True)
-    if "format" in rules and asserted["format"] not in FORMATS:
-        raise _refused(path, "format", f"must be one of {', '.join(FORMATS)}")
-    return {"type": "string", **{keyword: asserted[keyword] for keyword in rules}}
 
 
 def _bounds(name: str, asserted: dict[str, Any], path: str) -> dict[str, Any]:

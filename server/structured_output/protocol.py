@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.api.base_models import RequestModel, bounded, conflict
+from server.api.base_models import RequestModel, Unsupported, bounded, conflict
 
 JsonSchema = dict[str, Any]
 SchemaName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -64,6 +64,8 @@ class StructuredOutputs(RequestModel):
     """Texts, one of which is the answer."""
     grammar: Annotated[str, Field(min_length=1)] | None = None
     """A grammar in the GBNF notation; its first symbol is `root`."""
+
+    structural_tag: Unsupported = None
 
     @property
     def names(self) -> list[str]:

@@ -32,17 +32,18 @@ def _description(function: ToolFunction) -> dict[str, Any]:
     return {"type": "function", "function": {name: value for name, value in fields.items() if value is not None}}
 
 
-def calls_grammar(tools: Toolset, content: Mapping[str, Any] | None = None) -> Grammar:
+def calls_grammar(tools: Toolset, content: Mapping[str, Any] | None = None, *, relaxed: list[str]) -> Grammar:
     """What answers to a request with tools follow: text with calls in it, or calls alone where there must be one.
 
     Args:
         tools: the functions.
         content: the JSON Schema of an answer that calls none, or None where it may be any text.
+        relaxed: takes the paths of keywords that are left out because they cannot be enforced.
 
     Raises:
         BadRequestError: parameters are no schema of an object, too large, or not enforceable where they must be.
     """
-    tags = [_tag(function, must_call=tools.must_call) for function in tools.callable_functions]
+    tags = [_tag(function, relaxed if tools.must_call else None) for function in tools.callable_functions]
     if tools.must_call or content is not None:
         form: dict[str, Any] = {
             "type": "tags_with_separator",
@@ -68,17 +69,22 @@ def calls_grammar(tools: Toolset, content: Mapping[str, Any] | None = None) -> G
     return Grammar(kind="structural_tag", value=value, param="tools")
 
 
-def _tag(function: ToolFunction, *, must_call: bool) -> dict[str, Any]:
+def _tag(function: ToolFunction, relaxed: list[str] | None) -> dict[str, Any]:
     return {
         "type": "tag",
         "begin": BEFORE_ARGUMENTS % function.name,
-        "content": _json(_arguments(function, must_hold=must_call or function.strict)),
+        "content": _json(_arguments(function, relaxed)),
         "end": AFTER_ARGUMENTS,
     }
 
 
-def _arguments(function: ToolFunction, *, must_hold: bool) -> dict[str, Any]:
-    """The schema that is enforced for a function's arguments."""
+def _arguments(function: ToolFunction, relaxed: list[str] | None) -> dict[str, Any]:
+    """The schema that is enforced for a function's arguments; any object for one that need not be called.
+
+    Args:
+        function: which.
+        relaxed: as `calls_grammar`, where a function must be called.
+    """
     param = function.param
     if function.parameters is None:
         return _NO_ARGUMENTS
@@ -87,9 +93,9 @@ def _arguments(function: ToolFunction, *, must_hold: bool) -> dict[str, Any]:
             f"'{param}.type' must be 'object'; arguments have names.", param=f"{param}.type", code="invalid_value"
         )
     try:
-        return enforceable({"type": "object", **function.parameters}, param)
+        return enforceable({"type": "object", **function.parameters}, param, None if function.strict else relaxed)
     except BadRequestError as error:
-        if must_hold or error.code != _NOT_ENFORCED:
+        if function.strict or relaxed is not None or error.code != _NOT_ENFORCED:
             raise
         return _ANY_OBJECT
 

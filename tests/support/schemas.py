@@ -12,7 +12,6 @@ UNSUPPORTED: list[dict[str, Any]] = [
     {"type": "object", "properties": {"a": {"type": "null"}}, "minProperties": 1},
     {"type": "string", "pattern": "^a$", "minLength": 1},
     {"not": {"type": "string"}},
-    {"oneOf": [{"type": "integer"}, {"type": "number"}]},
     {"if": {"type": "string"}, "then": {"minLength": 3}},
     {"$ref": "https://example.com/schema.json"},
     {"type": "object", "properties": {"a": {"type": "null"}}, "dependentRequired": {"a": ["b"]}},

@@ -1,6 +1,7 @@
 """Fields the server does not know: left out and told, or refused where it is strict; at every level, on every route."""
 
 import logging
+import time
 from typing import Any
 
 import pytest
@@ -93,6 +94,16 @@ async def test_what_is_wrong_besides_is_refused_and_both_are_told(world: ServerF
     assert answer.headers["x-tessera-ignored"] == "keep_alive"
     answer = await world.ask(messages=[{**HI, "mood": 1}], top_logprobs=3)  # a fault of the whole, found last
     check_error(answer, 400, param="top_logprobs", code="invalid_value")
+
+
+async def test_many_are_left_out_at_no_great_cost(world: ServerFixture) -> None:
+    messages = [{**HI, "a" * 100_000: {"b": {"c": 1}}, **{f"k{number}": 1 for number in range(10)}}] * 300
+    started_s = time.process_time()
+    answer = await world.ask(messages=messages[:1], **{f"k{number}": {"x": [1]} for number in range(20_000)})
+    assert answer.status_code == 200 and len(answer.headers["x-tessera-ignored"]) < 1100
+    answer = await world.ask(messages=messages)
+    assert len(answer.headers["x-tessera-ignored"]) < 1100
+    assert time.process_time() - started_s < 5
 
 
 def test_the_header_is_bounded_and_ascii() -> None:

@@ -14,7 +14,14 @@ from server.core.errors import BadRequestError
 from server.generation.sampling_params import sampling_params
 
 
-def limits(*, prompt: int = 10, context: int = 100, default: int | None = None, **changes: Any) -> SamplingParams:
+def limits(
+    *,
+    prompt: int = 10,
+    context: int = 100,
+    default: int | None = None,
+    defaults: dict[str, float] | None = None,
+    **changes: Any,
+) -> SamplingParams:
     request = ChatCompletionRequest.model_validate(
         {"model": "m", "messages": [{"role": "user", "content": "x"}], **changes}
     )
@@ -24,6 +31,7 @@ def limits(*, prompt: int = 10, context: int = 100, default: int | None = None, 
         param="messages",
         max_model_len=context,
         num_vocabulary_tokens=1000,
+        defaults=defaults or {},
     )
 
 
@@ -31,6 +39,17 @@ def refusal(**changes: Any) -> BadRequestError:
     with pytest.raises(BadRequestError) as caught:
         limits(**changes)
     return caught.value
+
+
+RELEASE = {"temperature": 0.01, "top_p": 0.001, "top_k": 1, "repetition_penalty": 1.05}
+"""What the released checkpoints have."""
+
+
+def test_the_checkpoints_values_fill_what_is_left_open() -> None:
+    made = limits(defaults=RELEASE)
+    assert (made.temperature, made.top_p, made.top_k, made.repetition_penalty) == (0.01, 0.001, 1, 1.05)
+    made = limits(defaults=RELEASE, temperature=1, top_p=None, repeat_penalty=1.2)
+    assert (made.temperature, made.top_p, made.top_k, made.repetition_penalty) == (1, 0.001, 1, 1.2)
 
 
 def test_defaults_are_those_of_the_api() -> None:

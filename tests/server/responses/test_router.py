@@ -334,7 +334,11 @@ REFUSED: list[tuple[dict[str, Any], int, str | None, str | None]] = [
     ),
     ({"text": {"format": {"type": "text", "name": "a"}}}, 400, "text.format.name", "invalid_value"),
     (
-        {"text": {"format": {"type": "json_schema", "name": "a", "schema": {"type": "object", "not": {}}}}},
+        {
+            "text": {
+                "format": {"type": "json_schema", "name": "a", "schema": {"type": "object", "not": {}}, "strict": True}
+            }
+        },
         400,
         "text.format.schema.not",
         "unsupported_value",
@@ -348,7 +352,7 @@ async def test_refusals_are_http_errors_under_the_clients_names(
 ) -> None:
     for stream in (False, True):
         message = check_error(await world.respond(**changes, stream=stream), status, param=param, code=code)
-        assert "messages" not in message and "response_format" not in message
+        assert "'messages" not in message and "response_format" not in message
     assert not world.engine.prompts and not world.media.held
 
 

@@ -219,7 +219,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"input": [{**FLAT_CALL, "arguments": {}}, OUTPUT]}, "input[0].arguments", "invalid_type"),
     (
-        {"input": [FLAT_CALL, {**OUTPUT, "output": [{"type": "input_image", "image_url": "a"}]}]},
+        {"input": [FLAT_CALL, {**OUTPUT, "output": [{"type": "input_audio"}]}]},
         "input[1].output[0].type",
         "unsupported_value",
     ),
