@@ -277,7 +277,7 @@ class EngineSettings(BaseModel):
     Unset: yes on a CPU, no on a GPU."""
     cuda_graph_sizes: str | None = None
     """Numbers of tokens, separated by commas, for whose steps CUDA graphs are recorded; steps of fewer are padded,
-    those of more run without. Unset: vLLM's choice."""
+    those of more run without. Unset: 35 sizes up to 2048."""
     process_layout: Literal["auto", "single", "multi"] = "auto"
     """How vLLM's processes are laid out. single: one engine process, forked (fast startup). multi: vLLM's own layout.
     auto: single on a CPU, multi on a GPU."""
@@ -285,7 +285,8 @@ class EngineSettings(BaseModel):
     """Directory of LoRA adapters in PEFT's format; each subdirectory is served as a model of the same name. Unset: no
     adapters."""
     num_threads: int = Field(default=0, ge=0)
-    """CPU threads for the computation. 0: one per available physical core; vLLM's choice on a GPU."""
+    """CPU threads for the computation. 0: one for a model of less than 64 MiB, which more threads slow down, otherwise
+    one per available physical core; vLLM's choice on a GPU."""
     tensor_parallel_size: int = Field(default=1, ge=1)
     """Number of GPUs that each layer is split across."""
     pipeline_parallel_size: int = Field(default=1, ge=1)

@@ -136,6 +136,11 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     )
 
 
+def weight_bytes(directory: Path) -> int:
+    """Size of a model directory's weights; 0 if it has none."""
+    return sum(path.stat().st_size for path in directory.glob("*.safetensors"))
+
+
 def _chat_template(directory: Path) -> str | None:
     path = directory / "chat_template.jinja"
     if path.is_file():

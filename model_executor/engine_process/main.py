@@ -24,10 +24,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model_executor.checkpoint.config import read_checkpoint
+from model_executor.checkpoint.config import read_checkpoint, weight_bytes
 from model_executor.checkpoint.errors import CheckpointError
 from model_executor.checkpoint.lora import read_adapters
-from model_executor.cpu import num_cores, on_cpu
+from model_executor.cpu import num_threads, on_cpu
 from model_executor.engine import EngineSettings
 from model_executor.engine_process.media_files import OpenMediaFiles
 from model_executor.engine_process.session import Session
@@ -59,7 +59,7 @@ def main() -> int:
     _tie_lives(end)
     _allow_many_files()
     cpu = on_cpu()
-    _prepare_environment(arguments.settings, cpu=cpu)
+    _prepare_environment(arguments.settings, arguments.model, cpu=cpu)
     for name in _UNUSED_PACKAGES:
         sys.modules[name] = None  # type: ignore[assignment]  # the documented way to make an import fail
     from model_executor.engine_process.grammar_check import GrammarCheck
@@ -153,8 +153,9 @@ def _allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
 
 
-def _prepare_environment(settings: EngineSettings, *, cpu: bool) -> None:
+def _prepare_environment(settings: EngineSettings, model: Path, *, cpu: bool) -> None:
     """Set the environment variables that torch, OpenMP and vLLM read when they are imported."""
+    num_workers = settings.tensor_parallel_size * settings.pipeline_parallel_size
     variables = {
         # Threads that spin while they wait make every step several times slower once another program uses the core.
         "OMP_WAIT_POLICY": "PASSIVE",
@@ -172,11 +173,13 @@ def _prepare_environment(settings: EngineSettings, *, cpu: bool) -> None:
         # xgrammar asks for CUDA devices when it is imported. Answered by CUDA itself, no process forked later could use
         # one; NVML answers without.
         variables["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+        # A forked process needs no imports. Seen to work with one device; several have not been tried.
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "fork" if num_workers == 1 else "spawn")
         variables["TRITON_F32_DEFAULT"] = "ieee"  # whoever asks for float32 means it, not its shortened form
     if cpu or settings.num_threads:  # on a GPU the processor's share is small, and vLLM keeps it to one thread
-        num_workers = settings.tensor_parallel_size * settings.pipeline_parallel_size
-        variables["OMP_NUM_THREADS"] = str(settings.num_threads or max(1, num_cores() // num_workers))
+        variables["OMP_NUM_THREADS"] = str(
+            settings.num_threads or num_threads(weight_bytes(model), num_workers=num_workers)
+        )
     if settings.runs_single(cpu=cpu):
         variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # else the CPU platform moves the worker to a third process
     os.environ.update(variables)

@@ -23,6 +23,16 @@ from model_executor.engine_process.stats import StatsCollector
 
 CPU_SEQS = 16
 CPU_BATCHED_TOKENS = 2048
+GPU_GRAPH_SIZES = (
+    *(1, 2, 4),
+    *range(8, 64, 8),
+    *range(64, 256, 16),
+    *range(256, 512, 64),
+    *range(512, 1024, 128),
+    *range(1024, 2049, 256),
+)
+"""Numbers of tokens whose steps are recorded as CUDA graphs: far fewer than vLLM's 51 up to 512, and up to prompts of
+an image, which otherwise wait for the processor."""
 _RANKS = (8, 16, 32, 64, 128, 256, 320, MAX_RANK)
 """Values that vLLM accepts as the largest rank."""
 _ADAPTED = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
@@ -183,9 +193,10 @@ def _gpu_arguments(settings: EngineSettings) -> dict[str, Any]:
     arguments: dict[str, Any] = {"kv_cache_dtype": settings.kv_cache_dtype}
     if settings.gpu_memory_share is not None:
         arguments["gpu_memory_utilization"] = settings.gpu_memory_share
-    if settings.cuda_graph_sizes is not None:
-        sizes = [int(size) for size in settings.cuda_graph_sizes.split(",")]
-        arguments["compilation_config"] = {"cudagraph_capture_sizes": sizes}
+    sizes = settings.cuda_graph_sizes
+    arguments["compilation_config"] = {
+        "cudagraph_capture_sizes": [*GPU_GRAPH_SIZES] if sizes is None else [int(size) for size in sizes.split(",")]
+    }
     return arguments
 
 

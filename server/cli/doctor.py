@@ -19,8 +19,9 @@ from typing import Literal
 
 import msgspec
 
-from model_executor.checkpoint.config import BUNDLED_MODEL, read_checkpoint, resolve_checkpoint
+from model_executor.checkpoint.config import BUNDLED_MODEL, read_checkpoint, resolve_checkpoint, weight_bytes
 from model_executor.checkpoint.errors import CheckpointError
+from model_executor.cpu import num_threads, on_cpu
 from model_executor.engine import CPU_KV_CACHE_BYTES, SHARED_MEMORY
 from server.cli.probe import ProbeError, is_listening, probe_new_server, probe_running_server
 from server.core.settings import Settings, SettingsError, load_settings
@@ -199,11 +200,22 @@ def _check_model(settings: Settings) -> Finding:
         checkpoint = read_checkpoint(resolve_checkpoint(settings.model))
     except CheckpointError as error:
         return Finding("FAIL", "model", str(error))
-    num_bytes = sum(path.stat().st_size for path in checkpoint.directory.glob("*.safetensors"))
+    num_bytes = weight_bytes(checkpoint.directory)
     size = f"{num_bytes / 1e6:.0f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:.1f} GB"
     if not num_bytes:
         return Finding("FAIL", "model", f"{settings.model} has no *.safetensors file")
-    return Finding("ok", "model", f"{settings.model}: {size} of weights, context {checkpoint.max_model_len} tokens")
+    facts = f"{settings.model}: {size} of weights, context {checkpoint.max_model_len} tokens"
+    return Finding("ok", "model", facts + _threads(settings, num_bytes))
+
+
+def _threads(settings: Settings, num_bytes: int) -> str:
+    """What the model's size means for the computation on a CPU; nothing on a GPU."""
+    if _version("torch") is None or not on_cpu():
+        return ""
+    engine = settings.engine
+    num_workers = engine.tensor_parallel_size * engine.pipeline_parallel_size
+    number = engine.num_threads or num_threads(num_bytes, num_workers=num_workers)
+    return f", computed by {number} thread{'' if number == 1 else 's'}"
 
 
 def _check_answer(settings: Settings) -> Finding:

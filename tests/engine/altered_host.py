@@ -5,6 +5,7 @@ reference: plain torch. swapped: plain torch with height and width mistaken for 
 
 import os
 import sys
+from pathlib import Path
 
 from model_executor.engine import EngineSettings
 from model_executor.engine_process import main
@@ -12,8 +13,8 @@ from model_executor.engine_process import main
 _prepare = main._prepare_environment
 
 
-def _prepare_and_alter(settings: EngineSettings, *, cpu: bool) -> None:
-    _prepare(settings, cpu=cpu)
+def _prepare_and_alter(settings: EngineSettings, model: Path, *, cpu: bool) -> None:
+    _prepare(settings, model, cpu=cpu)
     from model_executor.kernels import (
         native,
         reference,  # torch reads the environment when it is imported

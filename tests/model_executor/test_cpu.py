@@ -44,6 +44,15 @@ def test_unknown_topology_counts_each_logical_cpu(computer: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
+    ("weight_bytes", "num_workers", "threads"), [(16e6, 1, 1), (1e8, 1, 4), (4e9, 3, 1), (4e9, 9, 1)]
+)
+def test_small_models_are_computed_by_one_thread_and_large_ones_by_all(
+    computer: Path, weight_bytes: float, num_workers: int, threads: int
+) -> None:
+    assert cpu.num_threads(int(weight_bytes), num_workers=num_workers) == threads
+
+
+@pytest.mark.parametrize(
     ("line", "native"),
     [("flags\t\t: fpu avx512f avx512_bf16", True), ("Features\t: fp asimd bf16", True), ("flags\t\t: avx512f", False)],
 )

@@ -12,7 +12,7 @@ _IMPORTS = r"""
 import os, pathlib, re, traceback
 from model_executor.engine import EngineSettings
 from model_executor.engine_process.main import _prepare_environment
-_prepare_environment(EngineSettings(), cpu=False)
+_prepare_environment(EngineSettings(), pathlib.Path("nowhere"), cpu=False)
 {before}
 import torch
 
@@ -35,7 +35,8 @@ torch.cuda._device_count_nvml = lambda: 1  # as NVML does, without CUDA
 import model_executor.engine_process.grammar_check, model_executor.engine_process.vllm_config
 import model_executor.engine_process.vllm_engine
 assert torch.cuda.is_available(), "the machine does not pass for one with a GPU"
-print("".join(touched))
+print("".join(touched), flush=True)
+os._exit(0)  # what ends with the interpreter would ask the entry points replaced above
 """
 
 
@@ -45,7 +46,7 @@ def touched(before: str = "") -> str:
         [sys.executable, "-W", "ignore", "-c", _IMPORTS.format(before=before)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=250,
         cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr

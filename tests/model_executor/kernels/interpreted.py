@@ -47,7 +47,8 @@ def makes_pairs_outside_the_table_nan() -> None:
 
 
 def quick_gelu_is_exact() -> None:
-    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 4e-3)):
+    # Triton's interpreter cuts bfloat16 off where devices round: a whole unit in the last place.
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 2**-7)):
         for size in (0, 1, 5000):
             x = torch.linspace(-60, 60, size).to(dtype)
             expected = x.double() * torch.sigmoid(1.702 * x.double())
