@@ -6,14 +6,14 @@ never repeats a sample; held-out samples have seeds of their own, scans and phot
 
 from random import Random
 
-from training.clips import clip_sample
-from training.pairs import pair_sample
-from training.photos import photo_sample
-from training.reading import handwriting_sample, print_sample
 from training.recipe import Stage
 from training.sample import Asked, Medium, Sample, Split, converse
-from training.scenes import ask, random_scene, scene_picture
-from training.talk import talk_sample
+from training.tasks.compare import pair_sample
+from training.tasks.photos import photo_sample
+from training.tasks.reading import handwriting_sample, print_sample
+from training.tasks.scenes import ask, random_scene, scene_picture
+from training.tasks.small_talk import talk_sample
+from training.tasks.videos import clip_sample
 
 _SYSTEMS = (
     "You are Tessera Tiny.",

@@ -25,12 +25,12 @@ from PIL import Image
 
 from model_executor.processor.tokenizer import MediaPlaceholder, Tokenizer
 from training.batch import Batch, collate, encode
-from training.clips import FRAMES_PER_SECOND, appearance, motion
 from training.data import draw_sample
 from training.loop import Run
 from training.model import Model
 from training.recipe import Limits, Recipe, Stage
 from training.sample import Asked, Exchange, Medium, Sample, converse
+from training.tasks.videos import FRAMES_PER_SECOND, appearance, motion
 
 PictureFormat = Literal["PNG", "JPEG", "WEBP"]
 KIND_OF_TASK = {

@@ -10,9 +10,9 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  the backend has to be chosen first
 
-from training.card import CURVE, card  # noqa: E402
-from training.files import write_checkpoint  # noqa: E402
+from training.checkpoint_files import write_checkpoint  # noqa: E402
 from training.loop import Run  # noqa: E402
+from training.model_card import CURVE, card  # noqa: E402
 
 HASHES = "SHA256SUMS"
 

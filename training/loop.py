@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from model_executor.processor.tokenizer import Tokenizer
+from training.auxiliary_losses import Boxing, Naming, Placing, point
 from training.batch import Batch, collate, encode
 from training.data import draw_sample
 from training.model import Model
 from training.optimizer import NATIVE_BFLOAT16, Optimizer
 from training.recipe import Recipe, Stage
-from training.scaffold import Boxing, Naming, Placing, point
 from training.vocabulary import save_tokenizer
 
 LOG_EVERY_STEPS = 20

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from tessera_client import Box, boxes
-from training.scenes import box, draw_size
+from training.tasks.scenes import box, draw_size
 from training.world import draw_scene
 
 FORMAL = "<|object_ref_start|>the cup<|object_ref_end|><|box_start|>(100,200),(300,400)<|box_end|>"

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 import training
 from model_executor.checkpoint.config import read_checkpoint
 from model_executor.processor.tokenizer import Tokenizer
+from training.checkpoint_files import config
 from training.evaluate import cases, measure_in_process
 from training.export import HASHES
-from training.files import config
 from training.model import Model
 from training.recipe import FULL
 

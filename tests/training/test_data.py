@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from model_executor.processor.geometry import Size
-from training.clips import DIRECTIONS, appearance, blinking, change, motion
 from training.data import draw_sample
 from training.drawing import draw, draw_digit
-from training.pairs import pair_sample
 from training.recipe import FULL, UNDERSTAND
 from training.sample import Medium, picture
-from training.scenes import QUESTIONS, ask, box, caption
+from training.tasks.compare import pair_sample
+from training.tasks.scenes import QUESTIONS, ask, box, caption
+from training.tasks.videos import DIRECTIONS, appearance, blinking, change, motion
 from training.world import CELLS, COLORS, SHAPES, Scene, draw_scene
 
 SCENES = [draw_scene(Random(seed), Size(120, 150), 1 + seed % 6) for seed in range(60)]
@@ -163,7 +163,7 @@ def test_comparisons_are_true_of_two_or_three_pictures(monkeypatch: pytest.Monke
         drawn.append(scene)
         return picture(np.zeros((1, 1, 3), np.uint8))
 
-    monkeypatch.setattr("training.pairs.scene_picture", instead)
+    monkeypatch.setattr("training.tasks.compare.scene_picture", instead)
     seen = set()
     for seed in range(80):
         drawn.clear()

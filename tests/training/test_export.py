@@ -11,11 +11,11 @@ from model_executor.checkpoint.config import CLIP_MEAN, CLIP_STD, read_checkpoin
 from model_executor.processor.chatml import render
 from model_executor.processor.tokenizer import TemplateText, Tokenizer
 from training.batch import collate, encode
-from training.card import card
+from training.checkpoint_files import CHAT_TEMPLATE, write_checkpoint
 from training.data import draw_sample
 from training.export import HASHES, write_hashes
-from training.files import CHAT_TEMPLATE, write_checkpoint
 from training.loop import Run
+from training.model_card import card
 from training.recipe import QUICK, UNDERSTAND
 from training.sample import Sample
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from model_executor.processor.tokenizer import Tokenizer
+from training.auxiliary_losses import BOXING_LAYERS, POINTING_LAYER, Boxing
 from training.batch import Batch, collate, encode
 from training.recipe import QUICK
 from training.sample import Asked, Medium, Region, converse
-from training.scaffold import BOXING_LAYERS, POINTING_LAYER, Boxing
 
 WIDTH, HEIGHT = 112, 84
 REGION = Region(56, 14, 98, 56, "red", "circle")

@@ -10,7 +10,7 @@ from random import Random
 from model_executor.processor.geometry import TEMPORAL_PATCH_FRAMES, Size
 from training.drawing import Pixels
 from training.sample import Asked, Medium, Target
-from training.scenes import draw_picture, region
+from training.tasks.scenes import draw_picture, region
 from training.world import COLORS, SHAPES, Scene, Thing, draw_background, draw_thing, indefinite, jitter
 
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}

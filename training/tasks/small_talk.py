@@ -3,7 +3,7 @@
 from random import Random
 
 from training.sample import Asked
-from training.scenes import OUTSIDE
+from training.tasks.scenes import OUTSIDE
 from training.world import COLORS, SHAPES
 
 NAME = "Tessera Tiny"

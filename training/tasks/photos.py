@@ -9,7 +9,7 @@ from sklearn.datasets import load_sample_images
 
 from training.drawing import Pixels, resize
 from training.sample import Asked, Medium, SizeMix, Split, picture
-from training.scenes import OUTSIDE, draw_size
+from training.tasks.scenes import OUTSIDE, draw_size
 
 _QUESTIONS = (
     "Describe the picture.",

@@ -3,7 +3,7 @@
 from random import Random
 
 from training.sample import Asked, Medium, SizeMix
-from training.scenes import caption, draw_size, scene_picture, targets
+from training.tasks.scenes import caption, draw_size, scene_picture, targets
 from training.world import COLORS, SHAPES, Scene, draw_background, draw_scene, draw_thing, indefinite
 
 NUMBERS = ("first", "second", "third")
