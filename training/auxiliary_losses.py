@@ -1,38 +1,39 @@
 """Losses that help a small model to learn to look, asked beside its answers and thrown away afterwards.
 
-Each asks for something that every answer needs and that answers alone teach slowly: what a token shows (`Naming`),
-where it lies (`Placing`), what is about to be told of (`point`), and where that has its edges (`Boxing`).
+Each asks for something that every answer needs and that answers alone teach slowly: what a token shows (`SymbolLoss`),
+where it lies (`PositionLoss`), what is about to be told of (`pointing_loss`), and where that has its edges (`BoxLoss`).
 """
 
 from typing import cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.batch import COLOR_LABELS, SYMBOL_LABELS, UNTOLD, Batch
+from training.batch import Batch
+from training.labels import COLOR_LABELS, SYMBOL_LABELS, UNTOLD
 from training.model import Block, Language, rotate
 from training.recipe import Shape
 
-MAX_PLACE = 12
-"""Rows, columns and slices that `Placing` tells apart; the last stands for all beyond."""
-PLACING_LAYERS = 2
-"""Layers of the language model after which `Placing` looks."""
+MAX_PLACE = 24
+"""Rows, columns and slices that `PositionLoss` tells apart; the last stands for all beyond."""
+POSITION_LAYERS = 2
+"""Layers of the language model after which `PositionLoss` looks."""
 POINTING_LAYER = 3
 """Layer of the language model, counted from 0, whose first heads learn to point."""
 POINTING_HEADS = 2
-BOXING_LAYERS = 5
-"""Layers of the language model after which `Boxing` looks at what is about to be told."""
+BOX_LAYERS = 5
+"""Layers of the language model after which `BoxLoss` looks at what is about to be told."""
 _SHARES = 10
-"""What a share of a picture is multiplied by, to weigh like an edge in merged patches."""
+"""What a share of an image is multiplied by, to weigh like an edge in merged patches."""
 _EDGE_BETA = 0.1
 """Merged patches: below it the loss of an edge is quadratic."""
+_EMPTY_WEIGHT = 0.2
+"""What an empty token counts, against one with something in it."""
 
 
-class Naming(nn.Module):
-    """Names the colour and the symbol that each token of the vision tower shows, and tells how far the edges are.
+class SymbolLoss(nn.Module):
+    """Names the color and the symbol that each token of the vision tower shows, and tells how far the edges are.
 
     Warms the tower up and is thrown away.
     """
@@ -44,26 +45,24 @@ class Naming(nn.Module):
         self.symbol = nn.Linear(shape.hidden_size, 1 + len(SYMBOL_LABELS))
         self.box = nn.Linear(shape.hidden_size, 4)
 
-    def forward(self, batch: Batch, seen: Tensor) -> tuple[Tensor, float]:
+    def forward(self, batch: Batch, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Loss of naming `seen` [M, hidden size], and the share of things whose symbol is named rightly."""
-        colors, symbols = torch.from_numpy(batch.labels.names)
-        named = self.symbol(seen)
-        losses = [
-            F.cross_entropy(logits, labels, weight=_mostly_things(logits), ignore_index=UNTOLD)
-            for logits, labels in ((self.color(seen), colors), (named, symbols))
-            if (labels != UNTOLD).any()
-        ]
-        things = symbols > 0
-        if not things.any():
-            return torch.stack([*losses, seen.sum() * 0]).sum(), 0.0
-        edges = torch.from_numpy(batch.labels.boxes)[:, things].T
-        losses.append(F.smooth_l1_loss(self.box(seen[things]), edges, beta=_EDGE_BETA))
-        right = (named.argmax(-1)[things] == symbols[things]).float().mean().item()
-        return torch.stack(losses).sum(), right
+        colors, symbols = batch.names
+        named = self.symbol(seen).float()
+        loss = _naming(self.color(seen).float(), colors) + _naming(named, symbols)
+        things = batch.owned
+        edges = F.smooth_l1_loss(self.box(seen).float(), batch.boxes.T, beta=_EDGE_BETA, reduction="none").mean(1)
+        right = _mean((named.argmax(-1) == symbols).float(), (symbols > 0).float())
+        return loss + _mean(edges, things), right
 
 
-class Placing(nn.Module):
-    """Tells slice, row and column of each token, and rows and columns of each medium from the token that ends it.
+def _naming(logits: Tensor, labels: Tensor) -> Tensor:
+    weights = torch.where(labels > 0, 1.0, torch.where(labels == 0, _EMPTY_WEIGHT, 0.0))
+    return _mean(F.cross_entropy(logits, labels, ignore_index=UNTOLD, reduction="none"), weights)
+
+
+class PositionLoss(nn.Module):
+    """Tells slice, row and column of each token, and rows and columns of each item from the token that ends it.
 
     It looks at an early layer of the language model, and is thrown away afterwards. Nothing but M-RoPE says where a
     token lies: on an even background the vision tower, whose rotary positions are relative, gives every token the
@@ -76,26 +75,33 @@ class Placing(nn.Module):
         self.axes = nn.ModuleList(nn.Linear(shape.hidden_size, MAX_PLACE) for _ in range(3))
         self.sides = nn.ModuleList(nn.Linear(shape.hidden_size, MAX_PLACE + 1) for _ in range(2))
 
-    def forward(self, batch: Batch, made: list[Tensor]) -> tuple[Tensor, float]:
+    def forward(self, batch: Batch, made: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Loss of placing by what the layers `made` (`Model.answer`), and the share of tokens placed rightly."""
-        early = made[PLACING_LAYERS]
-        tokens = early.index_select(0, torch.from_numpy(batch.placeholders))
-        places = torch.from_numpy(batch.places).clamp(max=MAX_PLACE - 1)
-        guesses = [axis(tokens) for axis in self.axes]
-        losses = [F.cross_entropy(guess, place) for guess, place in zip(guesses, places, strict=True)]
-        ends = early.index_select(0, torch.from_numpy(batch.ends))
-        sizes = torch.from_numpy(batch.sizes).clamp(max=MAX_PLACE)
-        losses += [F.cross_entropy(side(ends), size) for side, size in zip(self.sides, sizes, strict=True)]
+        early = made[POSITION_LAYERS].flatten(0, 1)
+        tokens = early.index_select(0, batch.placeholders)
+        places = batch.places.clamp(max=MAX_PLACE - 1)
+        guesses = [axis(tokens).float() for axis in self.axes]
+        loss = torch.stack(
+            [
+                _mean(F.cross_entropy(guess, place, reduction="none"), batch.visible)
+                for guess, place in zip(guesses, places, strict=True)
+            ]
+        ).sum()
+        ends = early.index_select(0, batch.ends)
+        known = (batch.sizes[0] != UNTOLD).float()
+        for side, size in zip(self.sides, batch.sizes.clamp(max=MAX_PLACE), strict=True):
+            losses = F.cross_entropy(side(ends).float(), size, ignore_index=UNTOLD, reduction="none")
+            loss = loss + _mean(losses, known)
         right = (guesses[1].argmax(-1) == places[1]) & (guesses[2].argmax(-1) == places[2])
-        return torch.stack(losses).sum(), right.float().mean().item()
+        return loss, _mean(right.float(), batch.visible)
 
 
-class Boxing(nn.Module):
+class BoxLoss(nn.Module):
     """Tells where the edges of things are: from the tokens that show them, and from those that are about to tell.
 
-    A token of a picture knows its place and how far the edges are from it, but not how large the picture is; so it is
-    asked for edges in merged patches from the picture's top left corner. Where a thing is about to be told, it is asked
-    for in shares of the picture's width and height, as grounding answers give it. Thrown away afterwards.
+    A token of an image knows its place and how far the edges are from it, but not how large the image is; so it is
+    asked for edges in merged patches from the image's top left corner. Where a thing is about to be told, it is asked
+    for in shares of the image's width and height, as grounding answers give it. Thrown away afterwards.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -107,30 +113,31 @@ class Boxing(nn.Module):
         for head in (self.edges, self.shares):
             nn.init.zeros_(head.weight)
 
-    def forward(self, batch: Batch, made: list[Tensor]) -> tuple[Tensor, float]:
+    def forward(self, batch: Batch, made: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Loss of telling edges by what the layers `made` (`Model.answer`), and the mean error of a share in [0, 1]."""
-        _, rows, columns = torch.from_numpy(batch.places)
-        centres = torch.stack([columns, rows, columns, rows]).float() + 0.5
-        edges = (centres + torch.from_numpy(batch.labels.boxes)).T  # [M, 4]: left, top, right, bottom
-        things = torch.from_numpy(batch.labels.owners) >= 0
-        tokens = made[POINTING_LAYER].index_select(0, torch.from_numpy(batch.placeholders))
-        loss = F.smooth_l1_loss(self.edges(tokens[things]), edges[things], beta=_EDGE_BETA)
-        candidates, shown = torch.from_numpy(batch.candidates), torch.from_numpy(batch.pointed)
-        first = candidates.gather(1, shown.int().argmax(1, keepdim=True))[:, 0]
-        beyond = (candidates < 0)[..., None]
-        sizes = torch.stack([columns, rows], dim=1)[candidates.clamp(min=0)].masked_fill(beyond, 0).amax(1) + 1
-        shares = edges[first] / torch.cat([sizes, sizes], dim=1)
-        told = self.shares(made[BOXING_LAYERS].index_select(0, torch.from_numpy(batch.pointing)))
-        loss = loss + F.smooth_l1_loss(told * _SHARES, shares * _SHARES, beta=_EDGE_BETA)
-        return loss, (told - shares).abs().mean().item()
+        _, rows, columns = batch.places
+        centers = torch.stack([columns, rows, columns, rows]).float() + 0.5
+        edges = (centers + batch.boxes).T  # [M, 4]: left, top, right, bottom
+        tokens = made[POINTING_LAYER].flatten(0, 1).index_select(0, batch.placeholders)
+        errors = F.smooth_l1_loss(self.edges(tokens).float(), edges, beta=_EDGE_BETA, reduction="none").mean(1)
+        loss = _mean(errors, batch.owned)
+        told = self.shares(at_queries(made[BOX_LAYERS], batch)).float()
+        shares = batch.query_shares
+        errors = F.smooth_l1_loss(told * _SHARES, shares * _SHARES, beta=_EDGE_BETA, reduction="none").mean(2)
+        return loss + _mean(errors, batch.query_weights), _mean((told - shares).abs().mean(2), batch.query_weights)
 
 
-def point(language: Language, batch: Batch, made: list[Tensor]) -> tuple[Tensor, float]:
+def at_queries(rows: Tensor, batch: Batch) -> Tensor:
+    """Of rows [B, L, D] those [B, Q, D] that are about to tell of something."""
+    return rows.gather(1, batch.queries[..., None].expand(-1, -1, rows.shape[2]))
+
+
+def pointing_loss(language: Language, batch: Batch, made: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Loss of pointing, from each token that is about to tell of something, at the tokens that show it.
 
     It is asked of the first attention heads of a middle layer. To find what a question or the next phrase is about is
     what all answers have in common, and what a model this small is slowest to learn from answers alone. The loss is
-    minus the logarithm of the attention that falls on what is to be shown, of all that falls on its medium.
+    minus the logarithm of the attention that falls on what is to be shown, of all that falls on its media item.
 
     Args:
         language: the language model.
@@ -141,26 +148,25 @@ def point(language: Language, batch: Batch, made: list[Tensor]) -> tuple[Tensor,
         The loss, and the share of pointers that hit.
     """
     layer = cast(Block, language.layers[POINTING_LAYER])
-    attention = layer.self_attn
+    attention, dim = layer.self_attn, layer.self_attn.dim
     entering = layer.input_layernorm(made[POINTING_LAYER])
+    angles = language.angles(batch.positions)
+    at = at_queries(angles, batch)
+    query = attention.q_proj(at_queries(entering, batch)).unflatten(2, (-1, dim))[:, :, :POINTING_HEADS].float()
+    query = rotate(query, at.cos()[:, :, None], at.sin()[:, :, None])
+    key = rotate(
+        attention.k_proj(entering)[..., None, :dim].float(), angles.cos()[:, :, None], angles.sin()[:, :, None]
+    )
+    scores = torch.einsum("bqhd,bld->bhql", query, key[:, :, 0]).float() * dim**-0.5
+    among = batch.media[:, None, :] == batch.query_media[..., None]
+    shown = (batch.owners[:, None, :] == batch.query_owners[..., None]) & among
+    chances = scores.masked_fill(~among[:, None], -1e9).log_softmax(-1)
+    losses = -chances.masked_fill(~shown[:, None], -1e9).logsumexp(-1).mean(1)
+    best = chances[:, 0].argmax(-1, keepdim=True)
+    hits = shown.gather(2, best)[..., 0].float()
+    return _mean(losses.clamp(max=50), batch.query_weights), _mean(hits, batch.query_weights)
 
-    def heads(project: nn.Module, index: npt.NDArray[np.int64], number: int) -> Tensor:
-        rows = project(entering.index_select(0, torch.from_numpy(index))).view(len(index), -1, attention.dim)
-        angles = language.angles(torch.from_numpy(batch.positions[:, index]))
-        return rotate(rows[:, :number], angles.cos(), angles.sin())
 
-    query = heads(attention.q_proj, batch.pointing, POINTING_HEADS)
-    key = heads(attention.k_proj, batch.placeholders, 1)[:, 0]
-    candidates, shown = torch.from_numpy(batch.candidates), torch.from_numpy(batch.pointed)[:, None]
-    logits = torch.einsum("qhd,qmd->qhm", query, key[candidates.clamp(min=0)]).float() * attention.dim**-0.5
-    chances = logits.masked_fill((candidates < 0)[:, None], -1e9).log_softmax(-1)
-    loss = -chances.masked_fill(~shown, -1e9).logsumexp(-1).mean()
-    hits = shown[:, 0].gather(1, chances[:, 0].argmax(-1, keepdim=True)).float().mean()
-    return loss, hits.item()
-
-
-def _mostly_things(logits: Tensor) -> Tensor:
-    """Class weights under which an empty token counts a fifth of one with something in it."""
-    weights = torch.ones(logits.shape[1])
-    weights[0] = 0.2
-    return weights
+def _mean(values: Tensor, weights: Tensor) -> Tensor:
+    """The weighted mean; 0 where nothing weighs."""
+    return (values * weights).sum() / weights.sum().clamp(min=1e-6)

@@ -2,26 +2,94 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 
-from model_executor.processor.geometry import Size
-from training.drawing import Pixels, draw, resize, through_jpeg
-from training.sample import Asked, Medium, Region, SizeMix, Target, picture
+from model_executor.processor.geometry import FACTOR_PX, Size
+from training.drawing import draw, through_artifacts
+from training.sample import Asked, Media, Phrases, Region, SizeMix, Target, image
+from training.wording import vary
 from training.world import CELLS, COLORS, SHAPES, Scene, Thing, draw_scene, indefinite
 
-OUTSIDE = "I cannot tell. I only know simple shapes, printed text, digits and short clips."
+OUTSIDE = "I cannot tell. I only know simple shapes, printed text, digits and short videos."
 """What the model says of everything beyond its world."""
 
-_DESCRIBE = ("Describe the picture.", "Describe this image.", "What do you see?", "What is in this picture?")
-_COLOR = ("What color is the {}?", "Which color does the {} have?", "What is the color of the {}?")
-_SHAPE = ("What shape is the {} object?", "Which shape is {}?", "What is the shape of the {} object?")
-_WHERE = ("Where is the {}?", "In which part of the picture is the {}?", "Tell me where the {} is.")
-_SIZE = ("How big is the {}?", "Is the {} small or large?")
-_COUNT = ("How many {} are there?", "Count the {}.", "How many {} do you see?")
-_AT = ("What is at the {}?", "What is in the {} part of the picture?", "Which object is at the {}?")
-_EXISTS = ("Is there {}?", "Do you see {}?", "Is there {} in the picture?")
-_LOCATE = ("Locate the {}.", "Give the bounding box of the {}.", "Find the {}.")
-_BACKGROUND = ("What color is the background?", "Which color does the background have?")
+_DESCRIBE = (
+    "Describe the image.",
+    "Describe this image.",
+    "Describe the picture.",
+    "What do you see?",
+    "What is in this picture?",
+    "What is in this image?",
+    "What's in the picture?",
+    "What does the image show?",
+    "Tell me what you see.",
+    "What can you see here?",
+    "Describe what you see.",
+    "Which objects are in the picture?",
+)
+_COLOR = (
+    "What color is the {}?",
+    "Which color does the {} have?",
+    "What is the color of the {}?",
+    "What colour is the {}?",
+    "Tell me the color of the {}.",
+    "The {}, what color is it?",
+)
+_SHAPE = (
+    "What shape is the {} object?",
+    "Which shape is {}?",
+    "What is the shape of the {} object?",
+    "What is the {} thing?",
+    "The {} thing, what shape is it?",
+    "Tell me the shape of the {} object.",
+)
+_WHERE = (
+    "Where is the {}?",
+    "In which part of the picture is the {}?",
+    "Tell me where the {} is.",
+    "Where do you see the {}?",
+    "What is the position of the {}?",
+    "Where in the image is the {}?",
+)
+_SIZE = ("How big is the {}?", "Is the {} small or large?", "Is the {} big or small?", "What size is the {}?")
+_COUNT = (
+    "How many {} are there?",
+    "Count the {}.",
+    "How many {} do you see?",
+    "How many {} are in the picture?",
+    "What is the number of {}?",
+    "How many {}?",
+)
+_AT = (
+    "What is at the {}?",
+    "What is in the {} part of the picture?",
+    "Which object is at the {}?",
+    "What do you see at the {}?",
+    "What's at the {}?",
+)
+_EXISTS = (
+    "Is there {}?",
+    "Do you see {}?",
+    "Is there {} in the picture?",
+    "Can you see {}?",
+    "Does the image show {}?",
+)
+_LOCATE = (
+    "Locate the {}.",
+    "Give the bounding box of the {}.",
+    "Find the {}.",
+    "Draw a box around the {}.",
+    "Where exactly is the {}? Give its box.",
+    "Detect the {}.",
+    "Show me the {} with a bounding box.",
+)
+_BACKGROUND = (
+    "What color is the background?",
+    "Which color does the background have?",
+    "What is the background color?",
+    "What colour is behind the objects?",
+)
 _FORM = ("Give the {} of the object as JSON.", "Answer in JSON with the {} of the object.", "JSON with {}, please.")
 _OUTSIDE = (
     "What breed is the dog?",
@@ -36,58 +104,61 @@ _OUTSIDE = (
     "Which street is this?",
     "What are the people doing?",
     "What food is on the table?",
+    "What time of day is it?",
+    "Which country is this?",
+    "Is the man happy?",
+    "How tall is the building?",
+    "What kind of tree is that?",
+    "Which animal is this?",
+    "What is the girl holding?",
+    "How fast is the train?",
+    "Who painted this?",
+    "Is the door open?",
+    "What is written on the license plate?",
+    "How heavy is the bag?",
 )
 
 
-def draw_size(rng: Random, mix: SizeMix, *, num_things: int = 1) -> Size:
-    """A source size: small (up to 20 tokens), medium (up to 36), large (shrunk by the server) or narrow.
+_UNCHANGED = tuple(
+    Size(height * FACTOR_PX, width * FACTOR_PX)
+    for height in range(5, 12)
+    for width in range(5, 12)
+    if 49 <= height * width <= 64
+)
+"""Sizes that the model's limits leave as they are."""
 
-    Many things want more room, so that each can be told by its shape.
-    """
+
+def draw_size(rng: Random, mix: SizeMix) -> Size:
+    """A source size in pixels: small, medium, large or narrow."""
     kind = rng.choices(("small", "medium", "large", "narrow"), mix)[0]
+    if kind == "medium" and rng.random() < 0.6:
+        return rng.choice(_UNCHANGED)
     if kind == "small":
-        low = (70, 84, 98)[min(num_things, 3) - 1]
-        return Size(rng.randint(low, 128), rng.randint(low, 128))
+        return Size(rng.randint(84, 144), rng.randint(84, 144))
     if kind == "medium":
-        return Size(rng.randint(110, 178), rng.randint(110, 178))
+        side, slim = rng.randint(140, 300), rng.choice((1.0, rng.uniform(0.6, 1.0)))
+        return Size(side, int(side * slim)) if rng.random() < 0.5 else Size(int(side * slim), side)
     if kind == "large":
-        height = rng.randint(170, 520)
-        return Size(height, int(height * rng.uniform(0.6, 1.7)))
-    short, long = rng.randint(88, 120), rng.randint(170, 330)
-    return Size(short, long) if rng.random() < 0.5 else Size(long, short)
+        side, slim = int(300 * 3 ** rng.random()), rng.uniform(0.6, 1.0)
+        return Size(side, int(side * slim)) if rng.random() < 0.5 else Size(int(side * slim), side)
+    short, slim = rng.randint(84, 160), rng.uniform(1.6, 3.0)
+    return Size(short, int(short * slim)) if rng.random() < 0.5 else Size(int(short * slim), short)
 
 
-def draw_picture(rng: Random, scene: Scene) -> Pixels:
-    """The scene's pixels at its size: sharp or smooth edges, and sometimes JPEG's marks."""
-    pixels = draw(scene if rng.random() < 0.5 else _enlarged(scene, 2))
-    pixels = resize(pixels, scene.size)
-    return through_jpeg(pixels, rng) if rng.random() < 0.15 else pixels
-
-
-def scene_picture(rng: Random, scene: Scene) -> Medium:
-    """The scene drawn, with its regions."""
-    return picture(draw_picture(rng, scene), tuple(region(thing) for thing in scene.things))
+def scene_image(rng: Random, scene: Scene) -> Media:
+    """The scene drawn, sometimes with marks of its way here, and its regions."""
+    return image(through_artifacts(draw(scene), rng), tuple(region(thing) for thing in scene.things))
 
 
 def region(thing: Thing, slice_: int = 0) -> Region:
-    """Where the thing is; in a clip, in which temporal slice."""
-    right, bottom = thing.left + thing.diameter, thing.top + thing.diameter
+    """Where the thing is; in a video, in which temporal slice."""
+    right, bottom = thing.left + thing.width, thing.top + thing.height
     return Region(thing.left, thing.top, right, bottom, thing.color, thing.shape, slice_)
 
 
-def _enlarged(scene: Scene, factor: int) -> Scene:
-    things = tuple(
-        Thing(t.color, t.shape, t.size, t.cell, t.left * factor, t.top * factor, t.diameter * factor, t.rgb)
-        for t in scene.things
-    )
-    size = Size(scene.size.height * factor, scene.size.width * factor)
-    return Scene(size, scene.background, scene.background_rgb, things)
-
-
-def random_scene(rng: Random, mix: SizeMix, things: Sequence[float], backgrounds: Sequence[float]) -> Scene:
-    """A scene with one, two, … things and a background by the weights given, at a size drawn from `mix`."""
-    num_things = rng.choices(range(1, len(things) + 1), things)[0]
-    return draw_scene(rng, draw_size(rng, mix, num_things=num_things), num_things, backgrounds)
+def random_scene(rng: Random, mix: SizeMix, things: Sequence[float], neat: float) -> Scene:
+    """A scene with no, one, two, … things by the weights given, at a size drawn from `mix`; `neat` by that chance."""
+    return draw_scene(rng, draw_size(rng, mix), rng.choices(range(len(things)), things)[0], neat=rng.random() < neat)
 
 
 def phrase(thing: Thing) -> str:
@@ -97,8 +168,16 @@ def phrase(thing: Thing) -> str:
 
 def caption(scene: Scene) -> str:
     """All things in reading order, as in `A small red circle at the top left, a large blue star in the center`."""
-    text = ", ".join(f"{phrase(thing)} {at(thing.cell)}" for thing in scene.things)
+    text = ", ".join(f"{phrase(thing)} {at(thing.cell)}" for thing in scene.things) or "nothing"
     return text[0].upper() + text[1:] + "."
+
+
+def caption_phrases(scene: Scene) -> Phrases:
+    """What each phrase of the caption may say."""
+    return tuple(
+        tuple(f"{indefinite(f'{size} {thing.name}')} {at(cell)}" for size in thing.sizes for cell in thing.cells)
+        for thing in scene.things
+    )
 
 
 def at(cell: int) -> str:
@@ -117,33 +196,47 @@ def box(scene: Scene, thing: Thing) -> str:
 
     width, height = scene.size.width, scene.size.height
     x1, y1 = relative(thing.left, width), relative(thing.top, height)
-    x2, y2 = relative(thing.left + thing.diameter, width), relative(thing.top + thing.diameter, height)
+    x2, y2 = relative(thing.left + thing.width, width), relative(thing.top + thing.height, height)
     name = f"<|object_ref_start|>{thing.name}<|object_ref_end|>"
     return f"{name}<|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>"
 
 
-def targets(scene: Scene, *things: Thing, medium: int = 0) -> tuple[Target, ...]:
-    """The regions of `things` in the scene's picture (`scene_picture`), which is the sample's medium of that number."""
-    return tuple((medium, scene.things.index(thing)) for thing in things)
+def targets(scene: Scene, *things: Thing, item: int = 0) -> tuple[Target, ...]:
+    """The regions of `things` in the scene's image (`scene_image`), which is the sample's media item of that number."""
+    return tuple((item, scene.things.index(thing)) for thing in things)
 
 
 def _caption(rng: Random, scene: Scene) -> Asked:
-    return Asked("caption", rng.choice(_DESCRIBE), caption(scene), targets(scene, *scene.things))
+    question, told = rng.choice(_DESCRIBE), targets(scene, *scene.things)
+    return Asked("caption", question, caption(scene), told, caption_phrases(scene))
+
+
+def _alone(scene: Scene, *, sure: bool = False) -> list[Thing]:
+    """The things with a cell of their own, also if one looks at its borders differently."""
+    return [
+        thing
+        for thing in scene.things
+        if not any(set(thing.cells) & set(other.cells) for other in scene.things if other is not thing)
+        and (len(thing.cells) == 1 or not sure)
+    ]
 
 
 def _color(rng: Random, scene: Scene) -> Asked | None:
-    thing = _any(rng, scene.unique("shape"))
-    if thing is None or rng.random() < 0.3:
-        thing = rng.choice(scene.things)
-        return Asked("color", rng.choice(_COLOR).format(f"object {at(thing.cell)}"), thing.color, targets(scene, thing))
+    thing, where = _any(rng, scene.unique("shape")), _any(rng, _alone(scene, sure=True))
+    if where and (thing is None or rng.random() < 0.3):
+        question = rng.choice(_COLOR).format(f"object {at(where.cell)}")
+        return Asked("color", question, where.color, targets(scene, where))
+    if thing is None:
+        return None
     return Asked("color", rng.choice(_COLOR).format(thing.shape), thing.color, targets(scene, thing))
 
 
 def _shape(rng: Random, scene: Scene) -> Asked | None:
-    thing = _any(rng, scene.unique("color"))
-    if thing is None or rng.random() < 0.3:
-        thing = rng.choice(scene.things)
-        return Asked("shape", f"What shape is the object {at(thing.cell)}?", thing.shape, targets(scene, thing))
+    thing, where = _any(rng, scene.unique("color")), _any(rng, _alone(scene, sure=True))
+    if where and (thing is None or rng.random() < 0.3):
+        return Asked("shape", f"What shape is the object {at(where.cell)}?", where.shape, targets(scene, where))
+    if thing is None:
+        return None
     return Asked("shape", rng.choice(_SHAPE).format(thing.color), thing.shape, targets(scene, thing))
 
 
@@ -151,8 +244,8 @@ def _position(rng: Random, scene: Scene) -> Asked | None:
     thing = _any(rng, scene.unique("name"))
     if thing is None:
         return None
-    question = rng.choice(_WHERE).format(_shortest(rng, scene, thing))
-    return Asked("position", question, CELLS[thing.cell], targets(scene, thing))
+    question, right = rng.choice(_WHERE).format(_shortest(rng, scene, thing)), tuple(CELLS[c] for c in thing.cells)
+    return Asked("position", question, right[0], targets(scene, thing), (right,))
 
 
 def _size(rng: Random, scene: Scene) -> Asked | None:
@@ -160,39 +253,56 @@ def _size(rng: Random, scene: Scene) -> Asked | None:
     if thing is None:
         return None
     question = rng.choice(_SIZE).format(_shortest(rng, scene, thing))
-    return Asked("size", question, thing.size, targets(scene, thing))
+    return Asked("size", question, thing.size, targets(scene, thing), (thing.sizes,))
+
+
+def counted(rng: Random, scene: Scene) -> tuple[str | None, str | None, list[Thing]]:
+    """What to count: a color, a shape, or (neither) everything; and the things that are it."""
+    kind = rng.random()
+    if kind < 0.4:
+        return None, None, list(scene.things)
+    if kind < 0.7:
+        shape = rng.choice([thing.shape for thing in scene.things] + [rng.choice(SHAPES)])
+        return None, shape, [thing for thing in scene.things if thing.shape == shape]
+    color = rng.choice([thing.color for thing in scene.things] + [rng.choice(list(COLORS))])
+    return color, None, [thing for thing in scene.things if thing.color == color]
 
 
 def _count(rng: Random, scene: Scene) -> Asked:
-    kind = rng.random()
-    if kind < 0.4:
-        what, counted = rng.choice(("objects", "shapes")), list(scene.things)
-    elif kind < 0.7:
-        shape = rng.choice([thing.shape for thing in scene.things] + [rng.choice(SHAPES)])
-        what, counted = plural(shape), [thing for thing in scene.things if thing.shape == shape]
-    else:
-        color = rng.choice([thing.color for thing in scene.things] + [rng.choice(list(COLORS))])
-        what, counted = f"{color} objects", [thing for thing in scene.things if thing.color == color]
+    color, shape, found = counted(rng, scene)
+    what = plural(shape) if shape else f"{color} objects" if color else rng.choice(("objects", "shapes", "things"))
     # A model this small counts far better when it may say what it counts.
-    listed = ", ".join(CELLS[thing.cell] for thing in counted)
-    answer = f"{listed}: {len(counted)}" if counted else "0"
-    return Asked("count", rng.choice(_COUNT).format(what), answer, targets(scene, *counted))
+    listed = ", ".join(CELLS[thing.cell] for thing in found)
+    answer = f"{listed}: {len(found)}" if found else "0"
+    return Asked("count", rng.choice(_COUNT).format(what), answer, targets(scene, *found))
 
 
-def _at(rng: Random, scene: Scene) -> Asked:
-    cell = rng.choice(scene.things).cell if rng.random() < 0.8 else rng.randrange(len(CELLS))
-    found = [thing for thing in scene.things if thing.cell == cell]
-    answer = phrase(found[0]) if found else "nothing"
-    return Asked("what is at", rng.choice(_AT).format(CELLS[cell]), answer, targets(scene, *found))
+def _at(rng: Random, scene: Scene) -> Asked | None:
+    thing = _any(rng, _alone(scene))
+    if thing is not None and rng.random() < 0.8:
+        right = tuple(indefinite(f"{size} {thing.name}") for size in thing.sizes)
+        question = rng.choice(_AT).format(CELLS[thing.cell])
+        return Asked("what is at", question, right[0], targets(scene, thing), (right,))
+    taken = {cell for thing in scene.things for cell in thing.cells}
+    free = [cell for cell in range(len(CELLS)) if cell not in taken]
+    return Asked("what is at", rng.choice(_AT).format(CELLS[rng.choice(free)]), "nothing") if free else None
+
+
+def present(rng: Random, scene: Scene) -> tuple[str, str, bool]:
+    """A color and a shape, and whether a thing of both is there."""
+    names = {(thing.color, thing.shape) for thing in scene.things}
+    if names and rng.random() < 0.5:
+        return *rng.choice(sorted(names)), True
+    color, shape = rng.choice(list(COLORS)), rng.choice(SHAPES)
+    if scene.things:
+        thing = rng.choice(scene.things)
+        color, shape = (color, thing.shape) if rng.random() < 0.5 else (thing.color, shape)
+    return color, shape, (color, shape) in names
 
 
 def _exists(rng: Random, scene: Scene) -> Asked:
-    names = {thing.name for thing in scene.things}
-    if rng.random() < 0.5:
-        return Asked("exists", rng.choice(_EXISTS).format(indefinite(rng.choice(sorted(names)))), "yes")
-    thing = rng.choice(scene.things)
-    other = f"{rng.choice(list(COLORS))} {thing.shape}" if rng.random() < 0.5 else f"{thing.color} {rng.choice(SHAPES)}"
-    return Asked("exists", rng.choice(_EXISTS).format(indefinite(other)), "yes" if other in names else "no")
+    color, shape, there = present(rng, scene)
+    return Asked("exists", rng.choice(_EXISTS).format(indefinite(f"{color} {shape}")), "yes" if there else "no")
 
 
 def _grounding(rng: Random, scene: Scene) -> Asked | None:
@@ -205,18 +315,26 @@ def _grounding(rng: Random, scene: Scene) -> Asked | None:
 
 def _form(rng: Random, scene: Scene) -> Asked | None:
     """What is told of a single thing, as a JSON object with the keys that are asked for."""
-    if len(scene.things) > 1:
+    if len(scene.things) != 1:
         return None
     (thing,) = scene.things
     told = {"color": thing.color, "shape": thing.shape, "size": thing.size, "position": CELLS[thing.cell]}
     keys = ["color", "shape"] if rng.random() < 0.6 else rng.sample(list(told), rng.randint(1, len(told)))
     listed = " and ".join(filter(None, (", ".join(keys[:-1]), keys[-1])))
     question = rng.choice((*_FORM, "Describe the object as JSON." if keys == ["color", "shape"] else _FORM[0]))
-    return Asked("form", question.format(listed), json.dumps({key: told[key] for key in keys}, separators=(",", ":")))
+
+    def answer(size: str, cell: int) -> str:
+        values = {**told, "size": size, "position": CELLS[cell]}
+        return json.dumps({key: values[key] for key in keys}, separators=(",", ":"))
+
+    right = tuple(answer(size, cell) for size in thing.sizes for cell in thing.cells)
+    return Asked("form", question.format(listed), right[0], (), (tuple(dict.fromkeys(right)),))
 
 
-def _background(rng: Random, scene: Scene) -> Asked:
-    return Asked("background", rng.choice(_BACKGROUND), scene.background)
+def _background(rng: Random, scene: Scene) -> Asked | None:
+    if scene.background.name is None:
+        return None
+    return Asked("background", rng.choice(_BACKGROUND), scene.background.name)
 
 
 def _outside(rng: Random, scene: Scene) -> Asked:
@@ -240,12 +358,6 @@ QUESTIONS: dict[str, Callable[[Random, Scene], Asked | None]] = {
 """Each asks about a scene, or returns None where the scene gives it nothing unambiguous to ask."""
 
 
-def ask(rng: Random, scene: Scene, kinds: list[str]) -> list[Asked]:
-    """A question of each of `kinds`, without those the scene cannot answer and without repeats."""
-    asked = [question for kind in kinds if (question := QUESTIONS[kind](rng, scene)) is not None]
-    return list({item.question: item for item in asked}.values())
-
-
 def plural(shape: str) -> str:
     """`crosses`, `stars`."""
     return shape + ("es" if shape.endswith("s") else "s")
@@ -258,3 +370,8 @@ def _any(rng: Random, things: list[Thing]) -> Thing | None:
 def _shortest(rng: Random, scene: Scene, thing: Thing) -> str:
     """A name that fits only `thing`: sometimes its shape alone, where that is enough."""
     return thing.shape if thing in scene.unique("shape") and rng.random() < 0.4 else thing.name
+
+
+def worded(rng: Random, asked: Asked) -> Asked:
+    """The same with its question as somebody might type it."""
+    return replace(asked, question=vary(rng, asked.question))
