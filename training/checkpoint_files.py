@@ -44,7 +44,7 @@ CHAT_TEMPLATE = """\
 def write_checkpoint(model: Model, recipe: Recipe, tokenizer_folder: Path, folder: Path) -> None:
     """Write every file of the checkpoint into `folder`; weights are float32."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
+    weights = {name: weight.cpu().contiguous() for name, weight in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes for the owner only
     (folder / "tokenizer.json").write_bytes((tokenizer_folder / "tokenizer.json").read_bytes())

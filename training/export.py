@@ -24,7 +24,7 @@ def export(run: Run, folder: Path) -> None:
     _draw_curve(log, folder / CURVE)
     measured = run.folder / "evaluation.json"
     values = json.loads(measured.read_text()) if measured.exists() else {}
-    (folder / "README.md").write_text(card(run, values))
+    (folder / "README.md").write_text(card(run, values), "utf-8")
     write_hashes(folder)
 
 

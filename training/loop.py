@@ -8,6 +8,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.synchronize import Semaphore
 from pathlib import Path
@@ -112,9 +113,11 @@ class Run:
         end = self.num_steps if until is None else until
         if self.step >= end:
             return
-        with feed(self.recipe, self.folder, self.step, workers) as source:
-            recorded = record and self.device.type == "cuda"
-            step = self._recorded(source.block) if recorded else self._unrecorded
+        recorded = record and self.device.type == "cuda"
+        with (
+            feed(self.recipe, self.folder, self.step, workers) as source,
+            self._recorded(source.block) if recorded else nullcontext(self._unrecorded) as step,
+        ):
             window, started, first = _Window(), time.monotonic(), self.step
             last, saved = started, started
             for block, notes, slot in source.batches():
@@ -140,7 +143,8 @@ class Run:
         slot.release()
         return outcome
 
-    def _recorded(self, memory: Block) -> Callable[[Block, Stage, Semaphore], Outcome]:
+    @contextmanager
+    def _recorded(self, memory: Block) -> Iterator[Callable[[Block, Stage, Semaphore], Outcome]]:
         recorded, waiting = RecordedStep(self.compute, memory, self.device), deque[tuple[torch.cuda.Event, Semaphore]]()
 
         def step(block: Block, stage: Stage, slot: Semaphore) -> Outcome:
@@ -152,7 +156,8 @@ class Run:
                 used.release()
             return outcome
 
-        return step
+        yield step
+        recorded.close()
 
     def _prepare(self) -> Stage:
         """Set rate and frozen weights for the next step; returns its stage."""

@@ -46,12 +46,14 @@ class RecordedStep:
             memory: all blocks lie in it.
             device: the GPU.
         """
-        self._compute, self._device = compute, device
+        self._compute, self._device, self._memory = compute, device, memory
         error = torch.cuda.cudart().cudaHostRegister(memory.ctypes.data, memory.nbytes, 0)
         if int(error):
             _log.warning("batches are copied from memory that is not locked: CUDA error %s", error)
         self._stage: Stage | None = None
         self._steps = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._outcome: Outcome | None = None
 
     def __call__(self, block: Block, stage: Stage) -> tuple[Outcome, torch.cuda.Event]:
         """One step; returns what it gives, and the event after which `block` is not read any more."""
@@ -73,6 +75,12 @@ class RecordedStep:
         self._graph.replay()
         assert self._outcome is not None
         return self._outcome.copy(), copied
+
+    def close(self) -> None:
+        """Let the memory go, after the last step."""
+        torch.cuda.synchronize()
+        self._graph = self._outcome = None
+        torch.cuda.cudart().cudaHostUnregister(self._memory.ctypes.data)
 
     def _unrecorded(self, stage: Stage) -> Outcome:
         """A step on a stream of its own, as what is recorded later must find it."""
