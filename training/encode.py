@@ -17,7 +17,7 @@ import numpy.typing as npt
 from model_executor.processor.chatml import render
 from model_executor.processor.geometry import PATCH_PX, Grid, Size, image_grid, smart_resize, video_grid, video_size
 from model_executor.processor.mrope_positions import MediaSpan, mrope_positions
-from model_executor.processor.patches import CHANNELS, row_bytes, write_clip_frame
+from model_executor.processor.patches import CHANNELS, row_bytes, write_video_frame
 from model_executor.processor.tokenizer import MediaPlaceholder, Segment, TemplateText, Tokenizer
 from training.drawing import resize
 from training.labels import Labels, token_labels
@@ -85,7 +85,7 @@ def prepare(item: Media, limits: SizeLimits) -> tuple[Rows, Grid]:
     rows = np.empty((grid.num_patches, ROW_BYTES), np.uint8)
     resized = {id(frame): resize(frame, Size(size.height, size.width)) for frame in item.frames}  # many are one object
     for index, frame in enumerate(item.frames):
-        write_clip_frame(rows, grid, index, resized[id(frame)])
+        write_video_frame(rows, grid, index, resized[id(frame)])
     if item.modality == "image":
         both = rows.reshape(-1, CHANNELS, 2, PATCH_PX**2)
         both[:, :, 1] = both[:, :, 0]

@@ -215,7 +215,7 @@ SEE = Stage(
 UNDERSTAND = Stage(
     name="2 understand",
     frozen=(),
-    steps=2600,
+    steps=1242,
     lr=(1.0, 1.0, 1.0),
     samples={
         "scene": 0.41,
@@ -237,7 +237,7 @@ UNDERSTAND = Stage(
 SETTLE = replace(
     UNDERSTAND,
     name="2 settle",
-    steps=2600,
+    steps=1585,
     lr=(1.0, 0.0, 0.02),
     naming=0.15,
     placing=0.05,
@@ -247,7 +247,7 @@ TALK = replace(
     UNDERSTAND,
     name="3 talk",
     frozen=("visual.",),
-    steps=200,
+    steps=144,
     lr=(0.05, 0.0, 0.0),
     samples={**UNDERSTAND.samples, "talk": 0.1, "outside": 0.08},
     naming=0.0,
