@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup serve test quick check check-docker fmt bench soak examples train train-quick lock model clean
+.PHONY: help setup serve test test-gpu quick check check-docker chaos fmt bench soak soak-hour examples train train-quick lock model clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -26,6 +26,11 @@ quick: setup  ## the quick tests, in parallel: no engine, no browser, nothing sl
 
 test: setup  ## all tests; those that share a server or an engine run in one process
 	@$(BIN)/python -m pytest -m "" $(ARGS)
+
+test-gpu: setup  ## what needs a GPU: kernels, the engine against transformers, the bundled model (DEVICE=cuda)
+	@REQUIRE_GPU=1 $(BIN)/python -m pytest -m "" tests/model_executor/kernels/test_triton.py \
+	  tests/model_executor/kernels/test_vision_ops.py \
+	  tests/engine/test_gpu.py tests/engine/test_exactness.py tests/e2e/test_bundled_model.py $(ARGS)
 
 check: setup  ## lint, format, spelling, types (of the page's modules, too, where Node.js is), imports, generated documentation
 	$(BIN)/ruff check .
@@ -54,6 +59,12 @@ bench: model  ## side-by-side measurements
 
 soak: setup  ## thirty-two clients at once for two minutes: streams stay whole, memory stays flat
 	@SOAK_S=120 $(BIN)/python -m pytest tests/e2e/test_soak.py -s $(ARGS)
+
+chaos: setup  ## processes killed and frozen under load, for ten minutes: what clients see, and how soon all is well
+	@$(BIN)/python -m pytest -n0 -m "" tests/chaos -s $(ARGS)
+
+soak-hour: setup  ## the soak for an hour
+	@SOAK_S=3600 $(BIN)/python -m pytest -n0 -m "" --timeout=5400 tests/e2e/test_soak.py -s $(ARGS)
 
 examples: setup  ## run the examples in clients/examples against a server (Node.js, LangChain, LlamaIndex)
 	@[ -x .venv-examples/bin/python ] || $(BIN)/python -m venv .venv-examples

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 SHARED_MEMORY = Path("/dev/shm")
 """The file system in memory through which prepared media reach the engine."""
@@ -197,6 +198,10 @@ class EngineStats(msgspec.Struct, frozen=True):
     encoder_cache_queries: int = 0
     """Media items looked up."""
     encoder_cache_hits: int = 0
+    num_steps: int = 0
+    """Steps computed."""
+    num_standby: int = 0
+    """Processes that wait to take over from a lost one; known to the client's side only."""
 
 
 class Engine(Protocol):
@@ -248,15 +253,28 @@ class EngineSettings(BaseModel):
     it."""
     max_model_len: int | None = Field(default=None, ge=16)
     """Context length in tokens, prompt and answer together. Unset: the checkpoint's."""
-    max_num_batched_tokens: int = Field(default=2048, ge=16)
-    """Tokens computed in one engine step; longer prompts are computed in chunks of this size."""
-    max_num_seqs: int = Field(default=16, ge=1)
+    max_num_batched_tokens: int | None = Field(default=None, ge=16)
+    """Tokens computed in one engine step; longer prompts are computed in chunks of this size. Unset: 2048 on a CPU;
+    vLLM's choice for the card on a GPU."""
+    max_num_seqs: int | None = Field(default=None, ge=1)
     """Maximum number of sequences generated at the same time for one key, or one address if there are no keys; others
-    wait. For all together there are an eighth more, so that one key never occupies everything."""
+    wait. For all together there are an eighth more, so that one key never occupies everything. Unset: 16 on a CPU;
+    vLLM's choice for the card on a GPU."""
     max_num_waiting: int = Field(default=64, ge=0)
     """Maximum number of requests waiting in the engine's queue; further requests are rejected with status 429."""
     kv_cache_bytes: int | None = Field(default=None, ge=1)
     """Memory of the paged KV cache in bytes. Unset: 2 GiB on a CPU; what vLLM measures as free on a GPU."""
+    kv_cache_dtype: Literal["auto", "fp8"] = "auto"
+    """Number format of the KV cache. auto: that of the computation. fp8: half the memory, on GPUs that support it;
+    answers change a little."""
+    gpu_memory_share: float | None = Field(default=None, gt=0, le=1)
+    """Share of each GPU's memory that weights, buffers and KV cache may take together. Unset: vLLM's, 0.92."""
+    eager: bool | None = None
+    """Compute as written instead of compiling the model and recording CUDA graphs: starts sooner, generates slower.
+    Unset: yes on a CPU, no on a GPU."""
+    cuda_graph_sizes: str | None = None
+    """Numbers of tokens, separated by commas, for whose steps CUDA graphs are recorded; steps of fewer are padded,
+    those of more run without. Unset: vLLM's choice."""
     process_layout: Literal["auto", "single", "multi"] = "auto"
     """How vLLM's processes are laid out. single: one engine process, forked (fast startup). multi: vLLM's own layout.
     auto: single on a CPU, multi on a GPU."""
@@ -264,7 +282,7 @@ class EngineSettings(BaseModel):
     """Directory of LoRA adapters in PEFT's format; each subdirectory is served as a model of the same name. Unset: no
     adapters."""
     num_threads: int = Field(default=0, ge=0)
-    """CPU threads for the computation. 0: one per available physical core."""
+    """CPU threads for the computation. 0: one per available physical core; vLLM's choice on a GPU."""
     tensor_parallel_size: int = Field(default=1, ge=1)
     """Number of GPUs that each layer is split across."""
     pipeline_parallel_size: int = Field(default=1, ge=1)
@@ -278,8 +296,16 @@ class EngineSettings(BaseModel):
 
     @property
     def num_guest_seqs(self) -> int:
-        """Sequences beyond `max_num_seqs`, for clients other than one that has that many."""
+        """Sequences beyond `max_num_seqs`, which must be set, for clients other than one that has that many."""
+        assert self.max_num_seqs is not None
         return max(1, self.max_num_seqs // 8)
+
+    @field_validator("cuda_graph_sizes")
+    @classmethod
+    def _sizes_are_numbers(cls, value: str | None) -> str | None:
+        if value is not None and not all(size.strip().isdecimal() and int(size) for size in value.split(",")):
+            raise PydanticCustomError("invalid_value", "must be numbers above 0, separated by commas")
+        return value
 
     def runs_single(self, *, cpu: bool) -> bool:
         """Whether the layout is `single`; `cpu` is whether the installed engine is a CPU build."""

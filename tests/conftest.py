@@ -38,6 +38,17 @@ def outer_environment() -> Iterator[dict[str, str]]:
         yield outer
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a CUDA device where there is none; with `REQUIRE_GPU=1` it fails instead."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            if os.environ.get("REQUIRE_GPU") == "1":
+                pytest.fail("REQUIRE_GPU=1, and there is no CUDA device")
+            pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete checkpoint folder, far too small to be worth running."""

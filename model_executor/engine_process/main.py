@@ -32,8 +32,10 @@ from model_executor.engine import EngineSettings
 from model_executor.engine_process.media_files import OpenMediaFiles
 from model_executor.engine_process.session import Session
 from model_executor.ipc import Channel, Impossible, encode, wait_for_start
+from model_executor.privacy import close_to_others
 
 if TYPE_CHECKING:
+    from model_executor.engine_process.grammar_check import GrammarCheck
     from model_executor.engine_process.vllm_engine import VllmEngine
 
 EXIT_IMPOSSIBLE = 3
@@ -53,6 +55,7 @@ def main() -> int:
     parser.add_argument("--socket", type=int, required=True)
     arguments = parser.parse_args()
     end = socket.socket(fileno=arguments.socket)
+    close_to_others()
     _tie_lives(end)
     _allow_many_files()
     cpu = on_cpu()
@@ -63,6 +66,7 @@ def main() -> int:
     from model_executor.engine_process.vllm_config import (  # torch and vllm read the environment when imported
         SettingsError,
         launch,
+        with_num_seqs,
     )
     from model_executor.engine_process.vllm_engine import VllmEngine
 
@@ -79,7 +83,9 @@ def main() -> int:
     files = OpenMediaFiles(arguments.shared_memory)
     engine = VllmEngine(vllm, stats, files, grammars, checkpoint.end_token_ids, adapters)
     try:
-        return asyncio.run(_serve(end, engine, arguments.settings))
+        settings = with_num_seqs(arguments.settings, vllm)
+        warm_in = None if cpu else arguments.shared_memory
+        return asyncio.run(_serve(end, engine, grammars, settings, warm_in))
     except SettingsError as error:
         end.sendall(encode(Impossible(str(error))))
         return EXIT_IMPOSSIBLE
@@ -87,13 +93,31 @@ def main() -> int:
         engine.close()
 
 
-async def _serve(end: socket.socket, engine: "VllmEngine", settings: EngineSettings) -> int:
+async def _serve(
+    end: socket.socket,
+    engine: "VllmEngine",
+    grammars: "GrammarCheck",
+    settings: EngineSettings,
+    warm_in: Path | None,
+) -> int:
     """Serve until the peer closes its end, SIGTERM arrives, or the engine is lost; returns the exit status.
+
+    Args:
+        end: this process's end of the socket.
+        engine: generates the answers.
+        grammars: compiles grammars first, in a process of its own.
+        settings: with the number of sequences.
+        warm_in: the shared memory, where requests are tried first; None: nothing compiles at first use.
 
     Raises:
         SettingsError: an adapter cannot be loaded; nothing was sent.
     """
+    grammars.start()
     await engine.load_adapters()
+    if warm_in is not None:
+        from model_executor.engine_process.warm_up import warm_up
+
+        await warm_up(engine, warm_in)
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     channel = await Channel.open(end)
@@ -131,9 +155,7 @@ def _allow_many_files() -> None:
 
 def _prepare_environment(settings: EngineSettings, *, cpu: bool) -> None:
     """Set the environment variables that torch, OpenMP and vLLM read when they are imported."""
-    num_workers = settings.tensor_parallel_size * settings.pipeline_parallel_size
     variables = {
-        "OMP_NUM_THREADS": str(settings.num_threads or max(1, num_cores() // num_workers)),
         # Threads that spin while they wait make every step several times slower once another program uses the core.
         "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
@@ -146,6 +168,15 @@ def _prepare_environment(settings: EngineSettings, *, cpu: bool) -> None:
         # Otherwise the first request with log-probabilities compiles for a quarter of a minute.
         variables["TORCH_COMPILE_DISABLE"] = "1"
         variables["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # the cores are shared with the media workers
+    else:
+        # xgrammar asks for CUDA devices when it is imported. Answered by CUDA itself, no process forked later could use
+        # one; NVML answers without.
+        variables["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+        variables["TRITON_F32_DEFAULT"] = "ieee"  # whoever asks for float32 means it, not its shortened form
+    if cpu or settings.num_threads:  # on a GPU the processor's share is small, and vLLM keeps it to one thread
+        num_workers = settings.tensor_parallel_size * settings.pipeline_parallel_size
+        variables["OMP_NUM_THREADS"] = str(settings.num_threads or max(1, num_cores() // num_workers))
     if settings.runs_single(cpu=cpu):
         variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # else the CPU platform moves the worker to a third process
     os.environ.update(variables)

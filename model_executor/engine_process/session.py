@@ -51,12 +51,14 @@ class Session:
     Args:
         channel: this process's end.
         generator: generates the answers.
-        settings: how many sequences may run, for one client and in total, and how many requests may wait.
+        settings: how many sequences may run, for one client and in total, and how many requests may wait;
+            `max_num_seqs` must be set.
     """
 
     def __init__(self, channel: ipc.Channel, generator: Generator, settings: EngineSettings) -> None:
         self._channel = channel
         self._generator = generator
+        assert settings.max_num_seqs is not None
         self._queue = FairQueue(
             settings.max_num_seqs + settings.num_guest_seqs,
             max_per_client=settings.max_num_seqs,

@@ -10,6 +10,7 @@ from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.lora.peft_helper import PEFTHelper
 from vllm.lora.request import LoRARequest
+from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.executor.abstract import Executor
 
@@ -20,6 +21,8 @@ from model_executor.cpu import has_native_bfloat16
 from model_executor.engine import CPU_KV_CACHE_BYTES, EngineSettings
 from model_executor.engine_process.stats import StatsCollector
 
+CPU_SEQS = 16
+CPU_BATCHED_TOKENS = 2048
 _RANKS = (8, 16, 32, 64, 128, 256, 320, MAX_RANK)
 """Values that vLLM accepts as the largest rank."""
 _ADAPTED = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
@@ -48,6 +51,8 @@ def launch(
     Raises:
         SettingsError: see the class.
     """
+    if cpu:
+        settings = _with_cpu_defaults(settings)
     single = settings.runs_single(cpu=cpu)
     if single and settings.tensor_parallel_size * settings.pipeline_parallel_size > 1:
         raise SettingsError("TESSERA_ENGINE__PROCESS_LAYOUT=single supports one device only; use multi for several")
@@ -59,12 +64,12 @@ def launch(
         )
     try:
         arguments = _arguments(checkpoint, settings, _lora_arguments(adapters, cpu=cpu), cpu=cpu, single=single)
-        config = arguments.create_engine_config()
+        config = arguments.create_engine_config(UsageContext.OPENAI_API_SERVER)
     except ValueError as error:
         raise SettingsError(f"vLLM rejects these settings: {error}") from error
     _check_kv_cache(config)
     _check_adapters(adapters, config)
-    if single:
+    if single and cpu:
         # The CPU platform has just forced "spawn"; a forked child needs no imports.
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
     stats = StatsCollector()
@@ -76,6 +81,13 @@ def launch(
         stat_loggers=[lambda *_: stats],
     )
     return engine, stats
+
+
+def with_num_seqs(settings: EngineSettings, engine: AsyncLLM) -> EngineSettings:
+    """The settings with a number of sequences: where they leave it open, `engine`'s own without room for guests."""
+    if settings.max_num_seqs is not None:
+        return settings
+    return settings.model_copy(update={"max_num_seqs": engine.vllm_config.scheduler_config.max_num_seqs * 8 // 9})
 
 
 async def load_adapters(engine: AsyncLLM, adapters: Iterable[Adapter]) -> dict[str, LoRARequest]:
@@ -96,6 +108,11 @@ async def load_adapters(engine: AsyncLLM, adapters: Iterable[Adapter]) -> dict[s
             raise SettingsError(f"vLLM cannot load the adapter {adapter.name!r}: {error}") from error
         requests[adapter.name] = request
     return requests
+
+
+def _with_cpu_defaults(settings: EngineSettings) -> EngineSettings:
+    defaults = {"max_num_seqs": CPU_SEQS, "max_num_batched_tokens": CPU_BATCHED_TOKENS}
+    return settings.model_copy(update={name: getattr(settings, name) or value for name, value in defaults.items()})
 
 
 def _lora_arguments(adapters: Sequence[Adapter], *, cpu: bool) -> dict[str, Any]:
@@ -131,12 +148,16 @@ def _arguments(
     dtype = settings.dtype
     if dtype == "auto":
         dtype = checkpoint.number_format(cpu=cpu, native_bfloat16=has_native_bfloat16())
-    max_num_seqs = settings.max_num_seqs + settings.num_guest_seqs
+    max_num_seqs, max_num_batched_tokens = settings.max_num_seqs, settings.max_num_batched_tokens
+    if max_num_seqs is not None:
+        max_num_seqs += settings.num_guest_seqs
+    if max_num_seqs is not None and max_num_batched_tokens is not None:
+        max_num_batched_tokens = max(max_num_batched_tokens, max_num_seqs)
     return AsyncEngineArgs(
         model=str(checkpoint.directory),
         dtype=dtype,
         max_model_len=max_model_len,
-        max_num_batched_tokens=max(settings.max_num_batched_tokens, max_num_seqs),
+        max_num_batched_tokens=max_num_batched_tokens,
         max_num_seqs=max_num_seqs,
         enable_prefix_caching=True,
         enable_chunked_prefill=True,
@@ -144,7 +165,8 @@ def _arguments(
         tensor_parallel_size=settings.tensor_parallel_size,
         pipeline_parallel_size=settings.pipeline_parallel_size,
         distributed_executor_backend="uni" if single else None,
-        enforce_eager=cpu,  # compiling takes minutes on a CPU and gains little there
+        # Compiling takes minutes on a CPU and gains little there.
+        enforce_eager=cpu if settings.eager is None else settings.eager,
         generation_config="vllm",  # no sampling defaults from the checkpoint; end tokens come with each request
         # No other backend, which would interpret a schema differently, and no endless white space.
         structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
@@ -152,7 +174,19 @@ def _arguments(
         skip_mm_profiling=cpu,
         worker_extension_cls="model_executor.models.qwen2_vl.worker.EncodedMedia",
         **lora,
+        **_gpu_arguments(settings),
     )
+
+
+def _gpu_arguments(settings: EngineSettings) -> dict[str, Any]:
+    """What is vLLM's choice where the settings leave it open."""
+    arguments: dict[str, Any] = {"kv_cache_dtype": settings.kv_cache_dtype}
+    if settings.gpu_memory_share is not None:
+        arguments["gpu_memory_utilization"] = settings.gpu_memory_share
+    if settings.cuda_graph_sizes is not None:
+        sizes = [int(size) for size in settings.cuda_graph_sizes.split(",")]
+        arguments["compilation_config"] = {"cudagraph_capture_sizes": sizes}
+    return arguments
 
 
 def _check_kv_cache(config: VllmConfig) -> None:
@@ -161,7 +195,8 @@ def _check_kv_cache(config: VllmConfig) -> None:
         return  # vLLM measures and checks it
     model, parallel = config.model_config, config.parallel_config
     per_token = 2 * model.get_num_layers(parallel) * model.get_num_kv_heads(parallel) * model.get_head_size()
-    item_bytes = torch.tensor([], dtype=model.dtype).element_size()
+    fp8 = config.cache_config.cache_dtype.startswith("fp8")
+    item_bytes = 1 if fp8 else torch.tensor([], dtype=model.dtype).element_size()
     block = config.cache_config.block_size
     num_blocks = math.ceil(model.max_model_len / block) + 1  # vLLM reserves one block
     needed = num_blocks * block * per_token * item_bytes

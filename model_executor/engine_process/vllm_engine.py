@@ -33,9 +33,11 @@ from model_executor.engine import (
     SamplingParams,
     TokenLogprob,
 )
-from model_executor.engine_process.grammar_check import GrammarCheck, structured_outputs
+from model_executor.engine_process.grammar_check import GrammarCheck
+from model_executor.engine_process.grammar_process import structured_outputs
 from model_executor.engine_process.media_files import OpenMediaFiles
 from model_executor.engine_process.stats import StatsCollector
+from model_executor.engine_process.step_watch import StepWatch, engine_cpu_s
 from model_executor.engine_process.vllm_config import load_adapters
 from model_executor.models.qwen2_vl.processing import media_item
 from model_executor.processor.geometry import Grid
@@ -73,11 +75,17 @@ class VllmEngine:
         self._files = files
         self._grammars = grammars
         config = engine.model_config.hf_config
-        self._placeholder_ids: dict[Modality, int] = {"image": config.image_token_id, "video": config.video_token_id}
+        self.placeholder_ids: dict[Modality, int] = {"image": config.image_token_id, "video": config.video_token_id}
+        """Token ids that stand for images and videos."""
         self._end_token_ids = end_token_ids
         self._adapters = adapters
         self._loaded: dict[str, LoRARequest] = {}
         self._retiring: set[asyncio.Task[None]] = set()
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Sequences vLLM generates at the same time."""
+        return int(self._engine.vllm_config.scheduler_config.max_num_seqs)
 
     async def load_adapters(self) -> None:
         """Load the adapters; call once, before the first request.
@@ -89,7 +97,7 @@ class VllmEngine:
 
     async def generate(self, request_id: str, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Delta, None]:
         """As `engine.Engine.generate`."""
-        if (fault := find_placeholder_fault(prompt, self._placeholder_ids)) is not None:
+        if (fault := find_placeholder_fault(prompt, self.placeholder_ids)) is not None:
             raise RequestFailedError(fault)
         if prompt.adapter is not None and prompt.adapter not in self._loaded:
             raise RequestRefusedError("The adapter is not loaded.", param="model", code="model_not_found")
@@ -123,8 +131,16 @@ class VllmEngine:
         return self._stats.stats()
 
     async def wait_for_loss(self) -> None:
-        """Wait until vLLM's engine process, or the one that checks grammars, is gone."""
+        """Wait until vLLM's engine process is gone or stuck, or those that check grammars are gone."""
+        watch = StepWatch(
+            lambda: self._stats.num_steps,
+            self._engine.output_processor.get_num_unfinished_requests,
+            engine_cpu_s,
+        )
         while not self._engine.errored and not self._grammars.is_lost:
+            if watch.is_stuck():
+                _log.error("the engine stands still and is given up")
+                return
             await asyncio.sleep(_DEATH_POLL_S)
 
     def close(self) -> None:

@@ -1,6 +1,9 @@
-"""The operator `tessera::mrope_`: multimodal rotary embedding, in place on queries and keys.
+"""The operators `tessera::mrope_` and `tessera::mrope`: multimodal rotary embedding of queries and keys.
 
-What it does: declares the schema, the fake body that tracing uses, and the bodies: compiled C++ on the CPU
+The first works in place. The second returns new tensors, for compiled code: what changes its arguments is given copies
+of them there, of the whole product that queries, keys and values are views of.
+
+What it does: declares the schemas, the fake bodies that tracing uses, and the bodies: compiled C++ on the CPU
 (`native.py`), Triton on CUDA devices (`triton_mrope.py`), and plain torch wherever neither is to be had. What it does
 not: build position ids (`model_executor/processor/mrope_positions.py`).
 
@@ -20,12 +23,18 @@ _LIBRARY.define(  # type: ignore[no-untyped-call]
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 _LIBRARY.impl("mrope_", reference.rotate_, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+_LIBRARY.define(  # type: ignore[no-untyped-call]
+    "mrope(Tensor q, Tensor k, Tensor positions, Tensor cos_sin, int[] section) -> (Tensor, Tensor)",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+_LIBRARY.impl("mrope", reference.rotated, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 native.load()
 # Asking for a device would initialize CUDA, after which a process cannot fork.
 if torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
     from model_executor.kernels import triton_mrope
 
     _LIBRARY.impl("mrope_", triton_mrope.rotate_, "CUDA")  # type: ignore[no-untyped-call]
+    _LIBRARY.impl("mrope", triton_mrope.rotated, "CUDA")  # type: ignore[no-untyped-call]
 
 
 @torch.library.register_fake("tessera::mrope_", lib=_LIBRARY)  # type: ignore[untyped-decorator]
@@ -33,6 +42,13 @@ def _fake(
     q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor, cos_sin: torch.Tensor, section: Sequence[int]
 ) -> None:
     """Nothing is returned and no shape changes."""
+
+
+@torch.library.register_fake("tessera::mrope", lib=_LIBRARY)  # type: ignore[untyped-decorator]
+def _fake_new(
+    q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor, cos_sin: torch.Tensor, section: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape)
 
 
 def mrope_(
@@ -54,6 +70,20 @@ def mrope_(
         IndexError: a position outside the table; on a CUDA device it makes its pairs NaN instead.
     """
     torch.ops.tessera.mrope_(q, k, positions, cos_sin, section)
+
+
+def rotated(
+    q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor, cos_sin: torch.Tensor, section: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Queries and keys rotated: the same tensors, changed in place, or in compiled code new ones.
+
+    Arguments and errors as in `mrope_`.
+    """
+    if torch.compiler.is_compiling():
+        new_q, new_k = torch.ops.tessera.mrope(q, k, positions, cos_sin, section)
+        return new_q, new_k
+    mrope_(q, k, positions, cos_sin, section)
+    return q, k
 
 
 def cos_sin_table(max_pos: int, inverse_frequencies: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,20 @@ def rotate_(
         x[..., :half], x[..., half : 2 * half] = rotated
 
 
+def rotated(
+    q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor, cos_sin: torch.Tensor, section: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """New, contiguous q and k: copies that the body of the operator in place then rotates."""
+    new = copies(q, k)
+    torch.ops.tessera.mrope_(*new, positions, cos_sin, section)
+    return new
+
+
+def copies(q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both, contiguous."""
+    return q.clone(memory_format=torch.contiguous_format), k.clone(memory_format=torch.contiguous_format)
+
+
 def gather(positions: torch.Tensor, cos_sin: torch.Tensor, section: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines of every token, each rotary pair taken at the position of its section's axis.
 

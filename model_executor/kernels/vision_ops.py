@@ -1,7 +1,8 @@
 """The operators of the vision tower: `tessera::attend`, attention inside temporal slices, and `tessera::quick_gelu_`.
 
-What it does: declares the schemas and the plain-torch bodies, which run on GPUs, on processors without the instructions
-that `csrc/tower.cpp` needs, and as what the compiled bodies must equal. The rotation is `mrope.py`'s.
+What it does: declares the schemas and the plain-torch bodies, which run on processors without the instructions that
+`csrc/tower.cpp` needs, on GPUs where `triton_vision_ops.py` has none, and as what the others must equal. The rotation
+is `mrope.py`'s.
 """
 
 from collections.abc import Sequence
@@ -57,6 +58,10 @@ _LIBRARY.define("quick_gelu_(Tensor(a!) x) -> ()", tags=(torch.Tag.pt2_compliant
 _LIBRARY.impl("attend", attend_plainly, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 _LIBRARY.impl("quick_gelu_", quick_gelu_plainly_, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 native.load()
+if torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+    from model_executor.kernels import triton_vision_ops
+
+    _LIBRARY.impl("quick_gelu_", triton_vision_ops.quick_gelu_, "CUDA")  # type: ignore[no-untyped-call]
 
 
 @torch.library.register_fake("tessera::attend", lib=_LIBRARY)  # type: ignore[untyped-decorator]

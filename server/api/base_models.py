@@ -29,6 +29,33 @@ def conflict(param: str, message: str) -> PydanticCustomError:
     return PydanticCustomError("invalid_value", "{message}", {"param": param, "message": message})
 
 
+def bounded(most: int, least: int = 0) -> Any:
+    """The constraint of a list: its number of items, looked at before the items; the first wrong item ends the look."""
+    return Field(min_length=least, max_length=most, fail_fast=True)
+
+
+def at_most(most: int) -> BeforeValidator:
+    """The constraint of an object with any names: its number of entries, looked at before the entries."""
+
+    def check(value: object) -> object:
+        if isinstance(value, Mapping) and len(value) > most:
+            raise PydanticCustomError("too_long", "should have at most {most} entries", {"most": most})
+        return value
+
+    return BeforeValidator(check, json_schema_input_type=Any)
+
+
+MAX_MESSAGES = 4096
+"""Messages of a conversation, or items of an input."""
+MAX_PARTS = 1024
+"""Parts of one message."""
+MAX_METADATA = 1024
+"""Entries of `metadata`; OpenAI takes 16, and some clients do not count."""
+MAX_FRAMES = 8192
+"""Frames of a list, from which at most 768 are sampled."""
+MAX_TOKEN_IDS = 1 << 20
+"""Token ids of one list; no context is that long."""
+
 Unsupported = Annotated[None, BeforeValidator(unsupported_parameter)]
 """Type of a field that must be absent or null."""
 
@@ -49,6 +76,10 @@ class RequestModel(BaseModel):
     def _drop_nulls(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
+        if len(data) > len(cls.model_fields):  # then one of them is unknown; pydantic would list all that are
+            known = {field.alias or name for name, field in cls.model_fields.items()}
+            unknown = next(name for name in data if name not in known)
+            raise PydanticCustomError("extra_forbidden", "is not known", {"param": str(unknown)})
         return {name: value for name, value in data.items() if value is not None or name not in cls.model_fields}
 
     @classmethod

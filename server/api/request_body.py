@@ -4,6 +4,7 @@ What it does not: limit its size (`server/middleware/body_limit.py`), or authori
 (`server/middleware/authentication.py`), so that no stranger's body is read.
 """
 
+import asyncio
 from collections.abc import Mapping
 from email.message import Message
 from typing import Any, TypeVar
@@ -13,10 +14,26 @@ from pydantic_core import from_json
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
+from model_executor.fair_queue import FairQueue
 from server.api.validation import refusal
-from server.core.errors import BadRequestError
+from server.core.concurrency import run_to_completion
+from server.core.errors import BadRequestError, TooLargeError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+LARGE_BODY_BYTES = 100_000
+"""From this size on, a body waits for its turn, its values are counted, and it is validated in a thread."""
+MAX_MARKS = 150_000
+"""Values in one body, roughly; parsing so many takes about 50 ms."""
+NUM_LARGE_BODIES = 2
+"""Large bodies that are parsed at a time; one per client."""
+MAX_WAITING_BODIES = 64
+_SLICE_BYTES = 1 << 20
+
+
+def large_body_queue() -> FairQueue:
+    """The queue in which large bodies wait for their turn, as `app.state.large_bodies`."""
+    return FairQueue(NUM_LARGE_BODIES, max_per_client=1, max_waiting=MAX_WAITING_BODIES)
 
 
 async def read_json(request: Request, model: type[Model], *, context: Mapping[str, Any]) -> Model:
@@ -30,10 +47,26 @@ async def read_json(request: Request, model: type[Model], *, context: Mapping[st
     Raises:
         BadRequestError: not JSON by its content type or its content, not an object, or not valid for the model.
         NotFoundError: it names an uploaded file the client does not have.
-        TooLargeError: over the limit.
+        TooLargeError: too many bytes or values.
     """
     _require_json(request.headers)
-    body = await request.body()
+    body = bytearray()  # Starlette would keep it for as long as the answer takes
+    async for chunk in request.stream():
+        body += chunk
+    try:
+        if len(body) < LARGE_BODY_BYTES:
+            return _validate(body, model, context)
+        large_bodies: FairQueue = request.app.state.large_bodies
+        async with large_bodies.place():
+            await _require_few_values(body)
+            return await run_to_completion(lambda: _validate(body, model, context))
+    finally:
+        body.clear()
+        if (arrival := getattr(request.state, "arrival", None)) is not None:
+            arrival.end()
+
+
+def _validate(body: bytearray, model: type[Model], context: Mapping[str, Any]) -> Model:
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -44,6 +77,23 @@ async def read_json(request: Request, model: type[Model], *, context: Mapping[st
         return model.model_validate(value, context=context)
     except ValidationError as error:
         raise refusal(error) from error
+
+
+async def _require_few_values(body: bytearray) -> None:
+    """Reject what takes seconds to parse: every value in JSON is next to one of four characters.
+
+    They are counted in texts, too, but no context holds a text with so many. In slices, so that other tasks can run.
+    """
+    num_marks = 0
+    for start in range(0, len(body), _SLICE_BYTES):
+        part = body[start : start + _SLICE_BYTES]
+        num_marks += len(part) - len(part.translate(None, b",:[{"))
+        if num_marks > MAX_MARKS:
+            raise TooLargeError(
+                f"The request body has too many values: more than {MAX_MARKS} commas, colons, brackets and braces.",
+                code="body_too_large",
+            )
+        await asyncio.sleep(0)
 
 
 def _require_json(headers: Headers) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from server.api.base_models import ModelRequest, Unsupported, conflict
+from server.api.base_models import MAX_MESSAGES, MAX_METADATA, ModelRequest, Unsupported, at_most, bounded, conflict
 from server.generation.sampling_fields import SamplingFields, StreamFields
 from server.prompt.messages import AnyMessage
 from server.prompt.render_fields import Rendering
@@ -16,7 +16,7 @@ from server.tools.protocol import ToolUse
 class ChatCompletionRequest(SamplingFields, StreamFields, Rendering, ToolUse, ModelRequest):
     """A conversation to answer, and how."""
 
-    messages: Annotated[list[AnyMessage], Field(min_length=1)]
+    messages: Annotated[list[AnyMessage], bounded(MAX_MESSAGES, least=1)]
     """The conversation so far."""
 
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -30,17 +30,17 @@ class ChatCompletionRequest(SamplingFields, StreamFields, Rendering, ToolUse, Mo
 
     add_vision_id: bool = False
     """Number the media in the prompt: `Picture 1: `, `Video 1: `."""
-    include: list[Literal["media"]] = []
+    include: Annotated[list[Literal["media"]], bounded(8)] = []
     """media: report in a `tessera` object what was done to each image and video."""
 
     response_format: ResponseFormat | None = None
     """The form of the answer: text, a JSON object, or JSON that satisfies a schema."""
     structured_outputs: StructuredOutputs | None = None
     """The form of the answer under vLLM's names."""
-    modalities: Annotated[list[Literal["text"]], Field(min_length=1)] | None = None
+    modalities: Annotated[list[Literal["text"]], bounded(8, least=1)] | None = None
     # Cannot apply to a model on one's own machine; accepted so that clients which always send them work.
     user: str | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=MAX_METADATA), at_most(MAX_METADATA)] | None = None
     store: bool | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None

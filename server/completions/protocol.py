@@ -6,14 +6,14 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from model_executor.engine import FinishReason
-from server.api.base_models import ModelRequest, ResponseModel, Unsupported
+from server.api.base_models import MAX_TOKEN_IDS, ModelRequest, ResponseModel, Unsupported, bounded
 from server.generation.response_fields import Usage
 from server.generation.sampling_fields import SamplingFields, StreamFields
 
 MAX_PROMPTS = 128
 """Most prompts of one request."""
 
-_TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=1 << 31)]], Field(min_length=1)]
+_TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=1 << 31)]], bounded(MAX_TOKEN_IDS, least=1)]
 
 
 def _prompt_form(value: Any) -> str:
@@ -35,9 +35,9 @@ class CompletionRequest(SamplingFields, StreamFields, ModelRequest):
 
     prompt: Annotated[
         Annotated[str, Tag("<text>")]
-        | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS), Tag("<texts>")]
+        | Annotated[list[str], bounded(MAX_PROMPTS, least=1), Tag("<texts>")]
         | Annotated[_TokenIds, Tag("<ids>")]
-        | Annotated[list[_TokenIds], Field(min_length=1, max_length=MAX_PROMPTS), Tag("<ids_list>")],
+        | Annotated[list[_TokenIds], bounded(MAX_PROMPTS, least=1), Tag("<ids_list>")],
         Discriminator(_prompt_form),
     ]
     """What to continue: a text or its token ids, or a list of either. The names of control tokens in texts are text."""

@@ -7,17 +7,17 @@ place of `image` or `video` (`server/media/errors.py`).
 CODES: dict[str, tuple[int, str]] = {
     # The request
     "invalid_api_key": (401, "There is no API key in the request, or it is not valid."),
-    "invalid_http": (400, "The request is not valid HTTP, or breaks one of this server's limits on HTTP."),
-    "too_many_connections": (503, "The server has as many connections as it may; retry later."),
     "unknown_url": (404, "There is no such route."),
     "method_not_allowed": (405, "The route exists, but not with this method; `Allow` has its methods."),
-    "invalid_request": (400, "The request is malformed."),
     "cors_refused": (400, "The page's origin is not one of the origins this server allows."),
     "body_too_large": (413, "The request body exceeds the limit; upload large files instead."),
     "invalid_content_type": (400, "The content type of the request body is not supported."),
     "invalid_content_encoding": (400, "The request body is compressed, which is not supported."),
     "head_too_large": (431, "Request line, header fields and trailers exceed a limit."),
     "request_timeout": (408, "The head or the body of the request did not arrive in time."),
+    "invalid_http": (400, "The request is not valid HTTP/1.1, or has too many pipelined requests before it."),
+    "invalid_request": (400, "The request is rejected by the HTTP framework."),
+    "too_many_connections": (503, "The server has as many connections as allowed; `Retry-After` says when to retry."),
     "invalid_json": (400, "The request body is not a JSON object."),
     "invalid_form": (400, "The request body is not a valid multipart form."),
     "unknown_parameter": (400, "The field does not exist."),
@@ -61,7 +61,7 @@ CODES: dict[str, tuple[int, str]] = {
     "video_too_large": (400, "The video's frames have more pixels than may be decoded, or need too much memory."),
     "video_too_long": (400, "The video exceeds the limit in seconds or frames."),
     # Both
-    "unsupported_file_type": (400, "The file's content is neither an image nor a video in a supported format."),
+    "unsupported_file": (400, "The file's content is neither an image nor a video in a supported format."),
     "request_limit_exceeded": (400, "All images and videos of the request together exceed a limit."),
     "media_deadline_exceeded": (504, "Fetching or decoding an image or video took too long; do not retry at once."),
     # Uploaded files

@@ -101,8 +101,8 @@ class MediaSettings(BaseModel):
     """Time to fetch one URL, from start to last byte."""
     max_redirects: int = Field(default=3, ge=0)
     """Redirects followed for one URL; each target is checked again."""
-    num_workers: int = Field(default=2, ge=1)
-    """Processes that decode media."""
+    num_workers: int | None = Field(default=None, ge=1)
+    """Processes that decode media. Unset: half as many as there are processor cores, at least 2 and at most 16."""
     max_queued_jobs: int = Field(default=64, ge=0)
     """Images and videos that may wait for a worker; further ones are answered 429."""
     decode_timeout_s: float = Field(default=120, gt=0)
@@ -114,6 +114,8 @@ class MediaSettings(BaseModel):
     max_cache_bytes: int = Field(default=1 << 30, ge=0)
     """Prepared patches kept in shared memory for later requests that bring the same media, at most half of what
     `/dev/shm` has; 0 keeps none."""
+    max_cache_s: float = Field(default=3600, gt=0)
+    """Time after which prepared patches that no request has used are given up. Those of an uploaded file go with it."""
 
     @field_validator("allowed_domains", "denied_domains")
     @classmethod
@@ -168,6 +170,8 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = None
     """Key clients must send, or several separated by commas; an empty one ends the start. Unset: no key needed, unless
     there is a key file."""
+    metrics_key: SecretStr | None = None
+    """Key for `/metrics` and for nothing else. Unset: any key reads `/metrics`, without what other keys do."""
     api_keys_file: Path | None = None
     """TOML file of further keys as hashes, with names and limits; read again when it changes."""
     cors_origins: str | None = None
@@ -194,11 +198,11 @@ class Settings(BaseSettings):
     media: MediaSettings = MediaSettings()
     files: FilesSettings = FilesSettings()
 
-    @field_validator("api_key")
+    @field_validator("api_key", "metrics_key")
     @classmethod
     def _key_is_no_blank(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not split_list(value.get_secret_value()):
-            raise PydanticCustomError("invalid_value", "is set but holds no key; leave it unset for an open server")
+            raise PydanticCustomError("invalid_value", "is set but holds no key; leave it unset for none")
         return value
 
     @field_validator("cors_origins")

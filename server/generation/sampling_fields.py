@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.api.base_models import RequestModel, conflict
+from server.api.base_models import RequestModel, at_most, bounded, conflict
 
 _INT64 = 1 << 63
 _Penalty = Annotated[float, Field(ge=-2, le=2)]
@@ -56,7 +56,7 @@ class SamplingFields(RequestModel):
     """How many answers to generate."""
     stop: (
         Annotated[
-            Annotated[_StopString, Tag("<string>")] | Annotated[list[_StopString], Field(max_length=4), Tag("<list>")],
+            Annotated[_StopString, Tag("<string>")] | Annotated[list[_StopString], bounded(4), Tag("<list>")],
             Discriminator(lambda value: "<list>" if isinstance(value, list) else "<string>"),
         ]
         | None
@@ -73,9 +73,12 @@ class SamplingFields(RequestModel):
     """Against tokens that occurred in the answer."""
     frequency_penalty: _Penalty = 0.0
     """Against tokens, by how often they occurred in the answer."""
-    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], AfterValidator(_token_id_keys)] = Field(
-        default={}, max_length=1024
-    )
+    logit_bias: Annotated[
+        dict[str, Annotated[float, Field(ge=-100, le=100)]],
+        Field(max_length=1024),
+        at_most(1024),
+        AfterValidator(_token_id_keys),
+    ] = {}
     """Added to the logits of the tokens with these ids."""
 
     top_k: Annotated[int, Field(ge=-1, lt=1 << 31)] = 0
@@ -88,7 +91,7 @@ class SamplingFields(RequestModel):
     """No end before this many tokens."""
     ignore_eos: bool = False
     """Go on after the model's end token."""
-    stop_token_ids: Annotated[list[Annotated[int, Field(ge=0, lt=1 << 31)]], Field(max_length=64)] = []
+    stop_token_ids: Annotated[list[Annotated[int, Field(ge=0, lt=1 << 31)]], bounded(64)] = []
     """Tokens to stop at, in addition to the model's own."""
     skip_special_tokens: bool = True
     """Leave special tokens out of the text."""

@@ -84,7 +84,7 @@ def inline_part(url: str, param: str, data_param: str, limits: Limits) -> MediaP
         raise BadRequestError(
             "The file is not an image or video in a supported format, as data:MEDIA-TYPE;base64,DATA.",
             param=data_param,
-            code="unsupported_file_type",
+            code="unsupported_file",
         )
     return MediaPart(modality, url, param, *limits)
 

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Discriminator, Field, PlainValidator, Tag, Vali
 from pydantic_core import PydanticCustomError
 
 from model_executor.processor.geometry import FACTOR_PX
-from server.api.base_models import RequestModel, Unsupported, conflict
+from server.api.base_models import MAX_FRAMES, MAX_PARTS, RequestModel, Unsupported, bounded, conflict
 from server.tools.protocol import ToolCall
 
 _Url = Annotated[str, Field(min_length=1)]
@@ -108,7 +108,7 @@ class VideoPart(VideoLimits):
 
     type: Literal["video"]
     video: Annotated[
-        Annotated[_Url, Tag("<url>")] | Annotated[list[_Url], Field(min_length=1), Tag("<frames>")],
+        Annotated[_Url, Tag("<url>")] | Annotated[list[_Url], bounded(MAX_FRAMES, least=1), Tag("<frames>")],
         Discriminator(lambda value: "<frames>" if isinstance(value, list) else "<url>"),
     ]
     """One URL, or the URLs of the frames in order."""
@@ -204,13 +204,14 @@ AnyPart = Annotated[
 ]
 TEXT_OR_PARTS = Discriminator(lambda value: "<parts>" if isinstance(value, list) else "<string>")
 Content = Annotated[
-    Annotated[str, Tag("<string>")] | Annotated[list[AnyPart], Field(min_length=1), Tag("<parts>")], TEXT_OR_PARTS
+    Annotated[str, Tag("<string>")] | Annotated[list[AnyPart], bounded(MAX_PARTS, least=1), Tag("<parts>")],
+    TEXT_OR_PARTS,
 ]
 TextContent = Annotated[
     Annotated[str, Tag("<string>")]
     | Annotated[
         list[Annotated[Annotated[TextPart, Tag("<text>")], tagged_by("type", "text")]],
-        Field(min_length=1),
+        bounded(MAX_PARTS, least=1),
         Tag("<parts>"),
     ],
     TEXT_OR_PARTS,
@@ -243,7 +244,7 @@ class AssistantMessage(RequestModel):
     """May be absent next to `tool_calls`."""
     name: str | None = None
     annotations: list[Any] = Field(default=[], max_length=0)
-    tool_calls: Annotated[list[ToolCall], Field(min_length=1)] | None = None
+    tool_calls: Annotated[list[ToolCall], bounded(MAX_PARTS, least=1)] | None = None
     """Functions it called; a message of the role `tool` for each follows."""
     parsed: Any = None
     """Accepted; the official client sends it along with what it parsed."""

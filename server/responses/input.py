@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.api.base_models import RequestModel, Unsupported, conflict
+from server.api.base_models import MAX_FRAMES, MAX_PARTS, RequestModel, Unsupported, bounded, conflict
 from server.prompt.messages import TEXT_OR_PARTS, FileId, ImageLimits, VideoLimits, tagged_by
 from server.responses.tools import FunctionCall, FunctionCallOutput, InputText, TextInput
 
@@ -55,7 +55,7 @@ class InputVideo(VideoLimits):
     type: Literal["input_video"]
     video_url: (
         Annotated[
-            Annotated[_Url, Tag("<url>")] | Annotated[list[_Url], Field(min_length=1), Tag("<frames>")],
+            Annotated[_Url, Tag("<url>")] | Annotated[list[_Url], bounded(MAX_FRAMES, least=1), Tag("<frames>")],
             Discriminator(lambda value: "<frames>" if isinstance(value, list) else "<url>"),
         ]
         | None
@@ -128,7 +128,8 @@ class SystemInput(InputMessage):
 
     role: Literal["system", "developer"]
     content: Annotated[
-        Annotated[str, Tag("<string>")] | Annotated[list[TextInput], Field(min_length=1), Tag("<parts>")], TEXT_OR_PARTS
+        Annotated[str, Tag("<string>")] | Annotated[list[TextInput], bounded(MAX_PARTS, least=1), Tag("<parts>")],
+        TEXT_OR_PARTS,
     ]
 
 
@@ -137,7 +138,7 @@ class UserInput(InputMessage):
 
     role: Literal["user"]
     content: Annotated[
-        Annotated[str, Tag("<string>")] | Annotated[list[_InputPart], Field(min_length=1), Tag("<parts>")],
+        Annotated[str, Tag("<string>")] | Annotated[list[_InputPart], bounded(MAX_PARTS, least=1), Tag("<parts>")],
         TEXT_OR_PARTS,
     ]
 
@@ -147,7 +148,7 @@ class AssistantInput(InputMessage):
 
     role: Literal["assistant"]
     content: Annotated[
-        Annotated[str, Tag("<string>")] | Annotated[list[_OutputPart], Field(min_length=1), Tag("<parts>")],
+        Annotated[str, Tag("<string>")] | Annotated[list[_OutputPart], bounded(MAX_PARTS, least=1), Tag("<parts>")],
         TEXT_OR_PARTS,
     ]
     phase: Literal["commentary", "final_answer"] | None = None

@@ -5,7 +5,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.api.base_models import ModelRequest, RequestModel, Unsupported, conflict
+from server.api.base_models import (
+    MAX_MESSAGES,
+    MAX_METADATA,
+    ModelRequest,
+    RequestModel,
+    Unsupported,
+    at_most,
+    bounded,
+    conflict,
+)
 from server.responses.input import AnyInput, require_answered_calls
 from server.responses.tools import AnyTool, FunctionChoice, chosen_names
 from server.structured_output.protocol import JsonSchema, SchemaName
@@ -58,7 +67,7 @@ class ResponseRequest(ModelRequest):
     """Something to answer, and how. Every request brings all it needs: nothing is kept between two."""
 
     input: Annotated[
-        Annotated[str, Tag("<string>")] | Annotated[list[AnyInput], Field(min_length=1), Tag("<items>")],
+        Annotated[str, Tag("<string>")] | Annotated[list[AnyInput], bounded(MAX_MESSAGES, least=1), Tag("<items>")],
         Discriminator(lambda value: "<items>" if isinstance(value, list) else "<string>"),
     ]
     """A text, or the conversation so far."""
@@ -71,17 +80,20 @@ class ResponseRequest(ModelRequest):
     """0: always the most likely token."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Sample from the most likely tokens with this share of the probability."""
-    include: list[
-        Literal[
-            "message.output_text.logprobs",
-            "message.input_image.image_url",
-            "reasoning.encrypted_content",
-            "file_search_call.results",
-            "web_search_call.results",
-            "web_search_call.action.sources",
-            "computer_call_output.output.image_url",
-            "code_interpreter_call.outputs",
-        ]
+    include: Annotated[
+        list[
+            Literal[
+                "message.output_text.logprobs",
+                "message.input_image.image_url",
+                "reasoning.encrypted_content",
+                "file_search_call.results",
+                "web_search_call.results",
+                "web_search_call.action.sources",
+                "computer_call_output.output.image_url",
+                "code_interpreter_call.outputs",
+            ]
+        ],
+        bounded(64),
     ] = []
     """message.output_text.logprobs: report the log-probability of each token. The others never occur."""
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -95,7 +107,7 @@ class ResponseRequest(ModelRequest):
     truncation: Literal["disabled"] | None = None
     """disabled: what does not fit is refused."""
 
-    tools: Annotated[list[AnyTool], Field(max_length=MAX_TOOLS)] = []
+    tools: Annotated[list[AnyTool], bounded(MAX_TOOLS)] = []
     """Functions the model may call."""
     tool_choice: FunctionChoice | None = None
     """auto, the default: call functions or answer. none: answer, and show the model no tools. required: call one or
@@ -106,7 +118,7 @@ class ResponseRequest(ModelRequest):
     """Accepted; it limits tools that the server would run, and there are none."""
 
     # Cannot apply to a model on one's own machine; accepted so that clients which always send them work.
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=MAX_METADATA), at_most(MAX_METADATA)] | None = None
     user: str | None = None
     safety_identifier: str | None = None
     service_tier: str | None = None

@@ -99,7 +99,7 @@ async def test_an_answer_can_be_asked_for_again(page: Page, serve: OpenPage) -> 
         await open_ready(page, world)
         await ask(page, "First?")
         await expect(page.locator(".answer .prose")).to_have_text("Answer 1.")
-        body = await sent_by(page, lambda: page.get_by_role("button", name="Again").click())
+        body = await sent_by(page, lambda: page.get_by_role("button", name="Again", exact=True).click())
         assert texts(body) == [("user", "First?")]
         await expect(page.locator(".answer .prose")).to_have_text("Answer 2.")
         await page.locator("#toast").get_by_role("button", name="Undo").click()

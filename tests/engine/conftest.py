@@ -14,6 +14,9 @@ from tests.support.engines import ready
 from tests.support.oracle import Oracle
 from training.random_checkpoint import CheckpointShape, TextShape, VisionShape, write_random_checkpoint
 
+GPU_SHARE = 0.1
+"""Both engines live at the same time, on one GPU where there is one."""
+
 
 @pytest.fixture(scope="session")
 def vllm_imported() -> None:
@@ -53,7 +56,9 @@ def other_oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
 @pytest.fixture(scope="session")
 async def engine(other_oracle: Oracle, shared_memory: Path) -> AsyncIterator[EngineClient]:
     """An engine with room for everything but a crowd."""
-    settings = EngineSettings(dtype="float32", max_num_seqs=8, max_num_waiting=4, warm_standby=False)
+    settings = EngineSettings(
+        dtype="float32", max_num_seqs=8, max_num_waiting=4, gpu_memory_share=GPU_SHARE, warm_standby=False
+    )
     client = EngineClient(other_oracle.folder, settings, shared_memory=shared_memory)
     await client.start()
     await ready(client)
@@ -69,6 +74,7 @@ async def cramped_engine(oracle: Oracle, shared_memory: Path) -> AsyncIterator[E
         max_num_batched_tokens=64,
         max_model_len=1536,
         kv_cache_bytes=7 << 20,
+        gpu_memory_share=GPU_SHARE,
         max_num_seqs=8,
         warm_standby=False,
     )

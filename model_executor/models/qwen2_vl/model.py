@@ -102,8 +102,13 @@ class Qwen2VL(nn.Module, SupportsMultiModal, SupportsMRoPE, SupportsPP, Supports
         """Embeddings [M, hidden] of each item; fields as `processing.media_item` writes them."""
         paths, grids = [item_path(field) for field in path], [item_grid(field) for field in grid]
         self.encoded_paths.update(paths)
+        rows = [self._on_device(map_patches(*item)) for item in zip(paths, grids, strict=True)]
+        return self.visual(rows, grids)
+
+    def _on_device(self, rows: torch.Tensor) -> torch.Tensor:
+        """Patches where the tower is. From pinned memory the device fetches them while earlier ones are computed."""
         device = self.visual.patch_embed.bias.device
-        return self.visual([map_patches(*item).to(device) for item in zip(paths, grids, strict=True)], grids)
+        return rows if device.type == "cpu" else rows.pin_memory().to(device, non_blocking=True)
 
     def get_mrope_input_positions(
         self, input_tokens: list[int], mm_features: list[MultiModalFeatureSpec]

@@ -18,7 +18,7 @@ from vllm.model_executor.layers.linear import QKVParallelLinear, RowParallelLine
 from vllm.model_executor.layers.quantization import QuantizationConfig
 from vllm.model_executor.models.qwen2 import Qwen2MLP
 
-from model_executor.kernels.mrope import cos_sin_table, inverse_frequencies, mrope_
+from model_executor.kernels.mrope import cos_sin_table, inverse_frequencies, rotated
 
 
 class TextRotary(nn.Module):
@@ -49,9 +49,9 @@ class TextRotary(nn.Module):
         table = cos_sin_table(max_model_len, inverse_frequencies(head_dim, rope["rope_theta"]))
         self.register_buffer("cos_sin", table, persistent=False)
 
-    def forward(self, positions: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> None:
-        """Rotate q [T, Nq, D] and k [T, Nk, D] in place; positions int64 [3, T]."""
-        mrope_(q, k, positions, self.cos_sin, self.section)
+    def forward(self, positions: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rotated q [T, Nq, D] and k [T, Nk, D], as `mrope.rotated`; positions int64 [3, T]."""
+        return rotated(q, k, positions, self.cos_sin, self.section)
 
 
 class TextAttention(nn.Module):
@@ -111,12 +111,12 @@ class TextAttention(nn.Module):
         """Positions int64 [3, T], x [T, hidden]; returns [T, hidden]."""
         q_size, kv_size = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         q, k, v = self.qkv_proj(x).split([q_size, kv_size, kv_size], dim=-1)
-        self.rotary(
+        q, k = self.rotary(
             positions,
             q.unflatten(-1, (self.num_heads, self.head_dim)),
             k.unflatten(-1, (self.num_kv_heads, self.head_dim)),
         )
-        return self.o_proj(self.attn(q, k, v))
+        return self.o_proj(self.attn(q.flatten(1), k.flatten(1), v))
 
 
 class TextDecoderLayer(nn.Module):

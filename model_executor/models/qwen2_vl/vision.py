@@ -23,6 +23,7 @@ from vllm.model_executor.layers.quantization import QuantizationConfig
 
 from model_executor.kernels.mrope import cos_sin_table, inverse_frequencies, mrope_
 from model_executor.kernels.vision_ops import attend, quick_gelu_
+from model_executor.models.qwen2_vl.flash import Spans, spans_of
 from model_executor.processor.geometry import CHANNELS, MERGE, PATCH_PX, TEMPORAL_PATCH_FRAMES, Grid
 
 FRAME_VALUES = CHANNELS * PATCH_PX * PATCH_PX
@@ -104,7 +105,8 @@ class VisionAttention(nn.Module):
         """Attend within the slices of `pack`; x and result [P, width]."""
         q, k, v = self.qkv(x).view(-1, 3, self.num_heads, self.head_dim).unbind(1)
         mrope_(q, k, pack.positions, pack.cos_sin, pack.section)
-        return self.proj(attend(q, k, v, pack.sizes).flatten(1))
+        attended = attend(q, k, v, pack.sizes) if pack.spans is None else pack.spans.attend(q, k, v)
+        return self.proj(attended.flatten(1))
 
 
 class VisionMlp(nn.Module):
@@ -169,6 +171,8 @@ class Pack:
 
     sizes: list[int]
     """Patches of every slice."""
+    spans: Spans | None
+    """The same for FlashAttention; None where it does not run."""
     positions: torch.Tensor
     """int64 [2, P]: row and column of every patch in its slice."""
     cos_sin: torch.Tensor
@@ -198,7 +202,8 @@ class VisionTower(nn.Module):
             VisionBlock(config, quant_config, f"{prefix}.blocks.{i}") for i in range(config.depth)
         )
         self.merger = PatchMerger(config.embed_dim, config.hidden_size, quant_config, f"{prefix}.merger")
-        half = config.embed_dim // config.num_heads // 2
+        self.head_dim = config.embed_dim // config.num_heads
+        half = self.head_dim // 2
         frequencies = inverse_frequencies(half, ROPE_THETA)
         self.register_buffer("frequencies", torch.cat([frequencies, frequencies]), persistent=False)
         self.section = [half // 2, half // 2]
@@ -224,9 +229,11 @@ class VisionTower(nn.Module):
     def _encode(self, slices: Sequence["_Slice"]) -> torch.Tensor:
         sides = [side for _, side in slices]
         runs = [(len(list(same)), side) for side, same in groupby(sides)]
+        sizes = [h * w for h, w in sides]
         device = self.frequencies.device
         pack = Pack(
-            sizes=[h * w for h, w in sides],
+            sizes=sizes,
+            spans=spans_of(sizes, device, self.merger.ln_q.weight.dtype, self.head_dim),
             positions=torch.cat([_positions(h, w, device).repeat(1, n) for n, (h, w) in runs], dim=1),
             cos_sin=cos_sin_table(max(map(max, sides)), self.frequencies),
             section=self.section,

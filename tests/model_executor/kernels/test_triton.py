@@ -1,6 +1,7 @@
 """The Triton body: its arithmetic through the interpreter, its compilation, and a real device where there is one."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
 from model_executor.kernels.mrope import mrope_
-from model_executor.kernels.triton_mrope import rotate_block
+from model_executor.kernels.triton_mrope import NUM_WARPS, VARYING, rotate_block
 
 
 @pytest.mark.slow
@@ -34,14 +35,22 @@ def test_interpreted_kernel_equals_plain_torch() -> None:
 @pytest.mark.parametrize("compute_capability", [80, 90, 120])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_kernel_compiles_for_devices_without_one_and_fuses_nothing(compute_capability: int, dtype: str) -> None:
-    constants = {"QUERY_BLOCKS": 4, "STARTS": (0, 16, 40), "HALF": 64, "PADDED_HALF": 64, "HEADS": 8}
+    constants = {"STARTS": (0, 16, 40), "HALF": 64, "PADDED_HALF": 64, "HEADS": 16}
     signature = dict.fromkeys(rotate_block.arg_names, "i32")
-    signature |= {"q": f"*{dtype}", "k": f"*{dtype}", "positions": "*i64", "table": "*fp32"}
+    signature |= dict.fromkeys(("q", "k", "new_q", "new_k"), f"*{dtype}") | {"positions": "*i64", "table": "*fp32"}
     signature |= dict.fromkeys(constants, "constexpr")
-    source = ASTSource(fn=rotate_block, signature=signature, constexprs=constants)
-    compiled = compile(source, target=GPUTarget("cuda", compute_capability, 32), options={"enable_fp_fusion": False})
+    counts = ("num_heads", "num_kv_heads")
+    names = [name for name in rotate_block.arg_names if name not in (*constants, *VARYING, *counts)]
+    aligned = {(rotate_block.arg_names.index(name),): [["tt.divisibility", 16]] for name in names}
+    source = ASTSource(fn=rotate_block, signature=signature, constexprs=constants, attrs=aligned)
+    options = {"enable_fp_fusion": False, "num_warps": NUM_WARPS}
+    compiled = compile(source, target=GPUTarget("cuda", compute_capability, 32), options=options)
     assert compiled.asm["cubin"]
-    assert "fma." not in compiled.asm["ptx"]
+    ptx = compiled.asm["ptx"]
+    assert "fma." not in ptx
+    # Heads are read and written 16 bytes at a time.
+    assert ptx.count("ld.global.v4.b32") >= 4 and ptx.count("st.global.v4.b32") >= 4
+    assert not re.search(r"(ld|st)\.global\.b(16|8)\b", ptx)
 
 
 @pytest.mark.gpu

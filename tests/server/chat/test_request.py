@@ -250,7 +250,7 @@ PART = "messages[0].content[1]"
         ({"type": "smell", "smell": "rose"}, f"{PART}.type", "unsupported_value"),
         ({"type": "file"}, f"{PART}.file", "missing_required_parameter"),
         ({"type": "file", "file": {}}, f"{PART}.file.file_id", "missing_required_parameter"),
-        ({"type": "file", "file": {"file_id": "f"}}, f"{PART}.file.file_id", None),
+        ({"type": "file", "file": {"file_id": "f"}}, f"{PART}.file.file_id", "file_not_found"),
         ({"type": "file", "file": {"file_id": 5}}, f"{PART}.file.file_id", "invalid_type"),
         ({"type": "file", "file": {"file_data": "QUJD"}}, f"{PART}.file.file_data", "invalid_value"),
         ({"type": "file", "file": {"file_data": "http://x/"}}, f"{PART}.file.file_data", "invalid_value"),

@@ -177,4 +177,4 @@ def test_refuses_a_file_that_is_neither(url: str) -> None:
     with pytest.raises(BadRequestError) as caught:
         read(user({"type": "file", "file": {"file_data": url}}))
     assert caught.value.param == "messages[0].content[0].file.file_data"
-    assert caught.value.code == "unsupported_file_type"
+    assert caught.value.code == "unsupported_file"

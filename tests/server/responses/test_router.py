@@ -296,7 +296,7 @@ REFUSED: list[tuple[dict[str, Any], int, str | None, str | None]] = [
         {"input": user({"type": "input_file", "file_data": "data:,x"})},
         400,
         "input[0].content[0].file_data",
-        "unsupported_file_type",
+        "unsupported_file",
     ),
     ({"temperature": 2.1}, 400, "temperature", "invalid_value"),
     ({"top_p": 0}, 400, "top_p", "invalid_value"),
