@@ -56,9 +56,11 @@ def main() -> None:
         ours = [reply.text for reply in asyncio.run(ask_server(arguments.url, SERVED_NAME, asked))]
         theirs = [ask_oracle(oracle, case) for case in asked]
         same += sum(a == b for a, b in zip(ours, theirs, strict=True))
-        shares[task] = sum(is_right(case.exchange.asked, text) for case, text in zip(asked, theirs, strict=True)) / len(asked)
-        mine = sum(is_right(case.exchange.asked, text) for case, text in zip(asked, ours, strict=True)) / len(asked)
-        print(f"{task:<16} server {mine:6.1%}   transformers {shares[task]:6.1%}", flush=True)
+        shares[task], mine = (
+            sum(is_right(case.exchange.asked, text) for case, text in zip(asked, texts, strict=True)) / len(asked)
+            for texts in (theirs, ours)
+        )
+        print(f"{task:<20} server {mine:6.1%}   transformers {shares[task]:6.1%}", flush=True)
     total = len(KIND_OF_TASK) * arguments.cases
     print(f"the same answer to {same} of {total} questions")
     values = {"cases": arguments.cases, "accuracy": shares, "same": same / total}

@@ -1,4 +1,4 @@
-"""Samples to arrays: rendered by `model_executor.processor.chatml`, sized by `model_executor.processor.geometry`, placed by `positions`.
+"""Samples to arrays: rendered, sized and placed by the modules of `model_executor.processor`.
 
 The exchanges of a sample share its media. Their prompts begin alike, so the common beginning (branch 0) is computed
 once, and each exchange continues it as a branch of its own: a token sees the beginning and its own branch, at the
@@ -15,9 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from model_executor.processor.chatml import render
-from model_executor.processor.geometry import PATCH_PX, Grid, Size, image_grid, smart_resize, video_grid, video_size
+from model_executor.processor.geometry import (
+    CHANNELS,
+    PATCH_PX,
+    Grid,
+    Size,
+    image_grid,
+    smart_resize,
+    video_grid,
+    video_size,
+)
 from model_executor.processor.mrope_positions import MediaSpan, mrope_positions
-from model_executor.processor.patches import CHANNELS, row_bytes, write_video_frame
+from model_executor.processor.patches import row_bytes, write_video_frame
 from model_executor.processor.tokenizer import MediaPlaceholder, Segment, TemplateText, Tokenizer
 from training.drawing import resize
 from training.labels import Labels, token_labels

@@ -194,32 +194,35 @@ def _write_video(buffer: io.BytesIO, item: Media, repeats: int) -> None:
 # Whole reports, as `runs/*/evaluation.json`; the model card is written from them.
 
 SERVED_NAME = "tessera-tiny"
+ABLATIONS = ("M-RoPE", "1-D", "h and w swapped")
 _ABLATED = ("position", "grounding", "what is at", "caption", "motion", "order", "second", "blinking")
 
 
 def evaluate_in_process(run: Run, number: int) -> None:
-    """Measure every task, the M-RoPE ablations and longer videos: `in process`, `ablations`, `long` of the report."""
+    """Measure the M-RoPE ablations, longer videos and every task: `ablations`, `long` and `in process`, as they come."""
     tokenizer, stage = Tokenizer(run.folder), run.recipe.stages[-1]
 
     def measure(asked: list[Case], change_batch: Callable[[Batch], Batch] = lambda batch: batch) -> float:
         return measure_in_process(run.model, tokenizer, run.recipe.limits, asked, change_batch).share
 
-    plain, ablations = {}, {}
-    for task in KIND_OF_TASK:
+    ablations, long = {}, {}
+    for task in _ABLATED:
         asked = list(cases(stage, task, number))
-        plain[task] = measure(asked)
-        if task in _ABLATED:
-            ablations[task] = {"1-D": measure(asked, one_dimensional), "h and w swapped": measure(asked, swapped)}
-        print(f"{task:<20}{plain[task]:7.1%}  {ablations.get(task, '')}", flush=True)
+        shares = (measure(asked), measure(asked, one_dimensional), measure(asked, swapped))
+        ablations[task] = dict(zip(ABLATIONS, shares, strict=True))
+        print(f"{task:<20}{ablations[task]}", flush=True)
+        record(run.folder, {"ablations": {"cases": number, "accuracy": ablations}})
+    for task in ("motion", "order"):
+        long[task] = {str(seconds): measure(list(long_cases(task, seconds, number))) for seconds in LONG_SECONDS}
+        print(f"longer videos, {task}: {long[task]}", flush=True)
+    record(run.folder, {"long": {"cases": number, "accuracy": long}})
+    plain = {}
+    for task in KIND_OF_TASK:
+        plain[task] = measure(list(cases(stage, task, number)))
+        print(f"{task:<20}{plain[task]:7.1%}", flush=True)
     on_neat = {task: measure(list(cases(neat(stage), task, number))) for task in NEAT_TASKS}
     print("neat scenes:", {task: f"{share:.1%}" for task, share in on_neat.items()}, flush=True)
-    long = {
-        task: {str(seconds): measure(list(long_cases(task, seconds, number))) for seconds in LONG_SECONDS}
-        for task in ("motion", "order")
-    }
-    print("longer videos:", long, flush=True)
-    values = {"cases": number, "accuracy": plain, "neat": on_neat}
-    record(run.folder, {"in process": values, "ablations": ablations, "long": long})
+    record(run.folder, {"in process": {"cases": number, "accuracy": plain, "neat": on_neat}})
 
 
 async def evaluate_server(url: str, recipe: Recipe, folder: Path, number: int) -> None:
@@ -238,7 +241,7 @@ async def evaluate_server(url: str, recipe: Recipe, folder: Path, number: int) -
             ).share
         print(f"{task:<20}{measured.share:7.1%}  neat {on_neat.get(task, 0):.1%}", flush=True)
         record(folder, {"server": values})
-    values["quarters"] = {str(side): await _quarters(url, side) for side in QUARTER_SIDES}
+    values["quarters"] = {str(side): await measure_quarters(url, side) for side in QUARTER_SIDES}
     print("four quarters:", values["quarters"], flush=True)
     formats = values["formats"] = {}
     for name in typing.get_args(ImageFormat):
@@ -250,8 +253,8 @@ async def evaluate_server(url: str, recipe: Recipe, folder: Path, number: int) -
     record(folder, {"server": values})
 
 
-async def _quarters(url: str, side: int) -> dict[str, int]:
-    """Of forty things in ten images of four quarters: boxes that are right, and phrases of captions."""
+async def measure_quarters(url: str, side: int) -> dict[str, int]:
+    """Of forty things in ten images of four quarters: boxes that are right, and things that captions tell right."""
     boxes = phrases = 0
     for item, exchanges in quarters(side, 10):
         replies = await ask_server(url, SERVED_NAME, [Case((item,), exchange) for exchange in exchanges])

@@ -150,7 +150,7 @@ class Run:
         def step(block: Block, stage: Stage, slot: Semaphore) -> Outcome:
             outcome, copied = recorded(block, stage)
             waiting.append((copied, slot))
-            while len(waiting) > _AHEAD or waiting and waiting[0][0].query():
+            while len(waiting) > _AHEAD or (waiting and waiting[0][0].query()):  # type: ignore[no-untyped-call]
                 event, used = waiting.popleft()
                 event.synchronize()
                 used.release()

@@ -68,7 +68,7 @@ class VisionAttention(nn.Module):
         """Rows x [W, V, size]; cos and sin [W, V, 1, head dim]."""
         parts = self.qkv(x).unflatten(2, (3 * self.heads, -1))
         turned, value = rotate(parts[:, :, : 2 * self.heads], cos, sin), parts[:, :, 2 * self.heads :]
-        query, key = turned.split(self.heads, dim=2)
+        query, key = torch.split(turned, self.heads, dim=2)
         out: Tensor = self.proj(attend(query, key, value, bias))
         return out
 

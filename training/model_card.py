@@ -1,10 +1,12 @@
 """The model card, written from the recipe, the run and what was measured of it."""
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
 from training.cases import KIND_OF_TASK, LONG_SECONDS, NEAT_TASKS, cases
+from training.evaluate import ABLATIONS
 from training.loop import Run
 from training.recipe import Stage
 
@@ -128,25 +130,28 @@ def _layouts(measured: dict[str, Any]) -> str:
 
 
 def _ablations(measured: dict[str, Any]) -> str:
-    if "ablations" not in measured:
-        return ""
-    plain = measured["in process"]["accuracy"]
+    text = ""
+    if "ablations" in measured:
+        values = measured["ablations"]
+        text = (
+            "The same weights with positions that count up alike on all axes, and with height and width exchanged (in "
+            f"process, {values['cases']} cases a task).\n\n{_table(ABLATIONS, values['accuracy'])}\n"
+        )
+    if "long" in measured:
+        values = measured["long"]
+        text += (
+            f"Longer videos, in seconds (in process, {values['cases']} cases each); the longest in training last 20 s, "
+            f"and most of them far less.\n\n{_table([str(seconds) for seconds in LONG_SECONDS], values['accuracy'])}"
+        )
+    return f"## What M-RoPE does\n\n{text}" if text else ""
+
+
+def _table(columns: Sequence[str], shares: dict[str, dict[str, float]]) -> str:
+    head = " | ".join(("task", *columns))
     rows = "".join(
-        f"| {task} | {plain[task]:.1%} | {row['1-D']:.1%} | {row['h and w swapped']:.1%} |\n"
-        for task, row in measured["ablations"].items()
+        f"| {task} |" + "".join(f" {row[one]:.1%} |" for one in columns) + "\n" for task, row in shares.items()
     )
-    long = "".join(
-        f"| {task} |" + "".join(f" {share:.1%} |" for share in row.values()) + "\n"
-        for task, row in measured["long"].items()
-    )
-    head = "".join(f" {seconds} s |" for seconds in LONG_SECONDS)
-    return (
-        "## What M-RoPE does\n\nThe same weights with positions that count up alike on all axes, and with height and "
-        "width exchanged (in process).\n\n| task | M-RoPE | 1-D | h and w swapped |\n"
-        f"| --- | --- | --- | --- |\n{rows}\n"
-        "Longer videos (in process); the longest in training last 20 s, and most of them far less.\n\n"
-        f"| task |{head}\n| --- |{' --- |' * len(LONG_SECONDS)}\n{long}"
-    )
+    return f"| {head} |\n| --- |{' --- |' * len(columns)}\n{rows}"
 
 
 def _limits(run: Run, measured: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ A small model's kernels are over sooner than Python can start the next one. A ba
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +48,8 @@ class RecordedStep:
             device: the GPU.
         """
         self._compute, self._device, self._memory = compute, device, memory
-        error = torch.cuda.cudart().cudaHostRegister(memory.ctypes.data, memory.nbytes, 0)
+        self._runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+        error = self._runtime.cudaHostRegister(memory.ctypes.data, memory.nbytes, 0)
         if int(error):
             _log.warning("batches are copied from memory that is not locked: CUDA error %s", error)
         self._stage: Stage | None = None
@@ -63,7 +65,7 @@ class RecordedStep:
             self._block = torch.empty(len(block), dtype=torch.uint8, device=self._device)
             self._batch = view(self._block, stage.batch)
         self._block.copy_(torch.from_numpy(block), non_blocking=True)
-        copied = torch.cuda.Event()
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         copied.record()
         self._steps += 1
         if self._steps <= _FIRST_STEPS:
@@ -80,11 +82,11 @@ class RecordedStep:
         """Let the memory go, after the last step."""
         torch.cuda.synchronize()
         self._graph = self._outcome = None
-        torch.cuda.cudart().cudaHostUnregister(self._memory.ctypes.data)
+        self._runtime.cudaHostUnregister(self._memory.ctypes.data)
 
     def _unrecorded(self, stage: Stage) -> Outcome:
         """A step on a stream of its own, as what is recorded later must find it."""
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             outcome = self._compute(self._batch, stage)

@@ -156,15 +156,17 @@ def distance(first: Rgb, second: Rgb) -> float:
 def draw_background(rng: Random, *, plain: float = 0.6) -> Background:
     """A background: plain with the chance given, else one of the other kinds."""
     name = rng.choices(("white", "black", "gray", "tint", "color"), (5, 2, 2, 1.5, 1))[0]
+    named: str | None = name
     if name == "tint":
-        named, rgb = None, tuple(255 - (255 - c) // rng.choice((4, 5, 7)) for c in shade_of(_hue(rng), rng))
+        red, green, blue = (255 - (255 - c) // rng.choice((4, 5, 7)) for c in shade_of(_hue(rng), rng))
+        named, rgb = None, (red, green, blue)
     elif name == "color":
         named = _hue(rng)
         rgb = shade_of(named, rng)
     else:
-        named, rgb = name, jitter(COLORS[name][0], rng, 4 if name != "gray" else 15)
+        rgb = jitter(COLORS[name][0], rng, 4 if name != "gray" else 15)
     if rng.random() < plain:
-        return Background(named, rgb)  # type: ignore[arg-type]
+        return Background(named, rgb)
     kind = rng.choices(("gradient", "noise", "stripes", "paper", "photo"), (3, 2, 1, 2, 3))[0]
     seed = rng.randrange(1 << 30)
     match kind:

@@ -1,5 +1,6 @@
 """What the model learns from: seeded, true of what is drawn."""
 
+import itertools
 import re
 from random import Random
 
@@ -88,7 +89,7 @@ def test_blinks_are_counted() -> None:
         item, asked = blinking(Random(seed))
         empty = item.frames[0].astype(int)
         shown = [bool((abs(frame - empty).sum(-1) > 90).sum() > 8) for frame in item.frames]
-        starts = sum(now and not before for before, now in zip(shown, shown[1:], strict=False))
+        starts = sum(now and not before for before, now in itertools.pairwise(shown))
         assert asked[0].answer == str(starts)
 
 
@@ -99,8 +100,8 @@ def test_every_character_is_read_where_it_stands() -> None:
         for character, (_, region) in zip(asked.answer, asked.targets, strict=True):
             assert character == "\n" or item.regions[region].symbol == character
         height, width = item.frames[0].shape[:2]
-        for region in item.regions:
-            assert -3 <= region.left < region.right <= width + 3 and -3 <= region.top < region.bottom <= height + 3
+        for lies in item.regions:
+            assert -3 <= lies.left < lies.right <= width + 3 and -3 <= lies.top < lies.bottom <= height + 3
 
 
 def test_comparisons_are_true_of_two_or_three_images(monkeypatch: pytest.MonkeyPatch) -> None:

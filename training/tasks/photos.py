@@ -133,9 +133,9 @@ def _collage(rng: Random, size: Size) -> Image.Image:
         reach = min(size.width, size.height) * rng.uniform(0.08, 0.6)
         corners = [tuple(c + rng.uniform(-reach, reach) for c in around) for _ in range(rng.randint(2, 6))]
         if len(corners) == 2 or rng.random() < 0.25:
-            pen.line(corners, fill=_any_color(rng), width=rng.randint(1, 7))  # type: ignore[arg-type]
+            pen.line(corners, fill=_any_color(rng), width=rng.randint(1, 7))
         else:
-            pen.polygon(corners, fill=_any_color(rng))  # type: ignore[arg-type]
+            pen.polygon(corners, fill=_any_color(rng))
     return canvas
 
 

@@ -32,7 +32,7 @@ _COLOR = (
     "What color is the {}?",
     "Which color does the {} have?",
     "What is the color of the {}?",
-    "What colour is the {}?",
+    "What colour is the {}?",  # codespell:ignore colour
     "Tell me the color of the {}.",
     "The {}, what color is it?",
 )
@@ -88,7 +88,7 @@ _BACKGROUND = (
     "What color is the background?",
     "Which color does the background have?",
     "What is the background color?",
-    "What colour is behind the objects?",
+    "What colour is behind the objects?",  # codespell:ignore colour
 )
 _FORM = ("Give the {} of the object as JSON.", "Answer in JSON with the {} of the object.", "JSON with {}, please.")
 _OUTSIDE = (

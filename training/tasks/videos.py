@@ -53,7 +53,7 @@ _SCENES = ("How many scenes are there?", "How many different scenes does the vid
 
 def draw_frames(rng: Random, low: int, high: int) -> int:
     """An even number of frames between the even `low` and `high`, short ones more often."""
-    return 2 * round(low / 2 * (high / low) ** rng.random())
+    return 2 * round(low / 2 * float((high / low) ** rng.random()))
 
 
 def _draw_size(rng: Random) -> Size:
@@ -76,13 +76,13 @@ def _film(rng: Random, scenes: Sequence[Scene]) -> Media:
             continue
         if scene.background not in backgrounds:
             backgrounds[scene.background] = background_pixels(scene.background, scene.size)
-        image = backgrounds[scene.background].copy()
+        canvas = backgrounds[scene.background].copy()
         for thing in scene.things:
             still = replace(thing, left=0.0, top=0.0, cells=(), sizes=())
             if still not in shapes:
                 shapes[still] = sprites(still)
-            paste(image, thing, shapes[still])
-        pixels = np.asarray(image)
+            paste(canvas, thing, shapes[still])
+        pixels = np.asarray(canvas)
         frames[scene] = through_artifacts(pixels, rng, 1.0) if coarse and len(frames) < 3 else pixels
     regions = tuple(region(thing, slice_) for slice_, thing in _shown(scenes))
     return Media("video", tuple(frames[scene] for scene in scenes), regions)
