@@ -199,7 +199,7 @@ _ABLATED = ("position", "grounding", "what is at", "caption", "motion", "order",
 
 
 def evaluate_in_process(run: Run, number: int) -> None:
-    """Measure the M-RoPE ablations, longer videos and every task: `ablations`, `long` and `in process`, as they come."""
+    """Measure the M-RoPE ablations, longer videos and every task: `ablations`, `long` and `in process`."""
     tokenizer, stage = Tokenizer(run.folder), run.recipe.stages[-1]
 
     def measure(asked: list[Case], change_batch: Callable[[Batch], Batch] = lambda batch: batch) -> float:
