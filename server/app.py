@@ -1,6 +1,6 @@
 """Creates the application: features' routes, and the middleware every request passes.
 
-From the outside in: access log (id, log, metrics), CORS where configured, errors (become bodies), auth,
+From the outside in: access log (id, log, metrics), HEAD as GET, CORS where configured, errors (become bodies), auth,
 limits of the key, body limit, disconnect, routes.
 """
 
@@ -33,6 +33,7 @@ from server.middleware.body_limit import BodyLimitMiddleware
 from server.middleware.cors import CorsMiddleware
 from server.middleware.disconnect import DisconnectMiddleware
 from server.middleware.errors import ErrorMiddleware, translate_http_exception
+from server.middleware.head import HeadMiddleware
 from server.middleware.rate_limit import RateLimitMiddleware
 from server.ops import health, metrics, models, openapi, playground
 from server.ops.playground_files import read_page
@@ -137,6 +138,7 @@ def _outer_middleware(settings: Settings, measurements: Metrics) -> list[Middlew
     origins = split_list(settings.cors_origins)
     return [
         Middleware(AccessLogMiddleware, metrics=measurements, log=settings.access_log),
+        Middleware(HeadMiddleware),
         *([Middleware(CorsMiddleware, origins=origins)] if origins else []),
         Middleware(ErrorMiddleware),
     ]

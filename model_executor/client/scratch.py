@@ -23,7 +23,6 @@ class ScratchDirectory:
     """
 
     def __init__(self) -> None:
-        """See the class."""
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
         """The directory; its name is short, as paths of sockets must be."""
         self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)

@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class _KeeperLostError(Exception):
-    """A keeper is gone, and with it what it was asked."""
+    """A keeper is gone, and with it the grammar it was checking."""
 
 
 @dataclass(eq=False, slots=True)
@@ -135,14 +135,18 @@ class GrammarCheck:
         asyncio.get_running_loop().remove_reader(keeper)
         keeper.close()
         _log.error("a process that tries grammars was lost, %d are left", len(self._keepers))
-        if self._keepers:
-            self._watch(self._clone())
+        if self._keepers and (clone := self._clone()) is not None:
+            self._watch(clone)
 
-    def _clone(self) -> socket.socket:
-        """One keeper more."""
+    def _clone(self) -> socket.socket | None:
+        """One keeper more; None where the one that should fork it is lost, too, which its socket will say."""
         ours, theirs = socket.socketpair()
-        with theirs, contextlib.suppress(OSError):  # else the new one's end is closed, which is noticed
-            socket.send_fds(self._keepers[0], [CLONE], [theirs.fileno()])
+        with theirs:
+            try:
+                socket.send_fds(self._keepers[0], [CLONE], [theirs.fileno()])
+            except OSError:
+                ours.close()
+                return None
         self._keepers.append(ours)
         return ours
 

@@ -21,7 +21,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class StepWatch:
-    """Asked again and again whether the engine stands still.
+    """Checks at intervals whether the engine still makes steps.
 
     Args:
         num_steps: steps finished since the start.
@@ -37,7 +37,6 @@ class StepWatch:
         cpu_s: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """See the class."""
         self._read_steps = num_steps
         self._read_unfinished = num_unfinished
         self._read_cpu_s = cpu_s

@@ -1,4 +1,4 @@
-"""Reads a request's body as JSON, strictly, and validates it against a model.
+"""Reads a request's body as JSON, strictly, and validates it against a model; unknown fields may be left out.
 
 What it does not: limit its size (`server/middleware/body_limit.py`), or authorize: that comes first
 (`server/middleware/authentication.py`), so that no stranger's body is read.
@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from model_executor.fair_queue import FairQueue
+from server.api.ignored import paths_of
 from server.api.validation import refusal
 from server.core.concurrency import run_to_completion
 from server.core.errors import BadRequestError, TooLargeError
@@ -36,13 +37,16 @@ def large_body_queue() -> FairQueue:
     return FairQueue(NUM_LARGE_BODIES, max_per_client=1, max_waiting=MAX_WAITING_BODIES)
 
 
-async def read_json(request: Request, model: type[Model], *, context: Mapping[str, Any]) -> Model:
+async def read_json(
+    request: Request, model: type[Model], *, context: Mapping[str, Any], ignored: list[str] | None
+) -> Model:
     """The body of `request` as a `model`.
 
     Args:
         request: whose body.
         model: what to validate it against.
         context: what validators may look up.
+        ignored: takes the paths of fields that `model` does not declare, which are left out; None refuses them.
 
     Raises:
         BadRequestError: not JSON by its content type or its content, not an object, or not valid for the model.
@@ -55,28 +59,32 @@ async def read_json(request: Request, model: type[Model], *, context: Mapping[st
         body += chunk
     try:
         if len(body) < LARGE_BODY_BYTES:
-            return _validate(body, model, context)
+            return _validate(body, model, context, ignored)
         large_bodies: FairQueue = request.app.state.large_bodies
         async with large_bodies.place():
             await _require_few_values(body)
-            return await run_to_completion(lambda: _validate(body, model, context))
+            return await run_to_completion(lambda: _validate(body, model, context, ignored))
     finally:
         body.clear()
         if (arrival := getattr(request.state, "arrival", None)) is not None:
             arrival.end()
 
 
-def _validate(body: bytearray, model: type[Model], context: Mapping[str, Any]) -> Model:
+def _validate(body: bytearray, model: type[Model], context: Mapping[str, Any], ignored: list[str] | None) -> Model:
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise BadRequestError(f"The request body is not valid JSON: {error}.", code="invalid_json") from error
     if not isinstance(value, dict):
         raise BadRequestError("The request body must be a JSON object.", code="invalid_json")
+    unknown: list[tuple[Mapping[str, Any], str]] = []
     try:
-        return model.model_validate(value, context=context)
+        return model.model_validate(value, context=context if ignored is None else {**context, "ignored": unknown})
     except ValidationError as error:
         raise refusal(error) from error
+    finally:
+        if ignored is not None and unknown:
+            ignored += paths_of(unknown, value)
 
 
 async def _require_few_values(body: bytearray) -> None:

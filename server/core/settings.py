@@ -182,6 +182,9 @@ class Settings(BaseSettings):
     """File of the certificate's key (PEM, without a password). Unset: it is in the certificate's file."""
     access_log: bool = True
     """Log one JSON line per request on stderr: id, client, key name, path, status, time; never contents or keys."""
+    strict_requests: bool = False
+    """Refuse requests with fields the server does not know, instead of leaving these out and naming them in the header
+    `x-tessera-ignored`."""
     max_body_bytes: int = Field(default=64 << 20, ge=1024)
     """Size of one request body; larger ones are answered 413."""
     max_connections: int = Field(default=4096, ge=1)

@@ -92,6 +92,8 @@ class ToolCall(RequestModel):
     """What the message with the result refers to."""
     type: Literal["function"]
     function: CalledFunction
+    index: int | None = None
+    """Accepted; the official client sends it along with what it streamed."""
 
 
 class ToolUse(RequestModel):
