@@ -8,6 +8,7 @@ from dataclasses import replace
 from random import Random
 
 import numpy as np
+from PIL import Image
 
 from model_executor.processor.geometry import TEMPORAL_PATCH_FRAMES, Size
 from training.backgrounds import draw_background as background_pixels
@@ -67,7 +68,7 @@ def _draw_size(rng: Random) -> Size:
 
 def _film(rng: Random, scenes: Sequence[Scene]) -> Media:
     """The video of `scenes`: backgrounds and things are drawn once. Each slice tells what its first frame shows."""
-    backgrounds: dict[Background, Pixels] = {}
+    backgrounds: dict[Background, Image.Image] = {}
     frames: dict[Scene, Pixels] = {}
     shapes: dict[Thing, list] = {}  # type: ignore[type-arg]
     coarse = rng.random() < 0.2
