@@ -71,7 +71,7 @@ examples: setup  ## run the examples in clients/examples against a server (Node.
 	@.venv-examples/bin/python -m pip install --quiet --requirement clients/examples/requirements.txt
 	@REQUIRE_NODE=1 REQUIRE_EXAMPLES=1 $(BIN)/python -m pytest tests/clients/test_examples.py tests/clients/test_npm_openai.py $(ARGS)
 
-train: setup  ## train our own small model, or go on with it (hours; in runs/)
+train: setup  ## train our own small model, or go on with it (five minutes on one H200, hours on a CPU; in runs/)
 	@$(BIN)/python -m training train
 
 train-quick: setup  ## the same recipe cut down to minutes

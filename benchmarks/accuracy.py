@@ -12,17 +12,9 @@ from PIL import Image
 
 from tests.support.oracle import Clip, Oracle, Still, Turn
 from training.__main__ import BUNDLE, RUNS
-from training.evaluate import (
-    KIND_OF_TASK,
-    MAX_TOKENS,
-    SERVED_NAME,
-    Case,
-    ask_server,
-    cases,
-    is_right,
-    media_url,
-    record,
-)
+from training.cases import KIND_OF_TASK, Case, cases
+from training.evaluate import MAX_TOKENS, SERVED_NAME, ask_server, media_url, record
+from training.judge import is_right
 from training.recipe import FULL
 
 END = "<|im_end|>"
@@ -32,10 +24,10 @@ def turns(case: Case) -> list[Turn]:
     """A case as the oracle takes it: pictures as pixels, clips as the file a server is sent."""
 
     def part(index: int) -> Still | Clip:
-        medium = case.media[index]
-        if medium.modality == "image":
-            return Still(Image.fromarray(medium.frames[0]))
-        content = base64.b64decode(media_url(medium).partition(",")[2])
+        item = case.media[index]
+        if item.modality == "image":
+            return Still(Image.fromarray(item.frames[0]))
+        content = base64.b64decode(media_url(item).partition(",")[2])
         return Clip(content, FULL.limits.video_max_pixels, FULL.limits.video_min_pixels)
 
     return [
@@ -64,9 +56,11 @@ def main() -> None:
         ours = [reply.text for reply in asyncio.run(ask_server(arguments.url, SERVED_NAME, asked))]
         theirs = [ask_oracle(oracle, case) for case in asked]
         same += sum(a == b for a, b in zip(ours, theirs, strict=True))
-        shares[task] = sum(is_right(case.exchange, text) for case, text in zip(asked, theirs, strict=True)) / len(asked)
-        mine = sum(is_right(case.exchange, text) for case, text in zip(asked, ours, strict=True)) / len(asked)
-        print(f"{task:<16} server {mine:6.1%}   transformers {shares[task]:6.1%}", flush=True)
+        shares[task], mine = (
+            sum(is_right(case.exchange.asked, text) for case, text in zip(asked, texts, strict=True)) / len(asked)
+            for texts in (theirs, ours)
+        )
+        print(f"{task:<20} server {mine:6.1%}   transformers {shares[task]:6.1%}", flush=True)
     total = len(KIND_OF_TASK) * arguments.cases
     print(f"the same answer to {same} of {total} questions")
     values = {"cases": arguments.cases, "accuracy": shares, "same": same / total}

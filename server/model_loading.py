@@ -19,8 +19,9 @@ from server.generation.model_service import ServedModel
 from server.media.preprocessor import MediaPreprocessor
 
 BUNDLED_DESCRIPTION = (
-    "This is the bundled toy model: drawn shapes in ten colors, printed capitals and numbers, handwritten digits and "
-    "short videos of shapes, asked about in English. For photographs, serve Qwen2-VL-2B-Instruct (see the README)."
+    "This is the bundled toy model: drawn shapes in eleven colors, printed words and numbers, handwritten digits and "
+    "short videos of shapes, asked about in English and Chinese. For photographs, serve Qwen2-VL-2B-Instruct (see the "
+    "README)."
 )
 """What the page says of the model that ships with the server, so that nobody takes it for a general one."""
 

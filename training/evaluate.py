@@ -1,65 +1,52 @@
 """Held-out accuracy by task: through a running server over HTTP, or in this process while developing.
 
-An answer counts when it is exactly right; a box when it overlaps the true one by half (intersection over union); a
-second when it is at most half a second off. In this process the answers are not generated: an answer would be generated
-greedily exactly when, given the true beginning, every next token is the likeliest one, and that takes one pass.
+In this process the answers are not generated: an answer would be generated greedily exactly when, given the true
+beginning, every next token is the likeliest one, and that takes one pass.
 """
 
 import asyncio
 import base64
 import io
 import json
-import re
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from random import Random
 from typing import Any, Literal
 
 import av
 import httpx
-import numpy as np
 import torch
 from PIL import Image
 
 from model_executor.processor.tokenizer import MediaPlaceholder, Tokenizer
-from training.batch import Batch, collate, encode
-from training.clips import FRAMES_PER_SECOND, appearance, motion
-from training.data import draw_sample
+from training.batch import Batch
+from training.cases import (
+    KIND_OF_TASK,
+    LONG_SECONDS,
+    NEAT_TASKS,
+    QUARTER_SIDES,
+    Case,
+    cases,
+    long_cases,
+    neat,
+    quarters,
+)
+from training.encode import encode
+from training.judge import is_right
 from training.loop import Run
 from training.model import Model
-from training.recipe import Limits, Recipe, Stage
-from training.sample import Asked, Exchange, Medium, Sample, converse
+from training.pack import collate, room_for
+from training.recipe import Recipe, SizeLimits
+from training.sample import Media, Sample
+from training.tasks.videos import FRAMES_PER_SECOND
 
-PictureFormat = Literal["PNG", "JPEG", "WEBP"]
-KIND_OF_TASK = {
-    **dict.fromkeys(
-        ("caption", "color", "shape", "position", "size", "count", "what is at", "exists", "grounding"), "scene"
-    ),
-    **dict.fromkeys(("form", "background", "outside"), "scene"),
-    **dict.fromkeys(("word", "number"), "reading"),
-    **dict.fromkeys(("comparison", "one of several"), "pair"),
-    **dict.fromkeys(("motion", "order", "second", "change", "blinking", "clip caption"), "clip"),
-    "handwriting": "handwriting",
-    "talk": "talk",
-    "photo": "photo",
-}
-"""The tasks that are measured, and the kind of sample each is found in."""
+ImageFormat = Literal["PNG", "JPEG", "WEBP"]
 _CONCURRENT_REQUESTS = 8
 _TIMEOUT_S = 300
-MAX_TOKENS = 160
-"""Of an answer; the longest caption is far shorter."""
-_IN_PROCESS_BATCH = 32
-_BOX = re.compile(r"\((\d+),(\d+)\),\((\d+),(\d+)\)")
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One held-out question."""
-
-    media: tuple[Medium, ...]
-    exchange: Exchange
+MAX_TOKENS = 200
+"""Of an answer; the longest caption is shorter."""
+_IN_PROCESS_BATCH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +59,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """How often a task was answered rightly."""
+    """How often a task was answered correctly."""
 
     right: int
     stopped: int
@@ -85,113 +72,62 @@ class Accuracy:
         return self.right / self.asked
 
 
-def cases(stage: Stage, task: str, number: int) -> Iterator[Case]:
-    """`number` held-out cases of a task, drawn as the stage draws; never seen in training."""
-    only = Stage(**{**vars(stage), "samples": {KIND_OF_TASK[task]: 1.0}})
-    found = seed = 0
-    while found < number:
-        sample = draw_sample(only, f"{task} {seed}", "held-out")
-        seed += 1
-        fitting = [exchange for exchange in sample.exchanges if exchange.task == task]
-        if fitting:
-            found += 1
-            yield Case(sample.media, fitting[seed % len(fitting)])
-
-
-def long_cases(task: str, times: int, stage: Stage, number: int) -> Iterator[Case]:
-    """Cases of `motion` or `order` on clips `times` as long as the longest in training."""
-    make: dict[str, Callable[[Random, int], tuple[Medium, list[Asked]]]] = {"motion": motion, "order": appearance}
-    for seed in range(number):
-        medium, asked = make[task](Random(f"long {task} {times} {seed}"), stage.clip_frames[1] * times)
-        exchange = next(
-            e for e in converse((medium,), asked, system=None, media_first=True).exchanges if e.task == task
-        )
-        yield Case((medium,), exchange)
-
-
-def is_right(exchange: Exchange, text: str) -> bool:
-    """Whether a reply answers the exchange."""
-    if exchange.task == "grounding":
-        given, true = _BOX.search(text), _BOX.search(exchange.answer)
-        return given is not None and true is not None and overlap(_corners(given), _corners(true)) >= 0.5
-    if exchange.task == "second":
-        return text.strip().isdigit() and abs(int(text) - int(exchange.answer)) <= 0.5
-    if exchange.task in ("count", "comparison"):  # what was counted or compared stands before it
-        return _verdict(text) == _verdict(exchange.answer)
-    return text.strip() == exchange.answer
-
-
-def _verdict(text: str) -> str:
-    return text.strip().rpartition(": ")[2]
-
-
-def _corners(match: re.Match[str]) -> tuple[int, int, int, int]:
-    x1, y1, x2, y2 = (int(value) for value in match.groups())
-    return x1, y1, x2, y2
-
-
-def overlap(first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -> float:
-    """Intersection over union of two boxes (x1, y1, x2, y2); 0..1."""
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    shared = max(0, width) * max(0, height)
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
-    return shared / (areas - shared) if areas > shared else 0.0
-
-
 # In this process.
 
 
 def measure_in_process(
-    model: Model, tokenizer: Tokenizer, limits: Limits, asked: list[Case], change_batch: Callable[[Batch], Batch]
+    model: Model,
+    tokenizer: Tokenizer,
+    limits: SizeLimits,
+    asked: Sequence[Case],
+    change_batch: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> Accuracy:
     """Accuracy of greedy answers without generating them (see the module).
 
     Args:
-        model: to measure.
+        model: to measure, on any device.
         tokenizer: its own.
         limits: its pixel limits.
         asked: the cases.
-        change_batch: applied to every batch first: the identity, or an ablation of the positions.
+        change_batch: applied to every batch first: an ablation of the positions.
     """
     right = 0
+    device = next(model.parameters()).device
     with torch.inference_mode():
         for start in range(0, len(asked), _IN_PROCESS_BATCH):
             chunk = asked[start : start + _IN_PROCESS_BATCH]
-            for case in chunk:
-                encoded = [encode(Sample(case.media, (case.exchange,)), tokenizer, limits)]
-                batch = change_batch(collate(encoded))
-                text = tokenizer.decode(model(batch).argmax(-1).tolist(), skip_special_tokens=False)
-                right += is_right(case.exchange, text.removesuffix("<|im_end|>"))
+            encoded = [encode(Sample(case.media, (case.exchange,)), tokenizer, limits) for case in chunk]
+            batch, notes = collate(encoded, room_for(encoded))
+            likeliest = model(change_batch(batch).to(device)).argmax(-1).tolist()
+            for number, case in enumerate(chunk):
+                ids = [token for token, of in zip(likeliest, notes.exchanges, strict=False) if of == number]
+                text = tokenizer.decode(ids, skip_special_tokens=False).removesuffix("<|im_end|>")
+                right += is_right(case.exchange.asked, text)
     return Accuracy(right, len(asked), len(asked))
 
 
 def one_dimensional(batch: Batch) -> Batch:
-    """The batch with positions that count up alike on all axes, as in a model without M-RoPE."""
-    counted = np.concatenate([np.arange(length) for length in batch.sample_tokens])
-    return _with_positions(batch, np.tile(counted, (3, 1)))
+    """The batch (a sample to a bin) with positions that count up alike on all axes, as in a model without M-RoPE."""
+    counted = torch.arange(batch.token_ids.shape[1], dtype=torch.int32)
+    return replace(batch, positions=counted.expand_as(batch.positions))
 
 
 def swapped(batch: Batch) -> Batch:
     """The batch with height and width exchanged in the positions."""
-    return _with_positions(batch, batch.positions[[0, 2, 1]])
-
-
-def _with_positions(batch: Batch, positions: np.ndarray) -> Batch:
-    return replace(batch, positions=positions)
+    return replace(batch, positions=batch.positions[[0, 2, 1]])
 
 
 # Through a server.
 
 
-async def ask_server(url: str, model: str, asked: list[Case], picture_format: PictureFormat = "PNG") -> list[Reply]:
+async def ask_server(url: str, model: str, asked: list[Case], image_format: ImageFormat = "PNG") -> list[Reply]:
     """A running server's answers at temperature 0, several asked for at a time.
 
     Args:
         url: the API's root, `http://127.0.0.1:8000/v1`.
         model: name of the served model.
         asked: the cases.
-        picture_format: how pictures are sent; JPEG and WebP at quality 85.
+        image_format: how images are sent; JPEG and WebP at quality 85.
 
     Raises:
         httpx.HTTPError: the server cannot be reached or refuses a request.
@@ -201,7 +137,7 @@ async def ask_server(url: str, model: str, asked: list[Case], picture_format: Pi
 
         async def ask(case: Case) -> Reply:
             async with gate:
-                response = await client.post("/chat/completions", json=request_body(case, model, picture_format))
+                response = await client.post("/chat/completions", json=request_body(case, model, image_format))
                 response.raise_for_status()
                 choice = response.json()["choices"][0]
                 return Reply(choice["message"]["content"], choice["finish_reason"])
@@ -210,17 +146,17 @@ async def ask_server(url: str, model: str, asked: list[Case], picture_format: Pi
 
 
 async def measure_through_server(
-    url: str, model: str, asked: list[Case], picture_format: PictureFormat = "PNG"
+    url: str, model: str, asked: list[Case], image_format: ImageFormat = "PNG"
 ) -> Accuracy:
     """Accuracy of what `ask_server` is answered."""
-    replies = await ask_server(url, model, asked, picture_format)
-    right = sum(is_right(case.exchange, reply.text) for case, reply in zip(asked, replies, strict=True))
+    replies = await ask_server(url, model, asked, image_format)
+    right = sum(is_right(case.exchange.asked, reply.text) for case, reply in zip(asked, replies, strict=True))
     return Accuracy(right, sum(reply.finish_reason == "stop" for reply in replies), len(asked))
 
 
-def request_body(case: Case, model: str, picture_format: PictureFormat = "PNG") -> dict[str, Any]:
+def request_body(case: Case, model: str, image_format: ImageFormat = "PNG") -> dict[str, Any]:
     """The chat completion request of a case."""
-    urls = [media_url(medium, picture_format) for medium in case.media]
+    urls = [media_url(item, image_format) for item in case.media]
 
     def part(value: str | MediaPlaceholder) -> dict[str, Any]:
         if isinstance(value, str):
@@ -232,25 +168,25 @@ def request_body(case: Case, model: str, picture_format: PictureFormat = "PNG") 
     return {"model": model, "messages": messages, "temperature": 0, "max_tokens": MAX_TOKENS}
 
 
-def media_url(medium: Medium, picture_format: PictureFormat = "PNG") -> str:
-    """A medium as a `data:` URL: pictures in `picture_format`, clips as H.264 in MP4."""
+def media_url(item: Media, image_format: ImageFormat = "PNG", repeats: int = 1) -> str:
+    """A media item as a `data:` URL: images in `image_format`, videos as H.264 in MP4, each frame `repeats` times."""
     buffer = io.BytesIO()
-    if medium.modality == "image":
-        options = {"JPEG": {"quality": 85}, "WEBP": {"quality": 85}, "PNG": {}}[picture_format]
-        Image.fromarray(medium.frames[0]).save(buffer, picture_format, **options)
-        mime = f"image/{picture_format.lower()}"
+    if item.modality == "image":
+        options = {"JPEG": {"quality": 85}, "WEBP": {"quality": 85}, "PNG": {}}[image_format]
+        Image.fromarray(item.frames[0]).save(buffer, image_format, **options)
+        mime = f"image/{image_format.lower()}"
     else:
-        _write_clip(buffer, medium)
+        _write_video(buffer, item, repeats)
         mime = "video/mp4"
     return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _write_clip(buffer: io.BytesIO, medium: Medium) -> None:
-    height, width = medium.frames[0].shape[:2]
+def _write_video(buffer: io.BytesIO, item: Media, repeats: int) -> None:
+    height, width = item.frames[0].shape[:2]
     with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"crf": "12"})
+        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND * repeats, options={"crf": "12"})
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv444p"  # 4:4:4 takes odd sides
-        for frame in medium.frames:
+        for frame in (frame for frame in item.frames for _ in range(repeats)):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
 
@@ -258,50 +194,74 @@ def _write_clip(buffer: io.BytesIO, medium: Medium) -> None:
 # Whole reports, as `runs/*/evaluation.json`; the model card is written from them.
 
 SERVED_NAME = "tessera-tiny"
+ABLATIONS = ("M-RoPE", "1-D", "h and w swapped")
 _ABLATED = ("position", "grounding", "what is at", "caption", "motion", "order", "second", "blinking")
-_LONG = (1, 2, 4)
 
 
 def evaluate_in_process(run: Run, number: int) -> None:
-    """Measure every task, the M-RoPE ablations and longer clips; write them under `in process`, `ablations`, `long`."""
+    """Measure the M-RoPE ablations, longer videos and every task: `ablations`, `long` and `in process`."""
     tokenizer, stage = Tokenizer(run.folder), run.recipe.stages[-1]
 
     def measure(asked: list[Case], change_batch: Callable[[Batch], Batch] = lambda batch: batch) -> float:
         return measure_in_process(run.model, tokenizer, run.recipe.limits, asked, change_batch).share
 
-    plain, ablations = {}, {}
-    for task in KIND_OF_TASK:
+    ablations, long = {}, {}
+    for task in _ABLATED:
         asked = list(cases(stage, task, number))
-        plain[task] = measure(asked)
-        if task in _ABLATED:
-            ablations[task] = {"1-D": measure(asked, one_dimensional), "h and w swapped": measure(asked, swapped)}
-        print(f"{task:<14}{plain[task]:7.1%}  {ablations.get(task, '')}", flush=True)
-    long = {
-        task: {str(times): measure(list(long_cases(task, times, stage, number))) for times in _LONG}
-        for task in ("motion", "order")
-    }
-    record(run.folder, {"in process": {"cases": number, "accuracy": plain}, "ablations": ablations, "long": long})
+        shares = (measure(asked), measure(asked, one_dimensional), measure(asked, swapped))
+        ablations[task] = dict(zip(ABLATIONS, shares, strict=True))
+        print(f"{task:<20}{ablations[task]}", flush=True)
+        record(run.folder, {"ablations": {"cases": number, "accuracy": ablations}})
+    for task in ("motion", "order"):
+        long[task] = {str(seconds): measure(list(long_cases(task, seconds, number))) for seconds in LONG_SECONDS}
+        print(f"longer videos, {task}: {long[task]}", flush=True)
+    record(run.folder, {"long": {"cases": number, "accuracy": long}})
+    plain = {}
+    for task in KIND_OF_TASK:
+        plain[task] = measure(list(cases(stage, task, number)))
+        print(f"{task:<20}{plain[task]:7.1%}", flush=True)
+    on_neat = {task: measure(list(cases(neat(stage), task, number))) for task in NEAT_TASKS}
+    print("neat scenes:", {task: f"{share:.1%}" for task, share in on_neat.items()}, flush=True)
+    record(run.folder, {"in process": {"cases": number, "accuracy": plain, "neat": on_neat}})
 
 
 async def evaluate_server(url: str, recipe: Recipe, folder: Path, number: int) -> None:
     """Measure every task through a server; write it under `server`, as it comes."""
+    stage = recipe.stages[-1]
     accuracy: dict[str, float] = {}
     stopped: dict[str, float] = {}
-    values: dict[str, Any] = {"cases": number, "accuracy": accuracy, "stopped": stopped}
+    on_neat: dict[str, float] = {}
+    values: dict[str, Any] = {"cases": number, "accuracy": accuracy, "stopped": stopped, "neat": on_neat}
     for task in KIND_OF_TASK:
-        asked = list(cases(recipe.stages[-1], task, number))
-        measured = await measure_through_server(url, SERVED_NAME, asked)
+        measured = await measure_through_server(url, SERVED_NAME, list(cases(stage, task, number)))
         accuracy[task], stopped[task] = measured.share, measured.stopped / measured.asked
-        print(f"{task:<14}{measured.share:7.1%}  stopped {stopped[task]:.1%}", flush=True)
+        if task in NEAT_TASKS:
+            on_neat[task] = (
+                await measure_through_server(url, SERVED_NAME, list(cases(neat(stage), task, number)))
+            ).share
+        print(f"{task:<20}{measured.share:7.1%}  neat {on_neat.get(task, 0):.1%}", flush=True)
         record(folder, {"server": values})
+    values["quarters"] = {str(side): await measure_quarters(url, side) for side in QUARTER_SIDES}
+    print("four quarters:", values["quarters"], flush=True)
     formats = values["formats"] = {}
-    for name in typing.get_args(PictureFormat):
+    for name in typing.get_args(ImageFormat):
         right = [
-            await measure_through_server(url, SERVED_NAME, list(cases(recipe.stages[-1], task, number)), name)
+            await measure_through_server(url, SERVED_NAME, list(cases(stage, task, number)), name)
             for task in ("color", "shape", "number")
         ]
         formats[name] = sum(one.right for one in right) / sum(one.asked for one in right)
-        record(folder, {"server": values})
+    record(folder, {"server": values})
+
+
+async def measure_quarters(url: str, side: int) -> dict[str, int]:
+    """Of forty things in ten images of four quarters: boxes that are right, and things that captions tell right."""
+    boxes = phrases = 0
+    for item, exchanges in quarters(side, 10):
+        replies = await ask_server(url, SERVED_NAME, [Case((item,), exchange) for exchange in exchanges])
+        boxes += sum(is_right(e.asked, r.text) for e, r in zip(exchanges[1:], replies[1:], strict=True))
+        said = replies[0].text.rstrip(".").lower().split(", ")
+        phrases += sum(any(right in said for right in wanted) for wanted in exchanges[0].asked.phrases)
+    return {"boxes": boxes, "captions": phrases}
 
 
 def record(folder: Path, values: dict[str, Any]) -> None:

@@ -10,9 +10,9 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  the backend has to be chosen first
 
-from training.card import CURVE, card  # noqa: E402
-from training.files import write_checkpoint  # noqa: E402
+from training.checkpoint_files import write_checkpoint  # noqa: E402
 from training.loop import Run  # noqa: E402
+from training.model_card import CURVE, card  # noqa: E402
 
 HASHES = "SHA256SUMS"
 
@@ -24,7 +24,7 @@ def export(run: Run, folder: Path) -> None:
     _draw_curve(log, folder / CURVE)
     measured = run.folder / "evaluation.json"
     values = json.loads(measured.read_text()) if measured.exists() else {}
-    (folder / "README.md").write_text(card(run, values))
+    (folder / "README.md").write_text(card(run, values), "utf-8")
     write_hashes(folder)
 
 

@@ -1,7 +1,8 @@
 """The model's own small byte-level BPE, with Qwen's special tokens.
 
 Trained on the text of drawn samples only, without what is read from pictures. Every digit, and every capital that no
-small letter follows, stays a token of its own, so that reading is spelling.
+small letter follows, stays a token of its own, and what is read is spelled anyway (`Asked.spelled`). So does every
+Chinese character.
 """
 
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ from training.data import draw_sample
 from training.qwen_tokenizer import SPECIAL_TOKENS
 from training.recipe import Recipe
 
-_READ_TASKS = {"word", "number", "handwriting"}
-_WORDS = Regex(r" ?\p{Lu}(?!\p{Ll})| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+")
+_READ_TASKS = {"word", "lower-case word", "mixed-case word", "lines", "number", "handwriting", "handwritten number"}
+_WORDS = Regex(r"\p{Han}| ?\p{Lu}(?!\p{Ll})| ?(?:(?!\p{Han})\p{L})+|\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+")
 _CHATML = "system\nYou are a helpful assistant.\nuser\nassistant\n"
 
 

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from tessera_client import Box, boxes
-from training.scenes import box, draw_size
+from training.tasks.scenes import box, draw_size
 from training.world import draw_scene
 
 FORMAL = "<|object_ref_start|>the cup<|object_ref_end|><|box_start|>(100,200),(300,400)<|box_end|>"
@@ -23,7 +23,7 @@ def test_a_drawn_things_box_comes_back_in_pixels(seed: int, control_tokens: bool
             answer = answer.replace(token, "")
     (found,) = boxes(answer, width=scene.size.width, height=scene.size.height)
     assert found.label == thing.name
-    truth = (thing.left, thing.top, thing.left + thing.diameter, thing.top + thing.diameter)
+    truth = (thing.left, thing.top, thing.left + thing.width, thing.top + thing.height)
     extents = (scene.size.width, scene.size.height) * 2
     for side, true, extent in zip((found.left, found.top, found.right, found.bottom), truth, extents, strict=True):
         assert abs(side - true) <= 0.011 * extent  # answers are in hundredths, and end at 99

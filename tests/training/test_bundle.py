@@ -10,13 +10,14 @@ from safetensors.torch import load_file
 import training
 from model_executor.checkpoint.config import read_checkpoint
 from model_executor.processor.tokenizer import Tokenizer
-from training.evaluate import cases, measure_in_process
+from training.cases import cases
+from training.checkpoint_files import config
+from training.evaluate import measure_in_process
 from training.export import HASHES
-from training.files import config
 from training.model import Model
 from training.recipe import FULL
 
-LEAST = {"color": 0.9, "position": 0.9, "number": 0.85, "grounding": 0.8, "order": 0.9, "talk": 0.9}
+LEAST = {"color": 0.85, "position": 0.85, "number": 0.9, "grounding": 0.8, "order": 0.8, "talk": 0.85}
 """Lower bounds on 20 cases, well below what the card says."""
 BUNDLE = Path(training.__file__).parent / "bundle"
 pytestmark = pytest.mark.skipif(not BUNDLE.is_dir(), reason="no model has been bundled")
@@ -43,5 +44,5 @@ def test_the_bundled_weights_answer_held_out_questions() -> None:
     model.load_state_dict(load_file(BUNDLE / "model.safetensors"))
     for task, least in LEAST.items():
         asked = list(cases(FULL.stages[-1], task, 20))
-        measured = measure_in_process(model, Tokenizer(BUNDLE), FULL.limits, asked, lambda batch: batch)
+        measured = measure_in_process(model, Tokenizer(BUNDLE), FULL.limits, asked)
         assert measured.share >= least, task

@@ -10,12 +10,13 @@ import torch
 from model_executor.checkpoint.config import CLIP_MEAN, CLIP_STD, read_checkpoint
 from model_executor.processor.chatml import render
 from model_executor.processor.tokenizer import TemplateText, Tokenizer
-from training.batch import collate, encode
-from training.card import card
+from training.checkpoint_files import CHAT_TEMPLATE, write_checkpoint
 from training.data import draw_sample
+from training.encode import encode
 from training.export import HASHES, write_hashes
-from training.files import CHAT_TEMPLATE, write_checkpoint
 from training.loop import Run
+from training.model_card import card
+from training.pack import collate, room_for
 from training.recipe import QUICK, UNDERSTAND
 from training.sample import Sample
 
@@ -43,11 +44,11 @@ def test_transformers_gives_the_same_logits(exported: tuple[Run, Path]) -> None:
         sample = draw_sample(UNDERSTAND, f"parity {seed}")
         encoded = encode(Sample(sample.media, sample.exchanges[:1]), tokenizer, QUICK.limits)
         inputs = {}
-        for kind, name, width in (("pixel_values", "image", 588), ("pixel_values_videos", "video", 1176)):
-            media = [(r, g) for r, g in zip(encoded.rows, encoded.grids, strict=True) if r.shape[1] == width]
-            if media:
-                inputs[kind] = torch.cat([_normalised(torch.from_numpy(rows)) for rows, _ in media])
-                inputs[f"{name}_grid_thw"] = torch.tensor([[grid.t, grid.h, grid.w] for _, grid in media])
+        for kind, name in (("pixel_values", "image"), ("pixel_values_videos", "video")):
+            items = [item for item, media in zip(encoded.items, sample.media, strict=True) if media.modality == name]
+            if items:
+                inputs[kind] = torch.cat([_normalized(torch.from_numpy(item.rows)) for item in items])
+                inputs[f"{name}_grid_thw"] = torch.tensor([[item.grid.t, item.grid.h, item.grid.w] for item in items])
         ids = torch.from_numpy(encoded.token_ids)[None]
         with torch.no_grad():
             logits = theirs(
@@ -56,14 +57,13 @@ def test_transformers_gives_the_same_logits(exported: tuple[Run, Path]) -> None:
                 position_ids=torch.from_numpy(encoded.positions)[:, None],
                 **inputs,
             ).logits[0]
-            mine = run.model(collate([encoded]))
-        torch.testing.assert_close(mine, logits[encoded.answers[0][1]], rtol=0, atol=2e-4)
+            mine = run.model(collate([encoded], room_for([encoded]))[0])
+        torch.testing.assert_close(mine, logits[encoded.answers[0].index], rtol=0, atol=2e-4)
 
 
-def _normalised(rows: torch.Tensor) -> torch.Tensor:
+def _normalized(rows: torch.Tensor) -> torch.Tensor:
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
-    frames = rows.float().view(len(rows), 3, -1, 196) / 255
-    return ((frames.expand(-1, -1, 2, -1) - mean) / std).flatten(1)
+    return ((rows.float().view(len(rows), 3, 2, 196) / 255 - mean) / std).flatten(1)
 
 
 def test_the_server_reads_the_checkpoint(exported: tuple[Run, Path]) -> None:
@@ -82,7 +82,7 @@ def test_the_chat_template_says_what_the_server_renders(exported: tuple[Run, Pat
 
 
 def _text(segments: list) -> str:  # type: ignore[type-arg]
-    return "".join(getattr(segment, "text", "<medium>") for segment in segments)
+    return "".join(getattr(segment, "text", "<media>") for segment in segments)
 
 
 def test_the_files_are_small(exported: tuple[Run, Path]) -> None:

@@ -10,7 +10,7 @@ from model_executor.checkpoint.config import CLIP_MEAN, CLIP_STD
 from model_executor.processor.tokenizer import Tokenizer
 from training.model import Model
 from training.qwen_tokenizer import SPECIAL_TOKENS
-from training.recipe import Limits, Recipe, Shape
+from training.recipe import Recipe, Shape, SizeLimits
 
 CHAT_TEMPLATE = """\
 {%- set counts = namespace(image=0, video=0) -%}
@@ -44,7 +44,7 @@ CHAT_TEMPLATE = """\
 def write_checkpoint(model: Model, recipe: Recipe, tokenizer_folder: Path, folder: Path) -> None:
     """Write every file of the checkpoint into `folder`; weights are float32."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
+    weights = {name: weight.cpu().contiguous() for name, weight in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes for the owner only
     (folder / "tokenizer.json").write_bytes((tokenizer_folder / "tokenizer.json").read_bytes())
@@ -131,7 +131,7 @@ def _processor(min_pixels: int, max_pixels: int) -> dict[str, Any]:
     }
 
 
-def _image_processor(limits: Limits) -> dict[str, Any]:
+def _image_processor(limits: SizeLimits) -> dict[str, Any]:
     return {
         "image_processor_type": "Qwen2VLImageProcessor",
         "processor_class": "Qwen2VLProcessor",
@@ -139,7 +139,7 @@ def _image_processor(limits: Limits) -> dict[str, Any]:
     }
 
 
-def _video_processor(limits: Limits) -> dict[str, Any]:
+def _video_processor(limits: SizeLimits) -> dict[str, Any]:
     return {
         "video_processor_type": "Qwen2VLVideoProcessor",
         **_processor(limits.video_min_pixels, limits.video_max_pixels),

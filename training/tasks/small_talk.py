@@ -1,18 +1,19 @@
-"""Small talk without pictures, and saying so when a question lies outside the model's world."""
+"""Small talk without images, and saying so when a question lies outside the model's world."""
 
 from random import Random
 
 from training.sample import Asked
-from training.scenes import OUTSIDE
+from training.tasks import chinese
+from training.tasks.scenes import OUTSIDE
 from training.world import COLORS, SHAPES
 
 NAME = "Tessera Tiny"
-NO_PICTURE = "I see no picture. Please send one."
+NO_IMAGE = "I see no image. Please send one."
 
 _SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
     (
         ("Hello", "Hi", "Hello!", "Hi there", "Hey", "Good morning", "Hi!", "Good evening"),
-        "Hello! Send me a picture or a short video and ask about it.",
+        "Hello! Send me an image or a short video and ask about it.",
     ),
     (
         (
@@ -35,8 +36,8 @@ _SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
             "What can I ask you?",
             "What are you good at?",
         ),
-        "I can describe simple pictures: colors, shapes, sizes, positions and counts. "
-        "I can read printed words, numbers and handwritten digits, and follow short clips.",
+        "I can describe simple images: colors, shapes, sizes, positions and counts. "
+        "I can read printed words, numbers and handwritten digits, and follow short videos.",
     ),
     (("Thanks", "Thank you", "Thanks!", "Thank you!", "Thank you very much."), "You are welcome."),
     (("Goodbye", "Bye", "See you", "Bye!", "Good night"), "Goodbye!"),
@@ -45,7 +46,7 @@ _SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
         ("Are you human?", "Are you a person?", "Are you a human?"),
         f"No. I am {NAME}, a very small vision-language model.",
     ),
-    (("Which colors do you know?", "What colors can you see?"), f"I know {', '.join(COLORS)} and gray."),
+    (("Which colors do you know?", "What colors can you see?"), f"I know {', '.join(COLORS)}."),
     (("Which shapes do you know?", "What shapes can you see?"), f"I know these shapes: {', '.join(SHAPES)}."),
 )
 _BEYOND = (
@@ -74,6 +75,8 @@ _BEYOND = (
 
 def talk_sample(rng: Random) -> list[Asked]:
     """A text-only question and its answer."""
+    if rng.random() < 0.3:
+        return [_in_chinese(rng)]
     kind = rng.random()
     if kind < 0.6:
         questions, answer = rng.choice(_SMALL_TALK)
@@ -85,8 +88,24 @@ def talk_sample(rng: Random) -> list[Asked]:
         (
             f"What color is the {shape}?",
             f"Where is the {color} {shape}?",
-            "Describe the picture.",
+            f"Find the {color} {shape}.",
+            "Describe the image.",
+            "What do you see?",
             "How many objects are there?",
+            "What is written here?",
         )
     )
-    return [Asked("talk", question, NO_PICTURE)]
+    return [Asked("talk", question, NO_IMAGE)]
+
+
+def _in_chinese(rng: Random) -> Asked:
+    kind = rng.random()
+    if kind < 0.6:
+        questions, answer = rng.choice(chinese.SMALL_TALK)
+        return Asked("talk, Chinese", rng.choice(questions), answer)
+    if kind < 0.85:
+        return Asked("talk, Chinese", rng.choice(chinese.BEYOND), chinese.OUTSIDE)
+    question = rng.choice(
+        ("描述这张图片。", f"{rng.choice(list(chinese.SHAPES.values()))}是什么颜色？", "有几个物体？")
+    )
+    return Asked("talk, Chinese", question, chinese.NO_IMAGE)
