@@ -12,7 +12,7 @@ RELEASE = {"temperature": 0.01, "top_p": 0.001, "top_k": 1, "repetition_penalty"
 
 
 def test_reads_what_transformers_writes() -> None:
-    written = GenerationConfig(do_sample=True, eos_token_id=[3], **RELEASE).to_diff_dict()
+    written = GenerationConfig(do_sample=True, eos_token_id=[3], **RELEASE).to_diff_dict()  # type: ignore[no-untyped-call]
     assert read_sampling_defaults(written) == RELEASE
     assert read_sampling_defaults({"eos_token_id": 3, "temperature": None, "do_sample": False}) == {}
 

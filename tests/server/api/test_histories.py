@@ -45,7 +45,7 @@ def output(*parts: dict[str, Any]) -> dict[str, Any]:
 TEXT = {"type": "output_text", "text": "Hello"}
 FUNCTION_CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
 OUTPUT = {"type": "function_call_output", "call_id": "c1", "output": "5"}
-REASONING = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": None}
+REASONING: dict[str, object] = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": None}
 
 
 @pytest.mark.parametrize(
