@@ -44,11 +44,20 @@ def num_threads(weight_bytes: int, *, num_workers: int = 1) -> int:
 
 def has_native_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 itself; emulated, it is slower than float32."""
+    return not _NATIVE_BFLOAT16.isdisjoint(_features())
+
+
+def has_int8_tiles() -> bool:
+    """Whether the processor multiplies tiles of 8-bit integers (AMX)."""
+    return "amx_int8" in _features()
+
+
+def _features() -> list[str]:
     for line in _CPU_INFO.read_text("utf-8").splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("flags", "Features"):
-            return not _NATIVE_BFLOAT16.isdisjoint(value.split())
-    return False
+            return value.split()
+    return []
 
 
 def _core(cpu: int) -> tuple[str, str]:

@@ -57,7 +57,9 @@ class Checkpoint:
     is_float32: bool
     """Whether the model was trained in float32; released ones were trained in bfloat16."""
 
-    def number_format(self, *, cpu: bool, native_bfloat16: bool) -> Literal["bfloat16", "float32"]:
+    def number_format(
+        self, *, cpu: bool, native_bfloat16: bool, int8_tiles: bool = False
+    ) -> Literal["bfloat16", "float32"]:
         """The number format to compute in unless the settings name one.
 
         A model trained in float32 sometimes answers differently in bfloat16, and is small enough for a CPU.
@@ -65,8 +67,9 @@ class Checkpoint:
         Args:
             cpu: whether the model runs on a CPU.
             native_bfloat16: whether the CPU has bfloat16 instructions.
+            int8_tiles: whether the CPU multiplies tiles of 8-bit integers.
         """
-        if self.quantization is not None and self.quantization.needs_bfloat16:
+        if self.quantization is not None and self.quantization.needs_bfloat16(int8_tiles=cpu and int8_tiles):
             return "bfloat16"
         return "float32" if cpu and (self.is_float32 or not native_bfloat16) else "bfloat16"
 

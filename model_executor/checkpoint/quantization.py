@@ -28,10 +28,13 @@ class Quantization:
         supported = {"awq": "int4", "gptq": "int4", "compressed-tensors": "int8 x int8"}.get(self.method)
         return bool(self.formats) and set(self.formats) == {supported}
 
-    @property
-    def needs_bfloat16(self) -> bool:
-        """Whether vLLM computes everything else in bfloat16 only."""
-        return self.method in ("awq", "gptq")
+    def needs_bfloat16(self, *, int8_tiles: bool) -> bool:
+        """Whether vLLM computes everything else in bfloat16 only.
+
+        Args:
+            int8_tiles: whether a CPU multiplies tiles of 8-bit integers (AMX); vLLM's kernel for these has no float32.
+        """
+        return self.method in ("awq", "gptq") or (int8_tiles and self.runs_on_cpu)
 
     def __str__(self) -> str:
         """The format as error messages name it."""

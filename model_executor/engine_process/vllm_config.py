@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from vllm.config import VllmConfig
@@ -17,7 +17,7 @@ from vllm.v1.executor.abstract import Executor
 from model_executor.checkpoint.config import Checkpoint
 from model_executor.checkpoint.lora import MAX_RANK, Adapter
 from model_executor.checkpoint.quantization import CPU_FORMATS
-from model_executor.cpu import has_native_bfloat16
+from model_executor.cpu import has_int8_tiles, has_native_bfloat16
 from model_executor.engine import CPU_KV_CACHE_BYTES, EngineSettings
 from model_executor.engine_process.stats import StatsCollector
 
@@ -147,6 +147,20 @@ def _check_adapters(adapters: Iterable[Adapter], config: VllmConfig) -> None:
             raise SettingsError(f"the adapter {adapter.name!r} is not supported: {error}") from error
 
 
+def _number_format(checkpoint: Checkpoint, settings: EngineSettings, *, cpu: bool) -> Literal["bfloat16", "float32"]:
+    """What the model is computed in.
+
+    Raises:
+        SettingsError: the checkpoint's quantization has no float32 here.
+    """
+    quantization, int8_tiles = checkpoint.quantization, cpu and has_int8_tiles()
+    if settings.dtype == "auto":
+        return checkpoint.number_format(cpu=cpu, native_bfloat16=has_native_bfloat16(), int8_tiles=int8_tiles)
+    if settings.dtype == "float32" and quantization and quantization.needs_bfloat16(int8_tiles=int8_tiles):
+        raise SettingsError(f"a model quantized as {quantization} needs TESSERA_ENGINE__DTYPE=auto or bfloat16 here")
+    return settings.dtype
+
+
 def _arguments(
     checkpoint: Checkpoint, settings: EngineSettings, lora: dict[str, Any], *, cpu: bool, single: bool
 ) -> AsyncEngineArgs:
@@ -155,9 +169,7 @@ def _arguments(
         raise SettingsError(
             f"TESSERA_ENGINE__MAX_MODEL_LEN is {max_model_len}; the model supports at most {checkpoint.max_model_len}"
         )
-    dtype = settings.dtype
-    if dtype == "auto":
-        dtype = checkpoint.number_format(cpu=cpu, native_bfloat16=has_native_bfloat16())
+    dtype = _number_format(checkpoint, settings, cpu=cpu)
     max_num_seqs, max_num_batched_tokens = settings.max_num_seqs, settings.max_num_batched_tokens
     if max_num_seqs is not None:
         max_num_seqs += settings.num_guest_seqs

@@ -10,6 +10,7 @@ import torch
 
 from model_executor.checkpoint.config import read_checkpoint
 from model_executor.client.engine_client import EngineClient
+from model_executor.cpu import has_int8_tiles
 from model_executor.engine import EngineSettings
 from tests.engine.quantised import CONFIGS, Scheme, quantise_activations, write_quantised
 from tests.support.engines import ready
@@ -21,15 +22,20 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 NUM_TOKENS = 24
 NAMES = ("text", "photo of a megapixel", "clip, picture, second turn")
-DTYPES: dict[Scheme, Literal["float32", "bfloat16"]] = {"w8a8": "float32", "awq": "bfloat16", "gptq": "bfloat16"}
-"""What each is computed in; vLLM has no float32 for the last two."""
+DTYPES: dict[Scheme, Literal["float32", "bfloat16"]] = {
+    "w8a8": "bfloat16" if has_int8_tiles() else "float32",
+    "awq": "bfloat16",
+    "gptq": "bfloat16",
+}
+"""What each is computed in; vLLM has no float32 for the last two, and on processors with AMX for none."""
 LARGEST_MEDIAN = 0.4
 """Of the differences between log-probabilities, in nats.
 
 Not zero: bfloat16 has 8 bits, and where the last bit of a float32 number moves an activation over a rounding border of
 W8A8, that one is another by a 127th of the largest. The random weights carry either on undamped."""
-LARGEST_REGRET = 0.6
-"""By how much another token than the chosen one may be likelier to the oracle, in nine positions of ten, in nats."""
+LARGEST_REGRET = 0.75
+"""By how much another token than the chosen one may be likelier to the oracle, in nine positions of ten, in nats.
+Processors differ in how they round sums of bfloat16: 0.5 without AMX, 0.63 with it."""
 
 
 @pytest.mark.parametrize("scheme", DTYPES)
