@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup serve test test-gpu quick check check-docker fmt bench soak examples train train-quick lock model clean
+.PHONY: help setup serve test test-gpu quick check check-docker chaos fmt bench soak soak-hour examples train train-quick lock model clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -59,6 +59,12 @@ bench: model  ## side-by-side measurements
 
 soak: setup  ## thirty-two clients at once for two minutes: streams stay whole, memory stays flat
 	@SOAK_S=120 $(BIN)/python -m pytest tests/e2e/test_soak.py -s $(ARGS)
+
+chaos: setup  ## processes killed and frozen under load, for ten minutes: what clients see, and how soon all is well
+	@$(BIN)/python -m pytest -n0 -m "" tests/chaos -s $(ARGS)
+
+soak-hour: setup  ## the soak for an hour
+	@SOAK_S=3600 $(BIN)/python -m pytest -n0 -m "" --timeout=5400 tests/e2e/test_soak.py -s $(ARGS)
 
 examples: setup  ## run the examples in clients/examples against a server (Node.js, LangChain, LlamaIndex)
 	@[ -x .venv-examples/bin/python ] || $(BIN)/python -m venv .venv-examples

@@ -89,7 +89,7 @@ def long_clip(folder: Path, seconds: int) -> Path:
 def prepared_by_worker(clip: Path, budget: VideoBudget) -> tuple[Usage, Prepared]:
     """One clip through one fresh worker process: its headers, then its frames, as every request has it."""
     worker = subprocess.Popen(
-        [sys.executable, "-m", "server.media.workers.main", str(MediaSettings().max_worker_bytes)],
+        [sys.executable, "-m", "server.media.workers.main", str(MediaSettings().max_worker_bytes), "/dev/shm"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

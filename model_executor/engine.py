@@ -198,6 +198,10 @@ class EngineStats(msgspec.Struct, frozen=True):
     encoder_cache_queries: int = 0
     """Media items looked up."""
     encoder_cache_hits: int = 0
+    num_steps: int = 0
+    """Steps computed."""
+    num_standby: int = 0
+    """Processes that wait to take over from a lost one; known to the client's side only."""
 
 
 class Engine(Protocol):

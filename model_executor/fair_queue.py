@@ -112,8 +112,11 @@ class FairQueue:
         while granted:
             granted = False
             for client, waiting in list(self._waiting.items()):
-                if self._fits(client, waiting[0].num_places):
-                    first = waiting[0]
+                first = waiting[0]
+                if first.granted.done():  # canceled, and its task has not run since
+                    self._drop(client, first)
+                    granted = True
+                elif self._fits(client, first.num_places):
                     self._taken[client] += first.num_places
                     self._drop(client, first)
                     if client in self._waiting:  # the others come first next time

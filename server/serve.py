@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from model_executor.engine import EngineState
+from model_executor.privacy import close_to_others, forget_variable
 from server.app import create_app
 from server.connection import Connection, Connections
 from server.core.json_log import configure_logging
@@ -44,6 +45,8 @@ def serve(settings: Settings) -> int:
         ListenError: the address or the certificate cannot be used.
         KeyFileError: the key file cannot be used.
     """
+    close_to_others()
+    forget_variable("TESSERA_API_KEY")
     _check_certificate(settings)
     configure_logging()
     _allow_many_files(settings)

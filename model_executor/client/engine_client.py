@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import msgspec
+
 from model_executor import ipc
 from model_executor.checkpoint.config import read_checkpoint
 from model_executor.client.supervisor import Supervisor
@@ -24,6 +26,10 @@ from model_executor.engine import (
 )
 from model_executor.fair_queue import CLIENT
 
+HEARTBEAT_S = 5.0
+"""Interval between two requests for a sign of life."""
+SILENCE_S = 30.0
+"""An engine process that has not replied for so long is lost."""
 _ACKNOWLEDGE_EVERY = ipc.WINDOW // 2
 """Deltas between two acknowledgments."""
 
@@ -52,6 +58,7 @@ class EngineClient:
         self._max_model_len = settings.max_model_len or read_checkpoint(model_dir).max_model_len
         self._inboxes: dict[str, asyncio.Queue[ipc.Generated | ipc.Ended | None]] = {}
         self._pending_stats: deque[asyncio.Future[EngineStats]] = deque()
+        self._heartbeat: asyncio.Task[None] | None = None
         arguments = ["--model", str(model_dir), "--shared-memory", str(shared_memory)]
         self._supervisor = Supervisor(
             module,
@@ -85,9 +92,13 @@ class EngineClient:
     async def start(self) -> None:
         """Start the engine process without waiting until it is ready; call once."""
         self._supervisor.start()
+        self._heartbeat = asyncio.create_task(self._watch())
 
     async def close(self) -> None:
         """Stop the engine process; returns when none of its processes is left."""
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            await asyncio.wait({self._heartbeat})
         await self._supervisor.close()
 
     async def generate(self, request_id: str, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Delta, None]:
@@ -125,7 +136,19 @@ class EngineClient:
         channel = self._channel()
         self._pending_stats.append(pending)  # the engine process replies in order
         channel.send_soon(ipc.ReadStats())
-        return await pending
+        return msgspec.structs.replace(await pending, num_standby=self._supervisor.num_standby)
+
+    async def _watch(self) -> None:
+        """Ask the engine process for a sign of life, forever; kill it if it gives none."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            try:
+                async with asyncio.timeout(SILENCE_S):
+                    await self.stats()
+            except EngineUnavailableError:
+                continue
+            except TimeoutError:
+                self._supervisor.give_up(f"it has not replied for {SILENCE_S:.0f} s")
 
     def _channel(self) -> ipc.Channel:
         if self._supervisor.channel is None:

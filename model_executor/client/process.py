@@ -8,10 +8,10 @@ import contextlib
 import os
 import signal
 import socket
-import tempfile
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Sequence
 
+from model_executor.client.scratch import ScratchDirectory
 from model_executor.ipc import Channel, Start
 
 STOP_TIMEOUT_S = 10.0
@@ -24,7 +24,7 @@ _GROUP_END_S = 2.0
 class EngineProcess:
     """A running engine process. Made by `spawn`; the owner must call `stop`, even if it has ended by itself."""
 
-    def __init__(self, process: Process, channel: Channel, scratch: "tempfile.TemporaryDirectory[str]") -> None:
+    def __init__(self, process: Process, channel: Channel, scratch: ScratchDirectory) -> None:
         self.channel = channel
         """Our end of the socket."""
         self.ended = asyncio.create_task(process.wait())
@@ -42,10 +42,9 @@ class EngineProcess:
         Raises:
             OSError: the machine lacks what a process takes; nothing is left.
         """
-        # vLLM leaves files in its temporary directory, mainly sockets; they are deleted with the process.
-        scratch = tempfile.TemporaryDirectory(prefix="tessera-engine-", ignore_cleanup_errors=True)
+        scratch = ScratchDirectory()
         with contextlib.ExitStack() as undo:
-            undo.callback(scratch.cleanup)
+            undo.callback(scratch.remove)
             ours, theirs = socket.socketpair()
             with theirs:
                 channel = await Channel.open(ours)
@@ -58,7 +57,7 @@ class EngineProcess:
                     stdin=DEVNULL,
                     pass_fds=[end],
                     start_new_session=True,
-                    env={**os.environ, "TMPDIR": scratch.name},
+                    env={**os.environ, "TMPDIR": str(scratch.path)},
                 )
             undo.pop_all()
         return cls(process, channel, scratch)
@@ -71,6 +70,11 @@ class EngineProcess:
     def start(self) -> None:
         """Make it load the model and serve."""
         self.channel.send_soon(Start())
+
+    def kill(self) -> None:
+        """Kill the process and its process group at once, for one that does not respond any more."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process_id, signal.SIGKILL)
 
     async def stop(self) -> int:
         """Close the socket, end the process, then the rest of its process group; returns when all are gone.
@@ -88,7 +92,7 @@ class EngineProcess:
             if await _signal_group(self.process_id, number, timeout_s):
                 break
         status = await self.ended
-        self._scratch.cleanup()
+        self._scratch.remove()
         return status
 
 

@@ -1,7 +1,6 @@
 """The warm standby: an engine process that has imported torch and vLLM and waits to replace a lost one.
 
-It holds no weights, only some hundred megabytes of code. One that dies while it waits is not replaced before the next
-start, which then has to do the imports itself.
+It holds no weights, only some hundred megabytes of code. One that dies while it waits is replaced.
 """
 
 import asyncio
@@ -13,7 +12,8 @@ from model_executor.client.process import EngineProcess
 _log = logging.getLogger(__name__)
 
 STANDBY_DELAY_S = 5.0
-"""From the engine's `Ready` to the standby's start, so that it does not compete with the first requests."""
+"""From the engine's `Ready` to the standby's start, so that it does not compete with the first requests; also from the
+loss of a standby to the start of the next one."""
 
 
 class Standby:
@@ -27,6 +27,14 @@ class Standby:
         self._command = command
         self._timer: asyncio.TimerHandle | None = None
         self._spawning: asyncio.Task[EngineProcess] | None = None
+        self._stopping: set[asyncio.Task[int]] = set()
+
+    @property
+    def num_ready(self) -> int:
+        """1 while a process waits, else 0."""
+        task = self._spawning
+        is_ready = task is not None and task.done() and not task.exception() and not task.result().ended.done()
+        return int(is_ready)
 
     def schedule(self) -> None:
         """Start one after `STANDBY_DELAY_S`."""
@@ -34,16 +42,17 @@ class Standby:
 
     async def take(self) -> EngineProcess | None:
         """The waiting process, which the caller owns from now on; None if there is none."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._spawning is None:
+        self._unschedule()
+        spawning = self._spawning
+        if spawning is not None:
+            await asyncio.wait({spawning})  # a bare await would cancel the spawning together with this task
+            self._unschedule()  # another one, if this one could not be started
+        self._spawning = None
+        if self._stopping:
+            await asyncio.wait(self._stopping)
+        if spawning is None or spawning.exception() is not None:
             return None
-        await asyncio.wait({self._spawning})  # a bare await would cancel the spawning together with this task
-        spawned, self._spawning = self._spawning, None
-        if (error := spawned.exception()) is not None:
-            _log.warning("the warm standby cannot be started: %s", error)
-            return None
-        process = spawned.result()
+        process = spawning.result()
         if not process.ended.done():
             return process
         _log.warning("the warm standby has ended with status %s", await process.stop())
@@ -51,3 +60,31 @@ class Standby:
 
     def _spawn(self) -> None:
         self._spawning = asyncio.create_task(EngineProcess.spawn(self._command))
+        self._spawning.add_done_callback(self._watch)
+
+    def _watch(self, spawning: "asyncio.Task[EngineProcess]") -> None:
+        """A process has been started, or could not be."""
+        if (error := spawning.exception()) is None:
+            process = spawning.result()
+            process.ended.add_done_callback(lambda _: self._replace(spawning, process))
+        else:
+            _log.warning("the warm standby cannot be started: %s", error)
+            if self._spawning is spawning:
+                self._spawning = None
+                self.schedule()
+
+    def _replace(self, spawning: "asyncio.Task[EngineProcess]", process: EngineProcess) -> None:
+        """A process has ended; if it was still waiting, another one takes its place."""
+        if self._spawning is not spawning:
+            return
+        _log.warning("the warm standby has ended and is replaced")
+        self._spawning = None
+        stopping = asyncio.create_task(process.stop())
+        self._stopping.add(stopping)
+        stopping.add_done_callback(self._stopping.discard)
+        self.schedule()
+
+    def _unschedule(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

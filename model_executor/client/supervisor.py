@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from model_executor.client.process import EngineProcess
+from model_executor.client.scratch import sweep_scratch
 from model_executor.client.standby import Standby
 from model_executor.engine import EngineState
 from model_executor.ipc import Channel, FromEngine, Impossible, ProtocolError, Ready
@@ -58,6 +59,7 @@ class Supervisor:
         self._on_loss = on_loss
         self._ready_at_s: float | None = None
         self._task: asyncio.Task[None] | None = None
+        self._process: EngineProcess | None = None
         self.state = EngineState.LOADING
         """The engine's state."""
         self.failure: str | None = None
@@ -69,7 +71,19 @@ class Supervisor:
 
     def start(self) -> None:
         """Start the first process without waiting for it."""
+        sweep_scratch()
         self._task = asyncio.create_task(self._run())
+
+    @property
+    def num_standby(self) -> int:
+        """Processes that wait to replace a lost one."""
+        return self._standby.num_ready
+
+    def give_up(self, reason: str) -> None:
+        """Kill the process in service, which has become useless; another one is started as after any loss."""
+        if self._process is not None:
+            _log.error("the engine process is killed: %s", reason)
+            self._process.kill()
 
     async def close(self) -> None:
         """Stop the process and its child processes; returns when all are gone."""
@@ -113,6 +127,7 @@ class Supervisor:
             _log.error("the engine process cannot be started: %s", error)
             await asyncio.sleep(SPAWN_PAUSE_S)
             return None
+        self._process = process
         self.process_id = process.process_id
         process.start()
         reading = asyncio.create_task(self._read_messages(process.channel))
@@ -133,7 +148,7 @@ class Supervisor:
                 await stopping
                 raise
             finally:
-                self.process_id = None
+                self._process = self.process_id = None
         _log.warning("the engine process has ended with status %s", stopping.result())
         return None if ready_at_s is None else asyncio.get_running_loop().time() - ready_at_s
 

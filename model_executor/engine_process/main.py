@@ -32,8 +32,10 @@ from model_executor.engine import EngineSettings
 from model_executor.engine_process.media_files import OpenMediaFiles
 from model_executor.engine_process.session import Session
 from model_executor.ipc import Channel, Impossible, encode, wait_for_start
+from model_executor.privacy import close_to_others
 
 if TYPE_CHECKING:
+    from model_executor.engine_process.grammar_check import GrammarCheck
     from model_executor.engine_process.vllm_engine import VllmEngine
 
 EXIT_IMPOSSIBLE = 3
@@ -53,6 +55,7 @@ def main() -> int:
     parser.add_argument("--socket", type=int, required=True)
     arguments = parser.parse_args()
     end = socket.socket(fileno=arguments.socket)
+    close_to_others()
     _tie_lives(end)
     _allow_many_files()
     cpu = on_cpu()
@@ -81,7 +84,8 @@ def main() -> int:
     engine = VllmEngine(vllm, stats, files, grammars, checkpoint.end_token_ids, adapters)
     try:
         settings = with_num_seqs(arguments.settings, vllm)
-        return asyncio.run(_serve(end, engine, settings, None if cpu else arguments.shared_memory))
+        warm_in = None if cpu else arguments.shared_memory
+        return asyncio.run(_serve(end, engine, grammars, settings, warm_in))
     except SettingsError as error:
         end.sendall(encode(Impossible(str(error))))
         return EXIT_IMPOSSIBLE
@@ -89,18 +93,26 @@ def main() -> int:
         engine.close()
 
 
-async def _serve(end: socket.socket, engine: "VllmEngine", settings: EngineSettings, warm_in: Path | None) -> int:
+async def _serve(
+    end: socket.socket,
+    engine: "VllmEngine",
+    grammars: "GrammarCheck",
+    settings: EngineSettings,
+    warm_in: Path | None,
+) -> int:
     """Serve until the peer closes its end, SIGTERM arrives, or the engine is lost; returns the exit status.
 
     Args:
         end: this process's end of the socket.
         engine: generates the answers.
+        grammars: compiles grammars first, in a process of its own.
         settings: with the number of sequences.
         warm_in: the shared memory, where requests are tried first; None: nothing compiles at first use.
 
     Raises:
         SettingsError: an adapter cannot be loaded; nothing was sent.
     """
+    grammars.start()
     await engine.load_adapters()
     if warm_in is not None:
         from model_executor.engine_process.warm_up import warm_up

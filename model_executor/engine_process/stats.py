@@ -15,6 +15,7 @@ class StatsCollector(StatLoggerBase):
         self._current: dict[str, float] = {}
         self._counters = dict.fromkeys(
             (
+                "num_steps",
                 "num_preemptions",
                 "prompt_tokens",
                 "generation_tokens",
@@ -28,6 +29,7 @@ class StatsCollector(StatLoggerBase):
 
     def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
         """Called by vLLM after each step; either argument may be None."""
+        self._counters["num_steps"] += 1
         if scheduler_stats is not None:
             self._current = {
                 "num_running": scheduler_stats.num_running_reqs,
@@ -40,6 +42,11 @@ class StatsCollector(StatLoggerBase):
             self._counters["num_preemptions"] += iteration_stats.num_preempted_reqs
             self._counters["prompt_tokens"] += iteration_stats.num_prompt_tokens
             self._counters["generation_tokens"] += iteration_stats.num_generation_tokens
+
+    @property
+    def num_steps(self) -> int:
+        """Steps computed."""
+        return self._counters["num_steps"]
 
     def log_engine_initialized(self) -> None:
         """Called by vLLM once; logs nothing."""

@@ -33,9 +33,11 @@ from model_executor.engine import (
     SamplingParams,
     TokenLogprob,
 )
-from model_executor.engine_process.grammar_check import GrammarCheck, structured_outputs
+from model_executor.engine_process.grammar_check import GrammarCheck
+from model_executor.engine_process.grammar_process import structured_outputs
 from model_executor.engine_process.media_files import OpenMediaFiles
 from model_executor.engine_process.stats import StatsCollector
+from model_executor.engine_process.step_watch import StepWatch, engine_cpu_s
 from model_executor.engine_process.vllm_config import load_adapters
 from model_executor.models.qwen2_vl.processing import media_item
 from model_executor.processor.geometry import Grid
@@ -129,8 +131,16 @@ class VllmEngine:
         return self._stats.stats()
 
     async def wait_for_loss(self) -> None:
-        """Wait until vLLM's engine process, or the one that checks grammars, is gone."""
+        """Wait until vLLM's engine process is gone or stuck, or those that check grammars are gone."""
+        watch = StepWatch(
+            lambda: self._stats.num_steps,
+            self._engine.output_processor.get_num_unfinished_requests,
+            engine_cpu_s,
+        )
         while not self._engine.errored and not self._grammars.is_lost:
+            if watch.is_stuck():
+                _log.error("the engine stands still and is given up")
+                return
             await asyncio.sleep(_DEATH_POLL_S)
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ async def warm_up(engine: "VllmEngine", directory: Path) -> None:
 
     Args:
         engine: with its adapters loaded.
-        directory: the server's shared memory, where the patches lie meanwhile.
+        directory: the server's shared memory, where the patches are while it runs.
     """
     for number, params in enumerate(_PARAMS):
         for prompt in _prompts(engine.placeholder_ids, directory, f"warm-up-{number}"):

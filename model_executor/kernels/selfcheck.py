@@ -1,4 +1,4 @@
-"""What computes on this machine, told as JSON: devices, and which bodies of the M-RoPE operator run and agree.
+"""What computes on this machine, reported as JSON: devices, and which bodies of the M-RoPE operator run and agree.
 
 Run: `python -m model_executor.kernels.bodies`. A process of its own, since whoever asks may not load torch.
 """
@@ -49,5 +49,5 @@ def _tried(device: str, name: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    logging.disable()  # what is missing is told in the facts
+    logging.disable()  # what is missing is in the facts
     print(json.dumps(facts()))

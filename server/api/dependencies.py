@@ -24,14 +24,17 @@ async def _tenant(request: Request) -> str:
 
 
 def json_body(model: type[Body]) -> Callable[[Request], Awaitable[Body]]:
-    """A dependency: the request's body, strictly read as `model`; uploaded files it names are looked up.
+    """A dependency: the request's body, read as `model`; uploaded files it names are looked up.
+
+    Unknown fields are left out and their paths noted in `request.state.ignored`, or refused where the settings say so.
 
     FastAPI would answer a wrong body with 422 and a body of its own.
     """
 
     async def read(request: Request) -> Body:
         find_file = partial(request.app.state.find_file, tenant=request.state.tenant)
-        return await read_json(request, model, context={"find_file": find_file})
+        ignored: list[str] | None = None if request.app.state.settings.strict_requests else request.state.ignored
+        return await read_json(request, model, context={"find_file": find_file}, ignored=ignored)
 
     return read
 

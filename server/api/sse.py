@@ -7,16 +7,18 @@ the stream).
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from server.core.errors import ApiError, report_error
+from server.core.errors import ApiError, UnavailableError, report_error
 
 DONE = b"data: [DONE]\n\n"
+LAST_WORDS_S = 1.0
+"""How long a stream that is cut tries to say so."""
 KEEP_ALIVE = b": keep-alive\n\n"
 
 Source = TypeVar("Source")
@@ -91,16 +93,26 @@ class EventStream(Response, Generic[Source]):
         """
         queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(maxsize=1)
         pump = asyncio.create_task(self._pump(queue))
+        begun = False
         try:
             item = await self._next(queue)
             if isinstance(item, Exception):
                 raise item
+            begun = True
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             while item is not None:
                 frame = self._failure(report_error(item, scope)).frame() if isinstance(item, Exception) else item
                 await send({"type": "http.response.body", "body": frame, "more_body": True})
                 item = None if isinstance(item, Exception) else await self._next(queue)
             await send({"type": "http.response.body", "body": self._end, "more_body": False})
+        except asyncio.CancelledError:
+            # The server stops, or the client is gone; the latter does not receive this.
+            if begun:
+                frame = self._failure(report_error(UnavailableError("The server is stopping."), scope)).frame()
+                with suppress(TimeoutError):  # of a client that does not read
+                    async with asyncio.timeout(LAST_WORDS_S):
+                        await send({"type": "http.response.body", "body": frame, "more_body": False})
+            raise
         finally:
             pump.cancel()
             await asyncio.wait({pump})

@@ -71,7 +71,7 @@ def _unknown_member(field: str, location: list[int | str], value: Any, takes: st
 def _sentence(detail: ErrorDetails) -> str:
     text = detail["msg"]
     text = re.sub(r"^(Input|String|List|Dictionary|Object) should", "should", text)
-    return text.removesuffix(".")
+    return text.removesuffix(".").replace(" after validation", "")
 
 
 def _code(kind: str) -> str:

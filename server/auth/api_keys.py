@@ -49,11 +49,13 @@ class Key(BaseModel):
     """Tokens of prompts and answers together."""
     concurrent_requests: _Limit = None
     """Requests in progress at the same time."""
+    owner: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
+    """The owner of files and caches, if that is not the name: a name that somebody else gets needs a new owner."""
 
     @property
     def tenant(self) -> str:
         """The owner of files and caches: the name, so that a key can be replaced under the same name."""
-        return self.name
+        return self.owner or self.name
 
 
 class _SettingsKey(Key):
@@ -97,6 +99,11 @@ class KeyRing:
     def __bool__(self) -> bool:
         """Whether there are keys; without any, no key is required."""
         return bool(self._keys)
+
+    @property
+    def all(self) -> Sequence[Key]:
+        """Every key there is."""
+        return self._keys
 
     def find(self, key: str) -> Key | None:
         """The entry of a key that a client sent; None if it is not valid."""

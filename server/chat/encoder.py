@@ -17,9 +17,10 @@ from server.generation.output_events import (
     SampledToken,
     TextDelta,
     ToolCallStart,
+    UsageSoFar,
 )
 from server.generation.request import GenerationRequest
-from server.generation.response_fields import token_logprobs, usage
+from server.generation.response_fields import Usage, token_logprobs, usage
 from server.prompt.media_report import MediaReport
 
 
@@ -46,6 +47,8 @@ class CompletionEncoder:
                     self._extras["tessera"] = wire.Report(media=list(media))
             case GenerationEnd(counts):
                 self._extras["usage"] = usage(counts)
+            case UsageSoFar():
+                pass
             case _:
                 self._choices[event.index].add(event)
 
@@ -119,6 +122,7 @@ class ChunkEncoder:
         self._may_call = request.may_call
         self._num_unfinished = request.num_outputs
         self._media: tuple[MediaReport, ...] = ()
+        self._usage_so_far: Usage | None = None
 
     def encode(self, event: OutputEvent) -> list[Event]:
         """What to send for an event."""
@@ -129,6 +133,9 @@ class ChunkEncoder:
         match event:
             case GenerationStart(media=media):
                 self._media = media
+                return []
+            case UsageSoFar(counts):
+                self._usage_so_far = usage(counts)
                 return []
             case OutputStart(index):
                 # Where calls may follow, null is what is left if there is no text.
@@ -159,7 +166,7 @@ class ChunkEncoder:
         **extras: Any,
     ) -> wire.ChatCompletionChunk:
         if self._include_usage:
-            extras["usage"] = None
+            extras["usage"] = self._usage_so_far
         choice = wire.ChunkChoice(
             index=index,
             delta=delta,

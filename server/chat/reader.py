@@ -40,6 +40,7 @@ def read_request(
         max_output_tokens=body.max_answer_tokens,
         default_max_tokens=default_max_tokens,
         num_top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        continuous_usage=body.continuous_usage,
         grammar=output_grammar(_json_format(body.response_format), tools, body.structured_outputs),
     )
 

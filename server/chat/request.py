@@ -4,7 +4,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from server.api.base_models import ModelRequest, Unsupported, conflict
+from server.api.base_models import (
+    MAX_MESSAGES,
+    MAX_METADATA,
+    AlwaysFalse,
+    ModelRequest,
+    Unsupported,
+    at_most,
+    bounded,
+    conflict,
+)
 from server.generation.sampling_fields import SamplingFields, StreamFields
 from server.prompt.messages import AnyMessage
 from server.prompt.render_fields import Rendering
@@ -16,13 +25,15 @@ from server.tools.protocol import ToolUse
 class ChatCompletionRequest(SamplingFields, StreamFields, Rendering, ToolUse, ModelRequest):
     """A conversation to answer, and how."""
 
-    messages: Annotated[list[AnyMessage], Field(min_length=1)]
+    messages: Annotated[list[AnyMessage], bounded(MAX_MESSAGES, least=1)]
     """The conversation so far."""
 
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     """Longest answer, in tokens. Unset: what the context leaves."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Older name of `max_completion_tokens`, which wins."""
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Transformers' name of the same; the others win."""
     logprobs: bool = False
     """Report the log-probability of each token of the answer."""
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -30,17 +41,17 @@ class ChatCompletionRequest(SamplingFields, StreamFields, Rendering, ToolUse, Mo
 
     add_vision_id: bool = False
     """Number the media in the prompt: `Picture 1: `, `Video 1: `."""
-    include: list[Literal["media"]] = []
+    include: Annotated[list[Literal["media"]], bounded(8)] = []
     """media: report in a `tessera` object what was done to each image and video."""
 
     response_format: ResponseFormat | None = None
     """The form of the answer: text, a JSON object, or JSON that satisfies a schema."""
     structured_outputs: StructuredOutputs | None = None
     """The form of the answer under vLLM's names."""
-    modalities: Annotated[list[Literal["text"]], Field(min_length=1)] | None = None
+    modalities: Annotated[list[Literal["text"]], bounded(8, least=1)] | None = None
     # Cannot apply to a model on one's own machine; accepted so that clients which always send them work.
     user: str | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=MAX_METADATA), at_most(MAX_METADATA)] | None = None
     store: bool | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
@@ -56,11 +67,15 @@ class ChatCompletionRequest(SamplingFields, StreamFields, Rendering, ToolUse, Mo
     audio: Unsupported = None
     web_search_options: Unsupported = None
     moderation: Unsupported = None
+    chat_template: Unsupported = None
+    documents: Unsupported = None
+    echo: AlwaysFalse = False
 
     @property
     def max_answer_tokens(self) -> int | None:
         """The longest answer the client requests, or None."""
-        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+        named = (self.max_completion_tokens, self.max_tokens, self.max_new_tokens)
+        return next((value for value in named if value is not None), None)
 
     @property
     def has_form(self) -> bool:
@@ -77,10 +92,7 @@ class ChatCompletionRequest(SamplingFields, StreamFields, Rendering, ToolUse, Mo
         if self.structured_outputs is not None and self.may_call:
             raise conflict("structured_outputs", "cannot be combined with tools the model may call")
         if self.has_form or self.may_call:
-            # A form has an end of its own, and nothing else may follow it or come before it; so has a call.
-            for name in ("ignore_eos", "min_tokens", "stop_token_ids", "include_stop_str_in_output"):
-                if getattr(self, name):
-                    raise conflict(name, "cannot be combined with tools or a structured response format")
+            self._require_free_end()
         self._require_min_tokens_within(self.max_answer_tokens)
         self._require_one_end(self.messages)
         require_answered_calls(self.messages)

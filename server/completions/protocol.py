@@ -2,18 +2,18 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from model_executor.engine import FinishReason
-from server.api.base_models import ModelRequest, ResponseModel, Unsupported
+from server.api.base_models import MAX_TOKEN_IDS, AlwaysFalse, ModelRequest, ResponseModel, Unsupported, bounded
 from server.generation.response_fields import Usage
 from server.generation.sampling_fields import SamplingFields, StreamFields
 
 MAX_PROMPTS = 128
 """Most prompts of one request."""
 
-_TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=1 << 31)]], Field(min_length=1)]
+_TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=1 << 31)]], bounded(MAX_TOKEN_IDS, least=1)]
 
 
 def _prompt_form(value: Any) -> str:
@@ -24,37 +24,41 @@ def _prompt_form(value: Any) -> str:
     return "<ids>" if value and isinstance(value[0], int) else "<texts>"
 
 
-def _refuse_true(value: Any) -> Any:
-    if value is True:
-        raise PydanticCustomError("unsupported_value", "is not supported by this server unless it is false")
-    return value
-
-
 class CompletionRequest(SamplingFields, StreamFields, ModelRequest):
     """Text to continue, and how."""
 
     prompt: Annotated[
         Annotated[str, Tag("<text>")]
-        | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS), Tag("<texts>")]
+        | Annotated[list[str], bounded(MAX_PROMPTS, least=1), Tag("<texts>")]
         | Annotated[_TokenIds, Tag("<ids>")]
-        | Annotated[list[_TokenIds], Field(min_length=1, max_length=MAX_PROMPTS), Tag("<ids_list>")],
+        | Annotated[list[_TokenIds], bounded(MAX_PROMPTS, least=1), Tag("<ids_list>")],
         Discriminator(_prompt_form),
     ]
     """What to continue: a text or its token ids, or a list of either. The names of control tokens in texts are text."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Longest answer, in tokens. Unset: 16, or what the context leaves."""
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Transformers' name of `max_tokens`, which wins."""
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     """Report the log-probability of each token of the answer, and of this many of the most likely ones."""
     best_of: Annotated[int, Field(ge=1)] | None = None
     """Accepted where it equals `n`."""
-    echo: Annotated[Literal[False], BeforeValidator(_refuse_true)] = False
+    echo: AlwaysFalse = False
     user: str | None = None
     """Accepted; cannot apply to a model on one's own machine."""
     suffix: Unsupported = None
+    response_format: Unsupported = None
+    structured_outputs: Unsupported = None
+    prompt_embeds: Unsupported = None
+
+    @property
+    def max_answer_tokens(self) -> int | None:
+        """The longest answer the client requests, or None."""
+        return self.max_new_tokens if self.max_tokens is None else self.max_tokens
 
     @model_validator(mode="after")
     def _agree(self) -> "CompletionRequest":
-        self._require_min_tokens_within(self.max_tokens)
+        self._require_min_tokens_within(self.max_answer_tokens)
         if self.best_of is not None and self.best_of != self.n:
             raise PydanticCustomError(
                 "unsupported_value", "is not supported by this server unless it equals 'n'", {"param": "best_of"}

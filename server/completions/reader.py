@@ -24,9 +24,10 @@ def read_request(body: CompletionRequest, tenant: str) -> GenerationRequest:
         tenant=tenant,
         prompt=_prompts(body.prompt),
         sampling=body,
-        max_output_tokens=body.max_tokens,
+        max_output_tokens=body.max_answer_tokens,
         default_max_tokens=DEFAULT_MAX_TOKENS,
         num_top_logprobs=body.logprobs,
+        continuous_usage=body.continuous_usage,
     )
 
 

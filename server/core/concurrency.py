@@ -1,11 +1,48 @@
-"""Runs blocking work in a thread, for event-loop code: to completion, or abandoned when the caller is canceled."""
+"""Runs blocking work in a thread, to completion or abandoned on cancellation; and tasks that must not end."""
 
 import asyncio
+import logging
 import threading
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import NoReturn, TypeVar
 
 T = TypeVar("T")
+
+LOOP_CHECK_S = 0.05
+"""Interval at which the event loop's lag is measured."""
+RESTART_PAUSE_S = 1.0
+"""Between the end of a task that must not end and its restart."""
+
+_log = logging.getLogger(__name__)
+
+
+async def forever(work: Callable[[], Coroutine[None, None, None]], name: str) -> NoReturn:
+    """Run `work`, and run it again whenever it ends, until this is canceled.
+
+    Args:
+        work: what must not end by itself.
+        name: what the log calls it.
+    """
+    while True:
+        try:
+            await work()
+            _log.error("%s has ended and is restarted", name)
+        except Exception:
+            _log.exception("%s has failed and is restarted", name)
+        await asyncio.sleep(RESTART_PAUSE_S)
+
+
+async def watch_loop(observe: Callable[[float], None]) -> None:
+    """Measure the event loop's lag, forever.
+
+    Args:
+        observe: called with the lag, in seconds, every `LOOP_CHECK_S`.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        planned_s = loop.time() + LOOP_CHECK_S
+        await asyncio.sleep(LOOP_CHECK_S)
+        observe(loop.time() - planned_s)
 
 
 async def run_to_completion(work: Callable[[], T]) -> T:

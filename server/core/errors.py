@@ -22,6 +22,7 @@ from collections.abc import MutableMapping
 from typing import Any, ClassVar
 
 from model_executor.engine import EngineBusyError, EngineUnavailableError, RequestRefusedError
+from model_executor.fair_queue import QueueFullError
 
 MAX_MESSAGE_CHARS = 2_000
 
@@ -203,6 +204,8 @@ def as_api_error(error: Exception) -> ApiError:
             return UnavailableError(f"The model is not available at the moment ({error.state}): {error}.")
         case EngineBusyError():
             return RateLimitError(f"The server is busy: {error}.")
+        case QueueFullError():
+            return RateLimitError("The server is busy: as many requests wait as may.")
         case RequestRefusedError():
             return BadRequestError(str(error), param=error.param, code=error.code)
         case _:

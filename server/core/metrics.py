@@ -83,8 +83,12 @@ class Files(Protocol):
 class Metrics:
     """The server's own metrics, and the latest values of engine and media workers."""
 
-    def __init__(self) -> None:
-        """Create a separate registry, so that several servers fit into one process."""
+    def __init__(self, *, shows_keys: bool = True) -> None:
+        """Create a separate registry, so that several servers fit into one process.
+
+        Args:
+            shows_keys: whether measurements of single keys are exposed; without, any key may read the rest.
+        """
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it unannotated
         self.registry = registry = CollectorRegistry()
         self.requests_in_flight = Gauge("tessera_http_requests_in_flight", "Requests in progress.", registry=registry)
@@ -135,16 +139,23 @@ class Metrics:
         self.media_tokens = Counter(
             "tessera_media_tokens", "Prompt tokens of prepared media.", ["modality"], registry=registry
         )
+        of_keys = registry if shows_keys else None
         self._key_requests = Counter(
-            "tessera_key_requests", "Requests per API key.", ["key", "status"], registry=registry
+            "tessera_key_requests", "Requests per API key.", ["key", "status"], registry=of_keys
         )
         self.key_tokens = Counter(
-            "tessera_key_tokens", "Tokens computed per API key.", ["key", "kind"], registry=registry
+            "tessera_key_tokens", "Tokens computed per API key.", ["key", "kind"], registry=of_keys
         )
         self.key_refusals = Counter(
             "tessera_key_refusals",
             "Requests rejected because an API key has reached a limit.",
             ["key", "limit"],
+            registry=of_keys,
+        )
+        self.loop_lag_s = Histogram(
+            "tessera_event_loop_lag_seconds",
+            "Delay between the planned and the actual time of a timer: how long the event loop was blocked.",
+            buckets=_SHORT_S,
             registry=registry,
         )
         self._current_load = _CurrentLoad()
@@ -231,7 +242,11 @@ def _engine_metrics(now: EngineStats) -> Iterator[Metric]:
     yield GaugeMetricFamily("tessera_requests_running", "Sequences being generated.", now.num_running)
     yield GaugeMetricFamily("tessera_requests_waiting", "Requests in the engine's queue.", now.num_waiting)
     yield GaugeMetricFamily("tessera_kv_cache_usage", "Fraction of KV blocks in use, 0 to 1.", now.kv_cache_usage)
+    yield GaugeMetricFamily(
+        "tessera_engine_standby", "Engine processes that wait to replace a lost one.", now.num_standby
+    )
     for name, text, value in (
+        ("steps", "Engine steps computed.", now.num_steps),
         ("preemptions", "Sequences preempted for lack of KV blocks.", now.num_preemptions),
         ("prompt_tokens", "Prompt tokens computed or read from the prefix cache.", now.prompt_tokens),
         ("generation_tokens", "Generated tokens.", now.generation_tokens),

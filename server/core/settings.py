@@ -114,6 +114,8 @@ class MediaSettings(BaseModel):
     max_cache_bytes: int = Field(default=1 << 30, ge=0)
     """Prepared patches kept in shared memory for later requests that bring the same media, at most half of what
     `/dev/shm` has; 0 keeps none."""
+    max_cache_s: float = Field(default=3600, gt=0)
+    """Time after which prepared patches that no request has used are given up. Those of an uploaded file go with it."""
 
     @field_validator("allowed_domains", "denied_domains")
     @classmethod
@@ -168,6 +170,8 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = None
     """Key clients must send, or several separated by commas; an empty one ends the start. Unset: no key needed, unless
     there is a key file."""
+    metrics_key: SecretStr | None = None
+    """Key for `/metrics` and for nothing else. Unset: any key reads `/metrics`, without what other keys do."""
     api_keys_file: Path | None = None
     """TOML file of further keys as hashes, with names and limits; read again when it changes."""
     cors_origins: str | None = None
@@ -178,6 +182,9 @@ class Settings(BaseSettings):
     """File of the certificate's key (PEM, without a password). Unset: it is in the certificate's file."""
     access_log: bool = True
     """Log one JSON line per request on stderr: id, client, key name, path, status, time; never contents or keys."""
+    strict_requests: bool = False
+    """Refuse requests with fields the server does not know, instead of leaving these out and naming them in the header
+    `x-tessera-ignored`."""
     max_body_bytes: int = Field(default=64 << 20, ge=1024)
     """Size of one request body; larger ones are answered 413."""
     max_connections: int = Field(default=4096, ge=1)
@@ -194,11 +201,11 @@ class Settings(BaseSettings):
     media: MediaSettings = MediaSettings()
     files: FilesSettings = FilesSettings()
 
-    @field_validator("api_key")
+    @field_validator("api_key", "metrics_key")
     @classmethod
     def _key_is_no_blank(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not split_list(value.get_secret_value()):
-            raise PydanticCustomError("invalid_value", "is set but holds no key; leave it unset for an open server")
+            raise PydanticCustomError("invalid_value", "is set but holds no key; leave it unset for none")
         return value
 
     @field_validator("cors_origins")

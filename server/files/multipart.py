@@ -17,6 +17,7 @@ MAX_FIELD_BYTES = 1024
 MAX_PARTS = 16
 MAX_FILENAME_CHARS = 255
 
+_UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _NESTED = re.compile(r"(\w+)\[(\w+)\]")
 
 
@@ -79,6 +80,12 @@ class UploadForm:
         try:
             self._parser.write(data)
         except FormParserError as error:
+            if len(self._header[1]) > MAX_FILENAME_CHARS:
+                raise BadRequestError(
+                    f"A header in the form is too long; the file's name has at most {MAX_FILENAME_CHARS} characters.",
+                    param="file",
+                    code="invalid_form",
+                ) from error
             raise _malformed() from error
         return self._content
 
@@ -134,6 +141,8 @@ class UploadForm:
         if not options.get(b"filename"):
             raise BadRequestError("'file' must be a file with a name.", param=name, code="invalid_type")
         self.filename = _text(options[b"filename"], name)
+        if _UNSHOWABLE.search(self.filename):
+            raise BadRequestError("The file's name has control characters or turns the direction of text.", param=name)
         if len(self.filename) > MAX_FILENAME_CHARS:
             raise BadRequestError(
                 f"The file's name has {len(self.filename)} characters; the limit is {MAX_FILENAME_CHARS}.",

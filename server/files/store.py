@@ -17,16 +17,17 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
-from server.core.concurrency import run_to_completion
+from model_executor.fair_queue import FairQueue
+from server.core.concurrency import forever, run_to_completion
 from server.core.errors import ApiError, BadRequestError, NotFoundError, StorageError
-from server.core.mime import detect_modality
+from server.core.mime import HEAD_BYTES, detect_modality
 from server.core.settings import FilesSettings
-from server.files.directory_lock import take
+from server.files.directory_lock import LOCK_NAME, take
 from server.files.durable import storage_errors, sync_directory, write_new
 from server.files.quota import Quota
 from server.files.record import Purpose, Record
@@ -35,8 +36,20 @@ from server.files.upload import Upload
 SWEEP_INTERVAL_S = 60.0
 """How often expired files are deleted; they are invisible from the second they expire."""
 
+MAX_CLOCK_STEP_S = 60.0
+"""A clock that is set by more than this may be wrong."""
+STEADY_S = 600.0
+"""How long the clock must have run steadily, since the start or since it was set, before files are deleted by it."""
+MAX_UPLOADS = 16
+"""Uploads in progress; half of them per client."""
+
 _CONTENT, _RECORD, _INCOMING = "content", "record.json", "incoming"
 _log = logging.getLogger(__name__)
+
+
+def uptime_s() -> float:
+    """Seconds since the machine was started, sleep included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class FileStore:
@@ -46,9 +59,21 @@ class FileStore:
         settings: the limits.
         data_dir: contains the files; created with the first upload.
         now_s: the clock, in seconds since 1970.
+        uptime_s: a clock that cannot be set, in seconds.
     """
 
-    def __init__(self, settings: FilesSettings, data_dir: Path, *, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: FilesSettings,
+        data_dir: Path,
+        *,
+        now_s: Callable[[], float] = time.time,
+        uptime_s: Callable[[], float] = uptime_s,
+    ) -> None:
+        self._uptime_s = uptime_s
+        self._steady_since_s = uptime_s()
+        self._offset_s = now_s() - self._steady_since_s
+        self._on_delete: Callable[[Path], None] = lambda _: None
         self._settings = settings
         self._root = Path(os.path.expanduser(data_dir)).absolute() / "files"  # noqa: PTH111 - a home is not needed
         self._now_s = now_s
@@ -56,6 +81,7 @@ class FileStore:
         self._lock: int | None = None
         self._opening = asyncio.Lock()
         self._discarding = asyncio.Lock()
+        self._places = FairQueue(MAX_UPLOADS, max_per_client=MAX_UPLOADS // 2, max_waiting=4 * MAX_UPLOADS)
         self._records: dict[str, dict[str, Record]] = {}
         self._last_warning = ""
 
@@ -69,11 +95,20 @@ class FileStore:
         """Total size of all tenants' files, for metrics."""
         return self._quota.num_bytes
 
+    def on_delete(self, forget: Callable[[Path], None]) -> None:
+        """Call `forget` with the path of the content of each file that is deleted."""
+        self._on_delete = forget
+
+    def num_orphaned(self, tenants: Iterable[str]) -> int:
+        """Files of other tenants than these, which no request can use until they expire."""
+        owners = set(map(_owner, tenants))
+        return sum(len(records) for owner, records in self._records.items() if owner not in owners)
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Read the stored files and delete expired ones; on exit, release the lock."""
         await self._clean_up()
-        sweeping = asyncio.create_task(self._sweep_forever())
+        sweeping = asyncio.create_task(forever(self._sweep_periodically, "the deletion of expired files"))
         try:
             yield
         finally:
@@ -84,7 +119,7 @@ class FileStore:
                 self._lock = None
 
     async def open(self, *, make: bool) -> None:
-        """Lock the directory and read its records, unless this server has already done so.
+        """Lock the directory and read its records, unless this server has already done so and it is still there.
 
         Args:
             make: whether to create the directory if it is missing.
@@ -94,9 +129,8 @@ class FileStore:
             StorageError: it cannot be used.
         """
         async with self._opening:
-            if self._lock is None:
-                with storage_errors():
-                    await run_to_completion(lambda: self._lock_root(make=make))
+            with storage_errors():
+                await run_to_completion(lambda: self._lock_root(make=make))
 
     def get(self, file_id: str, tenant: str) -> Record | None:
         """The tenant's file with that id; None if there is none, or it has expired."""
@@ -138,6 +172,11 @@ class FileStore:
             UnavailableError: as `open`.
             StorageError: as `open`.
         """
+        async with self._places.place(), self._received(tenant) as upload:
+            yield upload
+
+    @contextlib.asynccontextmanager
+    async def _received(self, tenant: str) -> AsyncIterator[Upload]:
         await self.open(make=True)
         owner = _owner(tenant)
         self._quota.add_file(owner)
@@ -232,6 +271,7 @@ class FileStore:
                 return  # two requests delete the same file
             with storage_errors():
                 await run_to_completion(lambda: self._move_to_trash(owner, record, trash))
+        self._on_delete(self._root / owner / record.id / _CONTENT)
         # If that fails, the next start deletes it.
         await run_to_completion(lambda: shutil.rmtree(trash, ignore_errors=True))
 
@@ -244,6 +284,14 @@ class FileStore:
         self._quota.remove(owner, record.num_bytes)
 
     def _lock_root(self, *, make: bool) -> None:
+        if self._lock is not None:
+            if self._has_lock():
+                (self._root / _INCOMING).mkdir(mode=0o700, exist_ok=True)  # programs that clean up may remove it
+                return
+            _log.warning("the directory of uploaded files was removed or replaced and is read again")
+            os.close(self._lock)
+            self._lock = None
+            self._records, self._quota = {}, Quota(self._settings)
         if not make and not self._root.is_dir():
             return
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -259,17 +307,40 @@ class FileStore:
             raise
         self._lock = lock
 
+    def _has_lock(self) -> bool:
+        """Whether the locked file is still the one in the directory."""
+        assert self._lock is not None
+        try:
+            return os.path.samestat(os.fstat(self._lock), (self._root / LOCK_NAME).stat())
+        except FileNotFoundError:
+            return False
+
     def _read_records(self) -> None:
         self._records, self._quota = {}, Quota(self._settings)
-        for path in self._root.glob(f"*/*/{_RECORD}"):
+        for path in self._root.glob(f"*/*/{_CONTENT}"):
             try:
-                record = msgspec.json.decode(path.read_bytes(), type=Record)
-            except msgspec.DecodeError as error:
-                _log.warning("skipping an uploaded file: unreadable record: %s", error)
-                continue
+                record = msgspec.json.decode((path.parent / _RECORD).read_bytes(), type=Record)
+            except (msgspec.DecodeError, FileNotFoundError) as error:
+                _log.warning("an uploaded file gets a new record: unreadable record: %s", error)
+                record = self._new_record(path)
             owner = path.parent.parent.name
             self._records.setdefault(owner, {})[record.id] = record
             self._quota.load(owner, record.num_bytes)
+
+    def _new_record(self, content: Path) -> Record:
+        """A record from the file itself, so that it counts, can be deleted, and expires."""
+        facts = content.stat()
+        with content.open("rb") as file:
+            modality = detect_modality(file.read(HEAD_BYTES))
+        return Record(
+            id=content.parent.name,
+            filename="unknown",
+            purpose="user_data",
+            num_bytes=facts.st_size,
+            created_ns=facts.st_mtime_ns,
+            expires_at=int(facts.st_mtime) + self._settings.expires_after_s,
+            modality=modality or "image",
+        )
 
     def _commit(self, upload: Upload, record: Record, owner: str) -> None:
         """Change disk and memory in one step, so that a canceled request has changed both or neither."""
@@ -277,20 +348,32 @@ class FileStore:
         write_new(upload.path.parent / _RECORD, msgspec.json.encode(record))
         directory = self._root / owner
         directory.mkdir(mode=0o700, exist_ok=True)
+        sync_directory(upload.path.parent)
+        sync_directory(self._root)
         upload.path.parent.rename(directory / record.id)
         sync_directory(directory)
         self._records.setdefault(owner, {})[record.id] = record
 
-    async def _sweep_forever(self) -> None:
+    async def _sweep_periodically(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
             await self._clean_up()
+
+    def _clock_is_steady(self) -> bool:
+        """Whether the clock agrees with the machine's uptime, and has for a while; a wrong clock deletes nothing."""
+        uptime_s = self._uptime_s()
+        offset_s = self._now_s() - uptime_s
+        if abs(offset_s - self._offset_s) > MAX_CLOCK_STEP_S:
+            _log.warning("the clock was set by %.0f s; expired files are kept for now", offset_s - self._offset_s)
+            self._offset_s, self._steady_since_s = offset_s, uptime_s
+        return uptime_s - self._steady_since_s >= STEADY_S
 
     async def _clean_up(self) -> None:
         """Open the store and delete expired files. Errors are only logged: chat works without files."""
         try:
             await self.open(make=False)
-            await self.sweep()
+            if self._clock_is_steady():
+                await self.sweep()
         except ApiError as error:
             self._warn_once(error)
         else:

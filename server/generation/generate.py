@@ -21,7 +21,7 @@ from server.core.metrics import Metrics
 from server.generation.latency import LatencyObserver
 from server.generation.model_service import ServedModel
 from server.generation.output import OutputReader
-from server.generation.output_events import GenerationEnd, GenerationStart, OutputEvent
+from server.generation.output_events import GenerationEnd, GenerationStart, OutputEvent, UsageSoFar
 from server.generation.request import GenerationRequest
 from server.generation.sampling_params import sampling_params
 from server.media.progress import Progress
@@ -89,6 +89,8 @@ class Generator:
                     if not started:
                         started = True
                         yield GenerationStart(reader.usage(), _report(request, media))
+                    if request.continuous_usage:
+                        yield UsageSoFar(reader.usage())
                     for event in events:
                         yield event
             latency.end()

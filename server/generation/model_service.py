@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from model_executor.checkpoint.errors import CheckpointError
@@ -27,6 +28,9 @@ class MediaPreparer(Protocol):
     @property
     def load(self) -> MediaLoad:
         """How busy it is."""
+
+    def forget_file(self, file: Path) -> None:
+        """Give up what was prepared from an uploaded file that is deleted."""
 
     async def prepare(
         self, parts: Sequence[MediaPart], tenant: str, progress: Progress | None = None
@@ -93,6 +97,8 @@ OpenModel = Callable[[], AbstractAsyncContextManager[ServedModel]]
 _log = logging.getLogger(__name__)
 
 LOADING_RETRY_S = 5
+STATS_TIMEOUT_S = 1.0
+"""How long a scrape waits for the engine's part of the measurements, and goes without."""
 RESTARTING_RETRY_S = 2
 
 
@@ -188,7 +194,13 @@ class ModelService:
             return self.metrics.render(self.state, None, None)
         stats: EngineStats | None
         try:
-            stats = await model.engine.stats()
-        except EngineUnavailableError:
+            async with asyncio.timeout(STATS_TIMEOUT_S):
+                stats = await model.engine.stats()
+        except (EngineUnavailableError, TimeoutError):
             stats = None
         return self.metrics.render(self.state, stats, model.media.load)
+
+    def forget_file(self, file: Path) -> None:
+        """Give up what was prepared from an uploaded file that is deleted."""
+        if self._model is not None:
+            self._model.media.forget_file(file)

@@ -57,6 +57,13 @@ class GenerationStart:
 
 
 @dataclass(frozen=True, slots=True)
+class UsageSoFar:
+    """What the request has cost with the events that follow; only where that is requested."""
+
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
 class OutputStart:
     """An output begins."""
 
@@ -113,4 +120,6 @@ class GenerationEnd:
     usage: Usage
 
 
-OutputEvent = GenerationStart | OutputStart | TextDelta | ToolCallStart | ArgumentsDelta | Finish | GenerationEnd
+OutputEvent = (
+    GenerationStart | UsageSoFar | OutputStart | TextDelta | ToolCallStart | ArgumentsDelta | Finish | GenerationEnd
+)

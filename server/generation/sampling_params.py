@@ -52,7 +52,7 @@ def sampling_params(
         min_p=fields.min_p,
         presence_penalty=fields.presence_penalty,
         frequency_penalty=fields.frequency_penalty,
-        repetition_penalty=fields.repetition_penalty,
+        repetition_penalty=fields.prompt_penalty,
         seed=fields.seed,
         stop=fields.stop_strings,
         stop_token_ids=fields.stop_token_ids,

@@ -9,10 +9,12 @@ event loop's thread.
 """
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from server.core.metrics import CacheLoad
@@ -37,6 +39,11 @@ class _Entry:
     num_holders: int = 0
     patches: SharedFile | None = None
     """Set once the work is done."""
+    files: set[Path] = field(default_factory=set)
+    """Uploaded files it was made of; it goes when one of them does."""
+    is_unwanted: bool = False
+    """Whether one of them has gone while it was in use."""
+    idle_since_s: float = 0.0
 
 
 class CacheLease:
@@ -69,6 +76,10 @@ class CacheLease:
             if work.cancelling():  # nobody else waits: once this returns, everything is released
                 await asyncio.wait({work})
             raise
+
+    def made_of(self, file: Path) -> None:
+        """Have the entry go with an uploaded file."""
+        self._entry.files.add(file)
 
     def release(self) -> None:
         """Give the claim up; may be called more than once."""
@@ -137,6 +148,26 @@ class MediaCache:
             patches.release()
         return freed_bytes
 
+    def forget_file(self, file: Path) -> None:
+        """Give up what was made of an uploaded file: at once, or with the last request that uses it."""
+        for entry in [entry for entry in self._entries.values() if file in entry.files]:
+            entry.is_unwanted = True
+            if entry.patches is not None:
+                self._give_up(entry)
+
+    def forget_older(self, age_s: float) -> None:
+        """Give up what nobody has used for so long."""
+        before_s = time.monotonic() - age_s
+        for key in [key for key in self._idle if self._entries[key].idle_since_s <= before_s]:
+            self._give_up(self._entries[key])
+
+    def _give_up(self, entry: _Entry) -> None:
+        """Remove an entry that nobody holds, and have nobody find one that is held."""
+        self._forget(entry)
+        if (patches := self._idle.pop(entry.key, None)) is not None:
+            self._idle_bytes -= patches.num_bytes
+            patches.release()
+
     def _claim(self, entry: _Entry) -> CacheLease:
         """One more claim on an existing entry."""
         self._num_hits += 1
@@ -153,7 +184,10 @@ class MediaCache:
             self._forget(entry)  # the next request starts anew
             entry.work.cancel()
         elif entry.patches is not None:
-            self._keep(entry.key, entry.patches)
+            if entry.is_unwanted:
+                entry.patches.release()
+            else:
+                self._keep(entry.key, entry.patches)
 
     def _settle(self, entry: _Entry, inputs: ExitStack) -> None:
         """The work has ended, one way or another."""
@@ -165,12 +199,15 @@ class MediaCache:
         entry.patches = entry.work.result().patches
         if self._entries.get(entry.key) is not entry:  # dropped in the moment it finished
             entry.patches.release()
+        elif entry.is_unwanted:  # by now; those who wait for it get it, nobody else
+            self._forget(entry)
         elif not entry.num_holders:
             self._keep(entry.key, entry.patches)
 
     def _keep(self, key: str, patches: SharedFile) -> None:
         """Keep what nobody holds any more, within the bound; a file above the bound evicts nothing else."""
         self._idle[key] = patches
+        self._entries[key].idle_since_s = time.monotonic()
         self._idle_bytes += patches.num_bytes
         if patches.num_bytes > self._max_bytes:
             self._idle.move_to_end(key, last=False)

@@ -58,7 +58,9 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """The worker waits for jobs; its first line."""
 
     sandbox_error: str | None = None
-    """Why the worker runs without a sandbox; None where it has one."""
+    """Why the worker can use the network, start programs and send signals; None where it cannot."""
+    files_error: str | None = None
+    """Why the worker can open all files; None where it can open those of its jobs only."""
 
 
 class FramesDone(msgspec.Struct, frozen=True, tag="frames_done"):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from model_executor.engine import SHARED_MEMORY
 from model_executor.processor.geometry import VIDEO_FRAME_MAX_PIXELS, VIDEO_FRAME_MIN_PIXELS, Grid, Size
+from server.core.concurrency import forever
 from server.core.errors import ApiError, BadRequestError, DeadlineError, NotFoundError
 from server.core.metrics import MediaLoad
 from server.core.settings import MediaSettings
@@ -32,10 +33,11 @@ from server.media.progress import Progress
 from server.media.request_limits import RequestBudget
 from server.media.shared_memory import SharedDirectory
 from server.media.timings import StageTimes
-from server.media.types import MediaPart, PreparedMedia
+from server.media.types import LocalFile, MediaPart, PreparedMedia
 from server.media.workers.decode_jobs import EncodedMedia, JobRunner
 from server.media.workers.pool import MediaPool
 
+_EXPIRY_INTERVAL_S = 60.0
 _PARALLEL_PARTS = 4
 """Parts of one request that are worked on at the same time."""
 
@@ -115,15 +117,26 @@ class MediaPreprocessor:
             fetcher = Fetcher(self._settings)
             stack.callback(fetcher.close)
             self._fetcher = PartFetcher(self._settings, fetcher, self._directory)
-            self._pool = MediaPool(self._settings, self._times)
+            self._pool = MediaPool(self._settings, self._directory.path, self._times)
             await self._pool.start()
             stack.push_async_callback(self._pool.close)
             self._jobs = JobRunner(self._pool, self._directory, timeout_s=self._settings.decode_timeout_s)
+            expiring = asyncio.create_task(forever(self._expire, "the expiry of cached media"))
+            stack.callback(expiring.cancel)
             self._stack = stack.pop_all()
 
     async def close(self) -> None:
         """Stop the workers and delete the shared memory, that of requests still running included."""
         await self._stack.aclose()
+
+    def forget_file(self, file: Path) -> None:
+        """Give up what was prepared from an uploaded file that is deleted."""
+        self._cache.forget_file(file)
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(_EXPIRY_INTERVAL_S)
+            self._cache.forget_older(self._settings.max_cache_s)
 
     @property
     def load(self) -> MediaLoad:
@@ -212,6 +225,8 @@ class MediaPreprocessor:
                 inputs=fetched.inputs.pop_all(),
             )
             request.until_failed.callback(lease.release)
+            if isinstance(part.source, LocalFile):
+                lease.made_of(Path(part.source.path))
             request.progress.follow(index, lease.frames)
             with _errors_of(part):
                 cached = await lease.ready()

@@ -1,7 +1,7 @@
 """Access-log middleware, the outermost one: request ids, one log line per request, HTTP metrics.
 
-A log line has the client, the path, the key's name, the status and the duration; never bodies, prompts, answers, keys
-or query strings.
+A log line has the client, the path, the key's name, the status and the duration, and the paths of fields that were left
+out (`server/api/ignored.py`); never bodies, prompts, answers, keys or query strings.
 """
 
 import logging
@@ -12,10 +12,13 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.api import ignored
 from server.auth.rate_limits import KeyUsage
 from server.core.metrics import Metrics
 
 HEADER = "x-request-id"
+DURATION_HEADER = "openai-processing-ms"
+"""Milliseconds until the response began, under the name OpenAI's clients look for."""
 CLIENT_GONE_STATUS = 499
 """Logged when no response was sent because the client had disconnected."""
 
@@ -26,7 +29,8 @@ _log = logging.getLogger("tessera.access")
 class AccessLogMiddleware:
     """Middleware that assigns request ids, logs requests and counts them.
 
-    Sets `scope["state"]["request_id"]` to the client's own id if it sent a valid one, otherwise to a new one.
+    Sets `scope["state"]["request_id"]` to the client's own id if it sent a valid one, otherwise to a new one, and
+    `scope["state"]["ignored"]` to a list that takes the paths of fields that are left out.
 
     Args:
         app: the application inside.
@@ -46,6 +50,7 @@ class AccessLogMiddleware:
             return
         request_id = _request_id(Headers(scope=scope))
         scope.setdefault("state", {})["request_id"] = request_id
+        scope["state"]["ignored"] = []
         status = CLIENT_GONE_STATUS
         started_at_s = time.perf_counter()
 
@@ -55,6 +60,9 @@ class AccessLogMiddleware:
                 status = event["status"]
                 headers = MutableHeaders(scope=event)
                 headers[HEADER] = request_id
+                headers[DURATION_HEADER] = str(round((time.perf_counter() - started_at_s) * 1000))
+                if scope["state"]["ignored"]:
+                    headers[ignored.HEADER] = ignored.header_value(scope["state"]["ignored"])
                 if (usage := _key_usage(scope)) is not None:
                     headers.update(usage.headers())
             await send(event)
@@ -104,4 +112,5 @@ def _log_fields(scope: Scope, request_id: str, status: int, duration_s: float) -
         "path": scope["path"][:256],
         "status": status,
         "duration_ms": round(duration_s * 1000, 1),
+        **({"ignored": ignored.header_value(paths)} if (paths := scope["state"]["ignored"]) else {}),
     }

@@ -1,5 +1,6 @@
 """Authentication middleware: checks the bearer key before the body is read, and sets the tenant."""
 
+import hmac
 from collections.abc import Collection
 from ipaddress import ip_interface
 
@@ -7,8 +8,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model_executor.fair_queue import CLIENT
-from server.auth.api_keys import Key, KeyRing
+from server.auth.api_keys import Key, KeyRing, hash_key
 from server.core.errors import AuthenticationError
+
+METRICS_PATH = "/metrics"
 
 
 class AuthenticationMiddleware:
@@ -21,9 +24,13 @@ class AuthenticationMiddleware:
         app: the application inside.
         keys: the valid keys; if there are none, no key is required.
         open_paths: paths that require no key.
+        metrics_key: the only key for `/metrics`, and for nothing else; None where all keys open it.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: KeyRing, open_paths: Collection[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, keys: KeyRing, open_paths: Collection[str], metrics_key: str | None = None
+    ) -> None:
+        self._metrics_digest = None if metrics_key is None else hash_key(metrics_key)
         self._app = app
         self._keys = keys
         self._open_paths = frozenset(open_paths)
@@ -37,20 +44,32 @@ class AuthenticationMiddleware:
         if scope["type"] == "http":
             state = scope.setdefault("state", {})
             state["tenant"] = ""
-            if self._keys and scope["path"] not in self._open_paths:
+            if self._metrics_digest is not None and scope["path"] == METRICS_PATH:
+                if not hmac.compare_digest(hash_key(_sent(Headers(scope=scope))), self._metrics_digest):
+                    raise AuthenticationError("The API key is not the one for metrics.")
+            elif self._keys and scope["path"] not in self._open_paths:
                 state["key"] = key = self._key(Headers(scope=scope))
                 state["tenant"] = key.tenant
             CLIENT.set(state["tenant"] or _network(scope))
         await self._app(scope, receive, send)
 
     def _key(self, headers: Headers) -> Key:
-        scheme, _, sent = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not sent.strip():
-            raise AuthenticationError("An API key is required: send the header 'Authorization: Bearer KEY'.")
-        key = self._keys.find(sent.strip())
+        key = self._keys.find(_sent(headers))
         if key is None:
             raise AuthenticationError("The API key is not valid.")
         return key
+
+
+def _sent(headers: Headers) -> str:
+    """The key that was sent.
+
+    Raises:
+        AuthenticationError: none was.
+    """
+    scheme, _, sent = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not sent.strip():
+        raise AuthenticationError("An API key is needed: send the header 'Authorization: Bearer KEY'.")
+    return sent.strip()
 
 
 def _network(scope: Scope) -> str:

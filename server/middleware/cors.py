@@ -14,6 +14,8 @@ from server.core.errors import BadRequestError
 
 EXPOSED_HEADERS = (
     "x-request-id",
+    "x-tessera-ignored",
+    "openai-processing-ms",
     "retry-after",
     "x-should-retry",
     "x-ratelimit-limit-requests",

@@ -34,12 +34,14 @@ def require_fit(
     """
     if num_prompt_tokens + (num_answer_tokens or 1) <= max_model_len:
         return
-    message = f"The context of this model is {max_model_len} tokens. The prompt takes "
-    message += f"{num_prompt_tokens}" if exact else f"at least {num_prompt_tokens}"
-    if num_answer_tokens is not None:
-        message += f" and {num_answer_tokens} are requested for the answer: {num_prompt_tokens + num_answer_tokens}"
+    # Clients tell this error from others by these words: "maximum context length is" and "prompt is too long".
+    tokens = f"{'' if exact else 'at least '}{num_prompt_tokens} tokens in the messages"
     raise BadRequestError(
-        f"{message}. Send less, or request a shorter answer.", param=param, code="context_length_exceeded"
+        f"This model's maximum context length is {max_model_len} tokens, and the prompt is too long: "
+        f"{tokens} and {num_answer_tokens or 1} for the completion. "
+        "Please reduce the length of the messages or completion.",
+        param=param,
+        code="context_length_exceeded",
     )
 
 

@@ -12,7 +12,7 @@ from model_executor.processor.chatml import Call, Message, Role
 from model_executor.processor.tokenizer import MediaPlaceholder
 from server.media.types import MediaPart
 from server.prompt.media_parts import media_part
-from server.prompt.messages import AnyMessage, AssistantMessage, TextPart
+from server.prompt.messages import AnyMessage, AssistantMessage, RefusalPart, TextPart
 from server.tools.toolset import Toolset
 
 _ROLES: dict[str, Role] = {
@@ -60,7 +60,7 @@ def read_conversation(messages: Sequence[AnyMessage]) -> Conversation:
                 parts.append(content)
             elif isinstance(content, TextPart):
                 parts.append(content.text)
-            else:
+            elif not isinstance(content, RefusalPart):
                 item = media_part(content, f"messages[{number}].content[{index}]")
                 parts.append(MediaPlaceholder(len(media), item.modality))
                 media.append(item)

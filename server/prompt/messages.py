@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Discriminator, Field, PlainValidator, Tag, Vali
 from pydantic_core import PydanticCustomError
 
 from model_executor.processor.geometry import FACTOR_PX
-from server.api.base_models import RequestModel, Unsupported, conflict
+from server.api.base_models import MAX_FRAMES, MAX_PARTS, RequestModel, Unsupported, bounded, conflict
 from server.tools.protocol import ToolCall
 
 _Url = Annotated[str, Field(min_length=1)]
@@ -69,8 +69,8 @@ class ImageUrl(ImageLimits):
 
     url: _Url
     """`data:` or `http(s):` URL; `file:` where the server allows it."""
-    detail: Literal["auto", "low", "high"] = "auto"
-    """low: at most 64 tokens. high, auto: as the server is configured."""
+    detail: Literal["auto", "low", "high", "original"] = "auto"
+    """low: at most 64 tokens. The others: as the server is configured."""
 
 
 class ImageUrlPart(ImageLimits):
@@ -85,7 +85,7 @@ class ImagePart(ImageLimits):
 
     type: Literal["image"]
     image: _Url
-    detail: Literal["auto", "low", "high"] = "auto"
+    detail: Literal["auto", "low", "high", "original"] = "auto"
     """As `ImageUrl.detail`."""
 
 
@@ -108,7 +108,7 @@ class VideoPart(VideoLimits):
 
     type: Literal["video"]
     video: Annotated[
-        Annotated[_Url, Tag("<url>")] | Annotated[list[_Url], Field(min_length=1), Tag("<frames>")],
+        Annotated[_Url, Tag("<url>")] | Annotated[list[_Url], bounded(MAX_FRAMES, least=1), Tag("<frames>")],
         Discriminator(lambda value: "<frames>" if isinstance(value, list) else "<url>"),
     ]
     """One URL, or the URLs of the frames in order."""
@@ -204,13 +204,14 @@ AnyPart = Annotated[
 ]
 TEXT_OR_PARTS = Discriminator(lambda value: "<parts>" if isinstance(value, list) else "<string>")
 Content = Annotated[
-    Annotated[str, Tag("<string>")] | Annotated[list[AnyPart], Field(min_length=1), Tag("<parts>")], TEXT_OR_PARTS
+    Annotated[str, Tag("<string>")] | Annotated[list[AnyPart], bounded(MAX_PARTS, least=1), Tag("<parts>")],
+    TEXT_OR_PARTS,
 ]
 TextContent = Annotated[
     Annotated[str, Tag("<string>")]
     | Annotated[
         list[Annotated[Annotated[TextPart, Tag("<text>")], tagged_by("type", "text")]],
-        Field(min_length=1),
+        bounded(MAX_PARTS, least=1),
         Tag("<parts>"),
     ],
     TEXT_OR_PARTS,
@@ -233,27 +234,60 @@ class UserMessage(RequestModel):
     name: str | None = None
 
 
+class RefusalPart(RequestModel):
+    """What a model said in place of an answer; the model here does not see it."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
+AssistantContent = Annotated[
+    Annotated[str, Tag("<string>")]
+    | Annotated[
+        list[
+            Annotated[
+                Annotated[TextPart, Tag("<text>")]
+                | Annotated[ImageUrlPart, Tag("<image_url>")]
+                | Annotated[ImagePart, Tag("<image>")]
+                | Annotated[VideoUrlPart, Tag("<video_url>")]
+                | Annotated[VideoPart, Tag("<video>")]
+                | Annotated[FilePart, Tag("<file>")]
+                | Annotated[RefusalPart, Tag("<refusal>")],
+                tagged_by("type", "text, image_url, image, video_url, video, file, refusal"),
+            ]
+        ],
+        Field(min_length=1),
+        Tag("<parts>"),
+    ],
+    TEXT_OR_PARTS,
+]
+
+
 class AssistantMessage(RequestModel):
     """An earlier answer, or the beginning of one to continue."""
 
-    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["content"]}, {"required": ["tool_calls"]}]})
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": [name]} for name in ("content", "tool_calls", "refusal")]}
+    )
 
     role: Literal["assistant"]
-    content: Content | None = None
-    """May be absent next to `tool_calls`."""
+    content: AssistantContent | None = None
+    """May be absent next to `tool_calls` or `refusal`."""
     name: str | None = None
-    annotations: list[Any] = Field(default=[], max_length=0)
-    tool_calls: Annotated[list[ToolCall], Field(min_length=1)] | None = None
+    annotations: list[Any] = []
+    """Accepted; the model does not see them."""
+    tool_calls: Annotated[list[ToolCall], bounded(MAX_PARTS)] | None = None
     """Functions it called; a message of the role `tool` for each follows."""
     parsed: Any = None
     """Accepted; the official client sends it along with what it parsed."""
-    refusal: Unsupported = None
+    refusal: str | None = None
+    """Accepted; the model does not see it."""
     audio: Unsupported = None
     function_call: Unsupported = None
 
     @model_validator(mode="after")
     def _says_something(self) -> "AssistantMessage":
-        if self.content is None and self.tool_calls is None:
+        if self.content is None and not self.tool_calls and self.refusal is None:
             raise PydanticCustomError("missing", "is missing", {"param": "content"})
         return self
 

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.api.base_models import RequestModel, Unsupported, conflict
-from server.prompt.messages import TEXT_OR_PARTS, FileId, ImageLimits, VideoLimits, tagged_by
+from server.api.base_models import MAX_FRAMES, MAX_PARTS, RequestModel, Unsupported, bounded, conflict
+from server.prompt.messages import TEXT_OR_PARTS, FileId, ImageLimits, RefusalPart, VideoLimits, tagged_by
 from server.responses.tools import FunctionCall, FunctionCallOutput, InputText, TextInput
 
 _Url = Annotated[str, Field(min_length=1)]
@@ -36,8 +36,8 @@ class InputImage(ImageLimits):
     """`data:` or `http(s):` URL; `file:` where the server allows it."""
     file_id: FileId | None = None
     """Id of an uploaded image."""
-    detail: Literal["auto", "low", "high"] = "auto"
-    """low: at most 64 tokens. high, auto: as the server is configured."""
+    detail: Literal["auto", "low", "high", "original"] = "auto"
+    """low: at most 64 tokens. The others: as the server is configured."""
 
     @model_validator(mode="after")
     def _agree(self) -> "InputImage":
@@ -55,7 +55,7 @@ class InputVideo(VideoLimits):
     type: Literal["input_video"]
     video_url: (
         Annotated[
-            Annotated[_Url, Tag("<url>")] | Annotated[list[_Url], Field(min_length=1), Tag("<frames>")],
+            Annotated[_Url, Tag("<url>")] | Annotated[list[_Url], bounded(MAX_FRAMES, least=1), Tag("<frames>")],
             Discriminator(lambda value: "<frames>" if isinstance(value, list) else "<url>"),
         ]
         | None
@@ -98,7 +98,8 @@ class OutputText(RequestModel):
 
     type: Literal["output_text"]
     text: str
-    annotations: list[Any] = Field(default=[], max_length=0)
+    annotations: list[Any] = []
+    """Accepted; the model does not see them."""
     logprobs: list[Any] = []
     """Accepted, since answers have it; the model does not see them."""
 
@@ -110,7 +111,10 @@ _InputPart = Annotated[
     | Annotated[InputFile, Tag("<input_file>")],
     tagged_by("type", "input_text, input_image, input_video, input_file"),
 ]
-_OutputPart = Annotated[Annotated[OutputText, Tag("<output_text>")], tagged_by("type", "output_text")]
+_OutputPart = Annotated[
+    Annotated[OutputText, Tag("<output_text>")] | Annotated[RefusalPart, Tag("<refusal>")],
+    tagged_by("type", "output_text, refusal"),
+]
 
 
 class InputMessage(RequestModel):
@@ -128,7 +132,8 @@ class SystemInput(InputMessage):
 
     role: Literal["system", "developer"]
     content: Annotated[
-        Annotated[str, Tag("<string>")] | Annotated[list[TextInput], Field(min_length=1), Tag("<parts>")], TEXT_OR_PARTS
+        Annotated[str, Tag("<string>")] | Annotated[list[TextInput], bounded(MAX_PARTS, least=1), Tag("<parts>")],
+        TEXT_OR_PARTS,
     ]
 
 
@@ -137,7 +142,7 @@ class UserInput(InputMessage):
 
     role: Literal["user"]
     content: Annotated[
-        Annotated[str, Tag("<string>")] | Annotated[list[_InputPart], Field(min_length=1), Tag("<parts>")],
+        Annotated[str, Tag("<string>")] | Annotated[list[_InputPart], bounded(MAX_PARTS, least=1), Tag("<parts>")],
         TEXT_OR_PARTS,
     ]
 
@@ -147,11 +152,22 @@ class AssistantInput(InputMessage):
 
     role: Literal["assistant"]
     content: Annotated[
-        Annotated[str, Tag("<string>")] | Annotated[list[_OutputPart], Field(min_length=1), Tag("<parts>")],
+        Annotated[str, Tag("<string>")] | Annotated[list[_OutputPart], bounded(MAX_PARTS, least=1), Tag("<parts>")],
         TEXT_OR_PARTS,
     ]
     phase: Literal["commentary", "final_answer"] | None = None
     """Accepted; the model has no phases."""
+
+
+class Reasoning(RequestModel):
+    """What a model thought before an earlier answer; the model here does not see it."""
+
+    type: Literal["reasoning"]
+    id: str | None = None
+    summary: list[Any] = []
+    content: list[Any] = []
+    encrypted_content: str | None = None
+    status: _Status | None = None
 
 
 AnyInput = Annotated[
@@ -164,8 +180,9 @@ AnyInput = Annotated[
         Tag("<message>"),
     ]
     | Annotated[FunctionCall, Tag("<function_call>")]
-    | Annotated[FunctionCallOutput, Tag("<function_call_output>")],
-    tagged_by("type", "message, function_call, function_call_output", default="message"),
+    | Annotated[FunctionCallOutput, Tag("<function_call_output>")]
+    | Annotated[Reasoning, Tag("<reasoning>")],
+    tagged_by("type", "message, function_call, function_call_output, reasoning", default="message"),
 ]
 
 
@@ -179,6 +196,8 @@ def require_answered_calls(items: Sequence[AnyInput]) -> None:
     answering = False
     for number, item in enumerate(items):
         place = f"input[{number}]"
+        if isinstance(item, Reasoning):
+            continue
         if isinstance(item, FunctionCallOutput):
             if waiting.pop(item.call_id, None) is None:
                 raise conflict(f"{place}.call_id", "names no 'function_call' before it that waits for its result")

@@ -8,16 +8,17 @@ from model_executor.processor.chatml import Message, Role
 from model_executor.processor.tokenizer import MediaPlaceholder
 from server.generation.grammar import JsonFormat, output_grammar
 from server.generation.request import GenerationRequest
-from server.generation.sampling_fields import SamplingFields
 from server.media.types import MediaPart
 from server.prompt.conversation import Conversation, earlier_call
 from server.prompt.media_parts import inline_part, media_limits, stored_part
+from server.prompt.messages import RefusalPart
 from server.responses.input import (
     AnyInput,
     AssistantInput,
     InputFile,
     InputImage,
     InputVideo,
+    Reasoning,
     SystemInput,
     UserInput,
 )
@@ -45,7 +46,7 @@ def read_request(body: ResponseRequest, tenant: str, *, default_max_tokens: int 
         model=body.model,
         tenant=tenant,
         prompt=dataclasses.replace(_conversation(body.instructions, body.input), tools=tools),
-        sampling=SamplingFields(temperature=body.temperature, top_p=body.top_p),
+        sampling=body,
         max_output_tokens=body.max_output_tokens,
         default_max_tokens=default_max_tokens,
         num_top_logprobs=(body.top_logprobs or 0) if body.reports_logprobs else None,
@@ -77,6 +78,8 @@ def _conversation(instructions: str | None, items: str | Sequence[AnyInput]) -> 
             case FunctionCallOutput(output=output):
                 texts = (output,) if isinstance(output, str) else tuple(part.text for part in output)
                 turns.append(Message("tool", texts))
+            case Reasoning():
+                pass
             case SystemInput() | UserInput() | AssistantInput():
                 turns.append(Message(_ROLES[item.role], _parts(item, f"input[{index}].content", media)))
     return Conversation(tuple(turns), tuple(media), param="input")
@@ -94,7 +97,7 @@ def _parts(
             item = _media_part(part, f"{param}[{index}]")
             parts.append(MediaPlaceholder(len(media), item.modality))
             media.append(item)
-        else:
+        elif not isinstance(part, RefusalPart):
             parts.append(part.text)
     return tuple(parts)
 

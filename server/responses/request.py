@@ -5,8 +5,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.api.base_models import ModelRequest, RequestModel, Unsupported, conflict
-from server.responses.input import AnyInput, require_answered_calls
+from server.api.base_models import (
+    MAX_MESSAGES,
+    MAX_METADATA,
+    ModelRequest,
+    RequestModel,
+    Unsupported,
+    at_most,
+    bounded,
+    conflict,
+)
+from server.generation.sampling_fields import SamplingFields
+from server.responses.input import AnyInput, Reasoning, require_answered_calls
 from server.responses.tools import AnyTool, FunctionChoice, chosen_names
 from server.structured_output.protocol import JsonSchema, SchemaName
 from server.tools.protocol import MAX_TOOLS
@@ -54,11 +64,11 @@ class ResponseStreamOptions(RequestModel):
     """Accepted; this server pads no events."""
 
 
-class ResponseRequest(ModelRequest):
+class ResponseRequest(SamplingFields, ModelRequest):
     """Something to answer, and how. Every request brings all it needs: nothing is kept between two."""
 
     input: Annotated[
-        Annotated[str, Tag("<string>")] | Annotated[list[AnyInput], Field(min_length=1), Tag("<items>")],
+        Annotated[str, Tag("<string>")] | Annotated[list[AnyInput], bounded(MAX_MESSAGES, least=1), Tag("<items>")],
         Discriminator(lambda value: "<items>" if isinstance(value, list) else "<string>"),
     ]
     """A text, or the conversation so far."""
@@ -67,21 +77,20 @@ class ResponseRequest(ModelRequest):
     text: TextOptions | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     """Longest answer, in tokens. Unset: what the context leaves."""
-    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
-    """0: always the most likely token."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Sample from the most likely tokens with this share of the probability."""
-    include: list[
-        Literal[
-            "message.output_text.logprobs",
-            "message.input_image.image_url",
-            "reasoning.encrypted_content",
-            "file_search_call.results",
-            "web_search_call.results",
-            "web_search_call.action.sources",
-            "computer_call_output.output.image_url",
-            "code_interpreter_call.outputs",
-        ]
+    include: Annotated[
+        list[
+            Literal[
+                "message.output_text.logprobs",
+                "message.input_image.image_url",
+                "reasoning.encrypted_content",
+                "file_search_call.results",
+                "web_search_call.results",
+                "web_search_call.action.sources",
+                "computer_call_output.output.image_url",
+                "code_interpreter_call.outputs",
+            ]
+        ],
+        bounded(64),
     ] = []
     """message.output_text.logprobs: report the log-probability of each token. The others never occur."""
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -92,10 +101,10 @@ class ResponseRequest(ModelRequest):
     """Only with `stream`."""
     store: bool | None = None
     """Accepted; nothing is stored either way."""
-    truncation: Literal["disabled"] | None = None
-    """disabled: what does not fit is refused."""
+    truncation: Literal["disabled", "auto"] | None = None
+    """What does not fit is refused either way; the response says `disabled`."""
 
-    tools: Annotated[list[AnyTool], Field(max_length=MAX_TOOLS)] = []
+    tools: Annotated[list[AnyTool], bounded(MAX_TOOLS)] = []
     """Functions the model may call."""
     tool_choice: FunctionChoice | None = None
     """auto, the default: call functions or answer. none: answer, and show the model no tools. required: call one or
@@ -106,7 +115,7 @@ class ResponseRequest(ModelRequest):
     """Accepted; it limits tools that the server would run, and there are none."""
 
     # Cannot apply to a model on one's own machine; accepted so that clients which always send them work.
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=MAX_METADATA), at_most(MAX_METADATA)] | None = None
     user: str | None = None
     safety_identifier: str | None = None
     service_tier: str | None = None
@@ -122,6 +131,10 @@ class ResponseRequest(ModelRequest):
     prompt: Unsupported = None
     context_management: Unsupported = None
     moderation: Unsupported = None
+    response_format: Unsupported = None
+    structured_outputs: Unsupported = None
+    n: Annotated[int, Field(ge=1, le=1)] = 1
+    """There is one answer."""
 
     @property
     def reports_logprobs(self) -> bool:
@@ -134,11 +147,17 @@ class ResponseRequest(ModelRequest):
             raise conflict("stream_options", "is only allowed with 'stream'")
         if self.top_logprobs is not None and not self.reports_logprobs:
             raise conflict("top_logprobs", f"is only allowed with '{_LOGPROBS}' in 'include'")
+        has_form = self.text is not None and self.text.format is not None and self.text.format.type != "text"
+        if has_form or (self.tools and self.tool_choice != "none"):
+            self._require_free_end()
+        self._require_min_tokens_within(self.max_output_tokens)
         if self.tool_choice not in (None, "none", "auto") and not self.tools:
             raise conflict("tool_choice", "is only allowed with 'tools'")
         if self.tools:
             named = [(f"tools[{index}].name", tool.name) for index, tool in enumerate(self.tools)]
             check_names(named, chosen_names(self.tool_choice))
         if not isinstance(self.input, str):
+            if all(isinstance(item, Reasoning) for item in self.input):
+                raise conflict("input", "holds reasoning only, and nothing to answer")
             require_answered_calls(self.input)
         return self

@@ -5,11 +5,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.api.base_models import RequestModel, conflict
+from server.api.base_models import RequestModel, bounded, conflict
 
 JsonSchema = dict[str, Any]
 SchemaName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 """Letters, digits, underscores and dashes."""
+
+
+MAX_CHOICES = 100_000
+"""Texts of a `choice`."""
 
 
 class NamedSchema(RequestModel):
@@ -56,7 +60,7 @@ class StructuredOutputs(RequestModel):
     """true: a JSON object."""
     regex: str | None = None
     """A regular expression the whole answer matches."""
-    choice: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
+    choice: Annotated[list[Annotated[str, Field(min_length=1)]], bounded(MAX_CHOICES, least=1)] | None = None
     """Texts, one of which is the answer."""
     grammar: Annotated[str, Field(min_length=1)] | None = None
     """A grammar in the GBNF notation; its first symbol is `root`."""

@@ -4,7 +4,15 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from server.api.base_models import ModelRequest, ResponseModel, Unsupported, conflict
+from server.api.base_models import (
+    MAX_MESSAGES,
+    MAX_TOKEN_IDS,
+    ModelRequest,
+    ResponseModel,
+    Unsupported,
+    bounded,
+    conflict,
+)
 from server.prompt.messages import AnyMessage
 from server.prompt.render_fields import Rendering
 from server.prompt.tool_messages import require_answered_calls
@@ -15,7 +23,7 @@ class TokenizeRequest(Rendering, ModelRequest):
 
     prompt: str | None = None
     """A text; the names of control tokens in it are plain text."""
-    messages: Annotated[list[AnyMessage], Field(min_length=1)] | None = None
+    messages: Annotated[list[AnyMessage], bounded(MAX_MESSAGES, least=1)] | None = None
     """A conversation, rendered as for an answer; instead of `prompt`."""
     add_special_tokens: bool | None = None
     """Add what the tokenizer puts around every text; Qwen's puts nothing there, so both values give the same ids."""
@@ -54,7 +62,7 @@ class TokenizeResponse(ResponseModel):
 class DetokenizeRequest(ModelRequest):
     """Token ids to turn into text."""
 
-    tokens: list[Annotated[int, Field(ge=0, lt=1 << 31)]]
+    tokens: Annotated[list[Annotated[int, Field(ge=0, lt=1 << 31)]], bounded(MAX_TOKEN_IDS)]
     """Ids of the model, special ones included."""
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from server.api.base_models import RequestModel, conflict
+from server.api.base_models import RequestModel, bounded, conflict
 from server.tools.toolset import ToolFunction, Toolset, check_names
 
 MAX_TOOLS = 128
@@ -50,7 +50,7 @@ class AllowedTools(RequestModel):
 
     mode: Literal["auto", "required"]
     """As `tool_choice`, of these tools."""
-    tools: Annotated[list[NamedTool], Field(min_length=1)]
+    tools: Annotated[list[NamedTool], bounded(MAX_TOOLS, least=1)]
 
 
 class AllowedToolsChoice(RequestModel):
@@ -92,12 +92,14 @@ class ToolCall(RequestModel):
     """What the message with the result refers to."""
     type: Literal["function"]
     function: CalledFunction
+    index: int | None = None
+    """Accepted; the official client sends it along with what it streamed."""
 
 
 class ToolUse(RequestModel):
     """The fields of a request that lets the model call functions."""
 
-    tools: Annotated[list[Tool], Field(min_length=1, max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[list[Tool], bounded(MAX_TOOLS, least=1)] | None = None
     """Functions the model may call."""
     tool_choice: ToolChoice | None = None
     """Only with `tools`. auto, the default: call functions or answer. none: answer, and show the model no tools.

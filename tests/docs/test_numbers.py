@@ -13,7 +13,7 @@ from server.core.settings import declarations
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-CLIP_RATE = 30
+VIDEO_RATE = 30
 CHANNELS = 3
 
 
@@ -34,17 +34,17 @@ def mib(frames: int, seen: Size) -> str:
     return f"{frames * seen.height * seen.width * CHANNELS / (1 << 20):.1f}"
 
 
-@pytest.mark.parametrize("row", table("sizing.md", "pictures"), ids=lambda row: row[0])
-def test_what_a_picture_takes(row: list[str]) -> None:
+@pytest.mark.parametrize("row", table("sizing.md", "images"), ids=lambda row: row[0])
+def test_what_an_image_takes(row: list[str]) -> None:
     sent = size(row[0])
     seen = fit(sent.height, sent.width, min_pixels=DEFAULT_IMAGE_MIN_PIXELS, max_pixels=DEFAULT_IMAGE_MAX_PIXELS)
     assert row[1:] == [f"{seen.width} x {seen.height}", str(image_grid(seen).num_tokens), mib(1, seen)]
 
 
-@pytest.mark.parametrize("row", table("sizing.md", "clips"), ids=lambda row: row[0])
-def test_what_a_clip_takes(row: list[str]) -> None:
+@pytest.mark.parametrize("row", table("sizing.md", "videos"), ids=lambda row: row[0])
+def test_what_a_video_takes(row: list[str]) -> None:
     sent, duration_s = row[0].removesuffix(" s").split(", ")
-    frames = num_video_frames(int(duration_s) * CLIP_RATE, float(duration_s))
+    frames = num_video_frames(int(duration_s) * VIDEO_RATE, float(duration_s))
     seen = video_size(size(sent).height, size(sent).width, frames)
     tokens = video_grid(seen, frames).num_tokens
     assert row[1:] == [str(frames), f"{seen.width} x {seen.height}", str(tokens), mib(frames, seen)]
@@ -52,9 +52,9 @@ def test_what_a_clip_takes(row: list[str]) -> None:
 
 @pytest.mark.parametrize("row", table("sizing.md", "models"), ids=lambda row: row[0])
 def test_what_a_model_keeps_for_a_token(row: list[str]) -> None:
-    layers, heads, head_size, num_bytes, clip_mib = map(int, row[1:6])
+    layers, heads, head_size, num_bytes, video_mib = map(int, row[1:6])
     assert num_bytes == 2 * layers * heads * head_size * 2
-    assert clip_mib == num_bytes * 16_384 / (1 << 20)
+    assert video_mib == num_bytes * 16_384 / (1 << 20)
 
 
 def test_the_drawn_positions_are_the_computed_ones() -> None:

@@ -113,6 +113,18 @@ async def test_whoever_leaves_when_the_turn_comes_passes_it_on() -> None:
     assert queue.num_taken == 0
 
 
+async def test_all_may_leave_at_the_same_time() -> None:
+    queue = FairQueue(1, max_per_client=1, max_waiting=10)
+    made = await visits(queue, *"aaabb")
+    for visit in made:
+        visit.task.cancel()
+    await settle()
+    assert (queue.num_taken, queue.num_waiting) == (0, 0)
+    (after,) = await visits(queue, "a")
+    assert after.inside
+    await finish(after)
+
+
 async def test_whoever_leaves_does_not_hold_up_those_behind() -> None:
     queue = FairQueue(3, max_per_client=3, max_waiting=10)
     (inside,) = await visits(queue, "a")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from model_executor.engine import (
     Delta,
@@ -99,6 +100,7 @@ class FakeMedia:
     delay_s: float = 0
     parts: list[MediaPart] = field(default_factory=list)
     tenants: list[str] = field(default_factory=list)
+    forgotten: list[Path] = field(default_factory=list)
     held: set[str] = field(default_factory=set)
     """Paths not released yet."""
     frames: FrameCount = field(default_factory=FrameCount)
@@ -119,6 +121,9 @@ class FakeMedia:
         if self.failure is not None:
             raise self.failure
         return [self._prepared(part, f"/nowhere/{number}") for number, part in enumerate(parts)]
+
+    def forget_file(self, file: Path) -> None:
+        self.forgotten.append(file)
 
     def _prepared(self, part: MediaPart, path: str) -> PreparedMedia:
         self.held.add(path)

@@ -5,6 +5,7 @@ folder of slow ones gets all of them, in this process. `make test` runs everythi
 stay together in one process, and the longest of these start first.
 """
 
+import os
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ TOGETHER = ("e2e", "engine", "browser")
 MAX_WORKERS = 8
 """Each takes half a gigabyte and some seconds to start."""
 
+if num_workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    # Threads of torch that wait for each other by spinning, more than there are cores, take several times as long.
+    os.environ |= {"OMP_NUM_THREADS": str(max(1, num_cores() // num_workers)), "OMP_WAIT_POLICY": "PASSIVE"}
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine is busy
 settings.load_profile("tests")
 

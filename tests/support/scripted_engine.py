@@ -1,13 +1,13 @@
 """The engine's client on a real host process that follows a script, without vLLM."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from model_executor.client import standby
 from model_executor.client.engine_client import EngineClient
-from model_executor.engine import EngineSettings, EngineState, Prompt, SamplingParams
+from model_executor.engine import EngineSettings, EngineState, EngineStats, Prompt, SamplingParams
 from tests.support.waiting import until
 
 GOOD = Prompt([100])
@@ -38,6 +38,13 @@ async def running(
 async def ask(client: EngineClient, prompt: Prompt = GOOD, num_tokens: int = 5, name: str = "r") -> str:
     limits = SamplingParams(max_tokens=num_tokens)
     return "".join([delta.text async for delta in client.generate(name, prompt, limits)])
+
+
+async def until_stats(client: EngineClient, condition: Callable[[EngineStats], bool]) -> None:
+    """Wait for a reading."""
+    async with asyncio.timeout(10):
+        while not condition(await client.stats()):
+            await asyncio.sleep(0.01)
 
 
 async def serve_for_ever() -> None:

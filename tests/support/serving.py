@@ -116,6 +116,15 @@ class RunningServer:
         self._data.cleanup()
         return self._process.returncode
 
+    @property
+    def data_dir(self) -> str:
+        """Where uploaded files lie."""
+        return self._data.name
+
+    def standby_is_ready(self) -> bool:
+        """Whether an engine process waits to replace a lost one."""
+        return self.metrics().get("tessera_engine_standby") == 1
+
     def metrics(self) -> dict[str, float]:
         """Every sample of `/metrics`, by its name with labels."""
         headers = {"Authorization": f"Bearer {key}"} if (key := self._environment.get("TESSERA_API_KEY")) else {}

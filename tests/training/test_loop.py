@@ -49,6 +49,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(folder: Path, tmp_path_factor
         torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.slow
 def test_the_last_stage_leaves_the_vision_tower_alone(folder: Path) -> None:
     run = Run(TINY, folder)
     run.step = last = run.num_steps - 1

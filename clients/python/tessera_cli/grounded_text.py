@@ -12,7 +12,6 @@ class GroundedText:
     """Takes control tokens and boxes out of a text that comes in pieces."""
 
     def __init__(self) -> None:
-        """See the class."""
         self._held = ""
 
     def feed(self, piece: str) -> str:

@@ -18,7 +18,7 @@ import { fittingPixels } from "./panel/fitting.js";
 import { PreviewLoader } from "./panel/preview_loader.js";
 import { showNothing, showPreview, showProblem } from "./panel/preview_panel.js";
 import { Settings } from "./panel/settings.js";
-import { Archive, lastOpen, markOpen, recordOf, revived } from "./conversation/archive.js";
+import { Archive, lastOpen, markOpen, recordOf, rememberDraft, rememberedDraft, revived } from "./conversation/archive.js";
 import { openComparison } from "./conversation/comparison.js";
 import { question, titleOf } from "./conversation/conversation.js";
 import { Draft, hasOpenCalls, obstacle, showCost } from "./conversation/draft.js";
@@ -26,6 +26,8 @@ import { watchHistory } from "./conversation/history.js";
 import { emptyConversation, Session } from "./conversation/session.js";
 import { showTurns, showWriting } from "./conversation/turns.js";
 import { sentence } from "./server/errors.js";
+
+const STORAGE_WAIT_MS = 3_000;
 
 translate();
 const field = byId("question");
@@ -291,7 +293,12 @@ watchCamera((/** @type {File[]} */ files) => draft.take(files));
 byId("base").textContent = BASE;
 byId("api-document").href = new URL("openapi.json", document.baseURI).href;
 showExamples(askExample);
-const last = await lastOpen();
-if (last) open(last);
-showState();
 server.watch();
+// A browser whose storage hangs must not keep the page from starting.
+const last = await Promise.race([lastOpen(), new Promise((resolve) => setTimeout(() => resolve(null), STORAGE_WAIT_MS))]);
+if (last && !session.turns.length) {
+  open(last);
+  draft.put({ text: rememberedDraft(last.id) ?? draft.text, attachments: draft.attachments });
+}
+window.addEventListener("pagehide", () => rememberDraft(session.current.id, field.value));
+showState();

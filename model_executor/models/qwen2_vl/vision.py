@@ -1,7 +1,7 @@
-"""The vision tower: uint8 patches of any number of pictures and clips in, one embedding per merged token out.
+"""The vision tower: uint8 patches of any number of images and videos in, one embedding per merged token out.
 
-Attention never leaves a temporal slice (one picture, or two frames of a clip), so slices are packed and computed some
-at a time and memory stays bounded however long a clip is. Attribute names equal checkpoint names.
+Attention never leaves a temporal slice (one image, or two frames of a video), so slices are packed and computed some
+at a time and memory stays bounded however long a video is. Attribute names equal checkpoint names.
 
 Twins that must agree: `model_executor/processor/patches.py` makes the rows in the order this file expects (2x2
 groups together; within a row: channel, frame, y, x).
@@ -27,7 +27,7 @@ from model_executor.models.qwen2_vl.flash import Spans, spans_of
 from model_executor.processor.geometry import CHANNELS, MERGE, PATCH_PX, TEMPORAL_PATCH_FRAMES, Grid
 
 FRAME_VALUES = CHANNELS * PATCH_PX * PATCH_PX
-"""Values of one patch in one frame; a row holds this many for a picture and twice as many for a clip."""
+"""Values of one patch in one frame; a row holds this many for an image and twice as many for a video."""
 MAX_PACK_PATCHES = 8192
 """Patches computed at a time; one slice larger than this is computed alone."""
 ROPE_THETA = 10_000.0
@@ -46,7 +46,7 @@ class PatchEmbed(nn.Module):
     """The depth-2 3-D convolution as two matrix products, with pixel normalization folded in.
 
     (x/255 - mean)/std is affine, so it goes into weight and bias, in float64 at load; the folded weight stays float32,
-    since folding into bfloat16 would double its error. A picture is two equal frames, so its two temporal halves of
+    since folding into bfloat16 would double its error. An image is two equal frames, so its two temporal halves of
     the weight are summed and its pixels are sent once.
     """
 
@@ -60,7 +60,7 @@ class PatchEmbed(nn.Module):
         self.bias = nn.Parameter(torch.empty(width, dtype=torch.float32), requires_grad=False)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """Embed uint8 rows [P, 588] (picture) or [P, 1176] (clip) to float32 [P, width]."""
+        """Embed uint8 rows [P, 588] (image) or [P, 1176] (video) to float32 [P, width]."""
         weight = self.still_weight if rows.shape[1] == FRAME_VALUES else self.clip_weight
         return functional.linear(rows.float(), weight, self.bias)
 
@@ -212,16 +212,16 @@ class VisionTower(nn.Module):
         """Embed media.
 
         Args:
-            rows: per medium, uint8 [P, 588] (picture) or [P, 1176] (clip), on the tower's device.
-            grids: per medium; P = t*h*w.
+            rows: per item, uint8 [P, 588] (image) or [P, 1176] (video), on the tower's device.
+            grids: per item; P = t*h*w.
 
         Returns:
-            Per medium, [P/4, hidden] in the model's number format.
+            Per item, [P/4, hidden] in the model's number format.
         """
         slices = [
             (piece, (grid.h, grid.w))
-            for medium, grid in zip(rows, grids, strict=True)
-            for piece in torch.split(medium, grid.h * grid.w)
+            for item, grid in zip(rows, grids, strict=True)
+            for piece in torch.split(item, grid.h * grid.w)
         ]
         tokens = _joined([self._encode(pack) for pack in _packs(slices)])
         return list(torch.split(tokens, [grid.num_tokens for grid in grids]))
@@ -238,7 +238,7 @@ class VisionTower(nn.Module):
             cos_sin=cos_sin_table(max(map(max, sides)), self.frequencies),
             section=self.section,
         )
-        # A clip's many slices are embedded together; joining them as bytes costs least.
+        # A video's many slices are embedded together; joining them as bytes costs least.
         stretches = groupby((rows for rows, _ in slices), key=lambda rows: rows.shape[1])
         embedded = [self.patch_embed(_joined(list(stretch))) for _, stretch in stretches]
         x = _joined(embedded).to(self.merger.ln_q.weight.dtype)

@@ -14,10 +14,11 @@ import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import httpx
 
+from model_executor.fair_queue import FairQueue
 from server.core.concurrency import run_to_completion
 from server.core.domains import is_within, split_domains
 from server.core.errors import DeadlineError
@@ -38,6 +39,8 @@ _CHUNK_CHARS = 1 << 20
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _RESOLVER_THREADS = 8
+_MAX_FETCHES = 64
+_MAX_WAITING = 512
 # Encoded media do not compress, and a compressed answer could grow beyond its announced size.
 _HEADERS = {"Accept": "image/*, video/*, */*;q=0.1", "Accept-Encoding": "identity", "User-Agent": "tessera"}
 
@@ -52,8 +55,10 @@ class Fetcher:
     def __init__(self, settings: MediaSettings) -> None:
         """Nothing is fetched yet."""
         self._settings = settings
-        # A slow name server must not occupy the threads that other work needs.
+        # A slow name server must not occupy the threads that other work needs, nor one client those of all.
         self._resolver = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="resolve")
+        self._names = FairQueue(_RESOLVER_THREADS, max_per_client=2, max_waiting=_MAX_WAITING)
+        self._places = FairQueue(_MAX_FETCHES, max_per_client=_MAX_FETCHES // 2, max_waiting=_MAX_WAITING)
         self._allowed = split_domains(settings.allowed_domains)
         self._denied = split_domains(settings.denied_domains)
         path = settings.allowed_local_path
@@ -90,7 +95,7 @@ class Fetcher:
             await _decode_data_url(url, sink, max_bytes, too_large)
             return
         try:
-            async with asyncio.timeout(self._settings.fetch_timeout_s):
+            async with self._places.place(), asyncio.timeout(self._settings.fetch_timeout_s):
                 await self._fetch_http(url, sink, max_bytes, too_large)
         except TimeoutError as error:
             raise DeadlineError(
@@ -145,11 +150,13 @@ class Fetcher:
 
     async def _resolve(self, host: str, port: int) -> list[str]:
         """The addresses of a host, all of them checked, best first."""
-        loop = asyncio.get_running_loop()
+        await self._names.take()
+        looking_up = asyncio.get_running_loop().run_in_executor(
+            self._resolver, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        )
+        looking_up.add_done_callback(self._end_look_up)
         try:
-            entries = await loop.run_in_executor(
-                self._resolver, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            )
+            entries = await asyncio.shield(looking_up)  # the thread continues, and keeps its place until it ends
         except (OSError, UnicodeError) as error:
             raise _download_error("its host cannot be resolved") from error
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
@@ -159,6 +166,11 @@ class Fetcher:
                 "The URL leads to an address that is not public (media.allow_private_networks is off).",
             )
         return addresses
+
+    def _end_look_up(self, looking_up: "asyncio.Future[Any]") -> None:
+        self._names.give_back()
+        if not looking_up.cancelled():
+            looking_up.exception()  # nobody may be left to hear of it
 
 
 def _download_error(reason: str) -> MediaError:

@@ -1,5 +1,6 @@
 """The two jobs of one image or video: read its headers, then decode it into shared memory of the size they announce."""
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,11 +12,15 @@ import msgspec
 from model_executor.processor.geometry import TEMPORAL_PATCH_FRAMES, Grid
 from model_executor.processor.patches import row_bytes
 from server.media.cache import CachedMedia
+from server.media.errors import MediaError
 from server.media.messages import ImageBudget, Job, Prepared, VideoBudget
 from server.media.progress import FrameCount
 from server.media.shared_memory import SharedDirectory, SharedFile, SharedMemoryFullError
 from server.media.types import MediaPart
 from server.media.workers.pool import MediaPool
+
+HOPELESS = 2 * len(os.sched_getaffinity(0))
+"""Media that are estimated to take so many times `media.decode_timeout_s` are not begun; estimates are of one core."""
 
 _READ_BYTES_PER_S = 200e6
 _IMAGE_PIXELS_PER_S = 60e6
@@ -78,7 +83,15 @@ class JobRunner:
             output = self._directory.create_file(_patch_bytes(encoded.part, expected))
             until_failed.callback(output.release)
             job = self._job(encoded, output=str(output.path))
-            run = partial(self._pool.run, job, estimate_s=_decoding_s(encoded.part, expected), frames=frames)
+            estimate_s = _decoding_s(encoded.part, expected)
+            if estimate_s > HOPELESS * self._timeout_s:
+                height, width = expected.source_size
+                raise MediaError(
+                    "media_too_large",
+                    f"Decoding would take about {estimate_s:.0f} s: {expected.num_source_frames} frames of "
+                    f"{width}x{height} pixels (media.decode_timeout_s).",
+                )
+            run = partial(self._pool.run, job, estimate_s=estimate_s, frames=frames)
             try:
                 prepared = await run()
             except SharedMemoryFullError:  # the machine has less than the limit allows

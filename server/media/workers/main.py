@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
@@ -39,6 +40,7 @@ from server.media.messages import (
     Rejected,
     VideoBudget,
 )
+from server.media.workers.landlock import confine_files
 from server.media.workers.sandbox import SandboxError, enter_sandbox
 
 NICENESS = 5
@@ -91,11 +93,12 @@ def run(job: Job, report: Report) -> Outcome:
         return Failed(traceback.format_exc())
 
 
-def main(max_bytes: int) -> None:
+def main(max_bytes: int, directory: Path) -> None:
     """Serve jobs from standard input until it ends.
 
     Args:
         max_bytes: address space of this process.
+        directory: of the files of jobs, the only ones that it can write.
     """
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
@@ -117,7 +120,7 @@ def main(max_bytes: int) -> None:
             next_report_s = now_s + _REPORT_INTERVAL_S
             answer(FramesDone(num_done, num_total))
 
-    answer(Ready(_sandbox_error()))
+    answer(Ready(_error_of(enter_sandbox), _error_of(lambda: confine_files(_libraries(), [directory]))))
     for line in sys.stdin.buffer:
         job = msgspec.json.decode(line, type=Job)
         # Ends this process should the server be gone when the deadline passes.
@@ -127,13 +130,22 @@ def main(max_bytes: int) -> None:
         answer(outcome)
 
 
-def _sandbox_error() -> str | None:
-    """Enter the sandbox; why that is impossible, or None."""
+def _error_of(confine: Callable[[], None]) -> str | None:
+    """Enter a part of the sandbox; why that is impossible, or None."""
     try:
-        enter_sandbox()
+        confine()
     except SandboxError as error:
         return str(error)
     return None
+
+
+def _libraries() -> list[Path]:
+    """Files that libraries may load later: Python's, the system's, and those of this project's two packages."""
+    prefixes = [sys.prefix, sys.base_prefix, "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache"]
+    modules = [sys.modules[name].__file__ for name in ("server", "model_executor")]
+    packages = [str(Path(module).parent) for module in modules if module]
+    devices = ["/dev/null", "/dev/urandom", "/usr/share/zoneinfo", "/sys/devices/system/cpu"]
+    return [Path(each) for each in (*prefixes, *packages, *devices)]
 
 
 def _prepare_image(file: BinaryIO, budget: ImageBudget, output: str | None) -> Prepared:
@@ -218,4 +230,4 @@ def _pair(size: Size) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -9,8 +9,10 @@ The processes: `server/media/workers/process.py` on this side, `server/media/wor
 
 import asyncio
 import logging
+from pathlib import Path
 
 from model_executor.cpu import num_cores
+from server.core.concurrency import forever
 from server.core.errors import DeadlineError, InternalError, UnavailableError
 from server.core.settings import MediaSettings
 from server.media.errors import MediaError
@@ -26,6 +28,9 @@ MAX_JOBS_PER_WORKER = 500
 MAX_KEPT_BYTES = 512 << 20
 """A worker that uses more than this after a job is replaced; a new one uses 30 MB."""
 
+FROZEN_S = 10.0
+"""A worker counts as lost if for so long no thread of it runs, or is ready to run, during a job."""
+
 _REST_S = 0.5
 
 _log = logging.getLogger(__name__)
@@ -36,12 +41,14 @@ class MediaPool:
 
     Args:
         settings: `num_workers`, `max_queued_jobs`, `decode_timeout_s` and `max_worker_bytes` are read.
+        directory: of the files of jobs; workers can open no others.
         times: counts how long jobs wait and run.
     """
 
-    def __init__(self, settings: MediaSettings, times: StageTimes) -> None:
+    def __init__(self, settings: MediaSettings, directory: Path, times: StageTimes) -> None:
         """No worker runs yet; see `start`."""
         self._settings = settings
+        self._directory = directory
         self._times = times
         self._num_workers = settings.num_workers or max(2, min(16, num_cores() // 2))
         self._queue = JobQueue(
@@ -73,15 +80,30 @@ class MediaPool:
             if isinstance(each, BaseException):
                 await self.close()
                 raise each
-        if reasons := {worker.sandbox_error for worker in self._workers if worker.sandbox_error is not None}:
-            _log.warning(
-                "media workers run without a sandbox, which would keep the network and other programs from them: "
-                "the kernel does not support it (%s)",
-                "; ".join(reasons),
-            )
+        for what, reasons in (
+            ("the network, other programs and signals", {worker.sandbox_error for worker in self._workers} - {None}),
+            ("other files", {worker.files_error for worker in self._workers} - {None}),
+        ):
+            if reasons:
+                _log.warning(
+                    "media workers run without a sandbox, which would keep %s from them: the kernel does not support "
+                    "it (%s)",
+                    what,
+                    "; ".join(map(str, reasons)),
+                )
         for number, worker in enumerate(list(self._workers)):
             takes_large = number > 0 or self._num_workers == 1
-            self._slots.append(asyncio.create_task(self._serve(worker, takes_large=takes_large)))
+            self._open_slot(worker, takes_large=takes_large)
+        # One more, for clients that would otherwise wait for another one's work; its worker is started on demand.
+        self._open_slot(None, takes_large=True, is_guest=True)
+
+    def _open_slot(self, worker: WorkerProcess | None, *, takes_large: bool, is_guest: bool = False) -> None:
+        async def serve() -> None:
+            nonlocal worker
+            first, worker = worker, None
+            await self._serve(first, takes_large=takes_large, is_guest=is_guest)
+
+        self._slots.append(asyncio.create_task(forever(serve, "a slot for media workers")))
 
     async def close(self) -> None:
         """Stop the workers; jobs that wait or run end with an error."""
@@ -121,10 +143,10 @@ class MediaPool:
         if self._queue.remove(queued):
             _fail(queued, busy_error())
 
-    async def _serve(self, worker: WorkerProcess | None, *, takes_large: bool) -> None:
+    async def _serve(self, worker: WorkerProcess | None, *, takes_large: bool, is_guest: bool) -> None:
         """The life of one slot: one worker after another."""
         while True:
-            queued = await self._queue.next(takes_large=takes_large)
+            queued = await self._queue.next(takes_large=takes_large, is_guest=is_guest)
             self.num_running += 1
             self._times.add("queue", asyncio.get_running_loop().time() - queued.arrival_s)
             keep = False
@@ -144,10 +166,11 @@ class MediaPool:
                 _fail(queued, InternalError())
             finally:
                 self.num_running -= 1
-            if worker is not None and not (keep and _is_fresh(worker)):
+                self._queue.finish(queued)
+            if worker is not None and (is_guest or not (keep and _is_fresh(worker))):
                 await self._end_worker(worker)
                 self.num_restarts += not keep
-                worker = await self._replacement()
+                worker = None if is_guest else await self._replacement()
 
     async def _replacement(self) -> WorkerProcess | None:
         """A new worker, ready before the next job arrives; None where that fails, which the next job will report."""
@@ -158,7 +181,7 @@ class MediaPool:
             return None
 
     async def _start_worker(self) -> WorkerProcess:
-        worker = await WorkerProcess.start(self._settings)
+        worker = await WorkerProcess.start(self._settings, self._directory)
         self._workers.add(worker)
         return worker
 
@@ -171,10 +194,9 @@ class MediaPool:
         if queued.outcome.done():  # its request is gone
             return True
         work = asyncio.create_task(worker.run(queued.job, queued.frames))
+        is_frozen = False
         try:
-            await asyncio.wait(
-                {work, queued.outcome}, timeout=self._settings.decode_timeout_s, return_when=asyncio.FIRST_COMPLETED
-            )
+            is_frozen = await self._watch(worker, work, queued.outcome)
             if queued.outcome.done():  # it is gone now; a short wait is cheaper than a new worker
                 await asyncio.wait({work}, timeout=_REST_S)
         finally:
@@ -182,19 +204,48 @@ class MediaPool:
             work.cancel()
         if not is_finished:
             await asyncio.wait({work})
-            limit = f"{self._settings.decode_timeout_s:g} s (media.decode_timeout_s)"
-            _fail(queued, DeadlineError(f"Decoding the image or video took longer than {limit}."))
+            if is_frozen:
+                _log.error("a media worker has done nothing for %.0f s and is replaced", FROZEN_S)
+                self._retry(queued)
+            else:
+                limit = f"{self._settings.decode_timeout_s:g} s (media.decode_timeout_s)"
+                _fail(queued, DeadlineError(f"Decoding the image or video took longer than {limit}."))
             return False
         error = work.exception()
         if isinstance(error, WorkerLostError):
-            message = "The image or video could not be decoded: it is corrupt or too complex."
-            _fail(queued, MediaError("media_parse_error", message))
+            self._retry(queued)
             return False
         if error is not None:
             raise error
         if not queued.outcome.done():
             queued.outcome.set_result(work.result())
         return True
+
+    async def _watch(
+        self, worker: WorkerProcess, work: "asyncio.Task[Outcome]", outcome: "asyncio.Future[Outcome]"
+    ) -> bool:
+        """Wait until a job has ended, its request is gone, or its time is over; True where the worker is frozen."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._settings.decode_timeout_s
+        activity = worker.activity()
+        while (left_s := deadline_s - loop.time()) > 0:
+            await asyncio.wait({work, outcome}, timeout=min(FROZEN_S, left_s), return_when=asyncio.FIRST_COMPLETED)
+            if work.done() or outcome.done():
+                return False
+            before, activity = activity, worker.activity()
+            if activity is not None and activity == before and loop.time() < deadline_s:
+                return True
+        return False
+
+    def _retry(self, queued: QueuedJob) -> None:
+        """A worker was lost over a job, which may be the job's fault or not. Twice is the job's."""
+        if queued.outcome.done():
+            return
+        if queued.is_retry:
+            message = "The image or video could not be decoded: it is corrupt or too complex."
+            _fail(queued, MediaError("media_parse_error", message))
+        else:
+            self._queue.retry(queued)
 
 
 def _is_fresh(worker: WorkerProcess) -> bool:

@@ -38,10 +38,16 @@ class WorkerProcess:
         """Jobs it has run."""
         self.sandbox_error: str | None = None
         """As `Ready.sandbox_error`."""
+        self.files_error: str | None = None
+        """As `Ready.files_error`."""
 
     @classmethod
-    async def start(cls, settings: MediaSettings) -> "WorkerProcess":
+    async def start(cls, settings: MediaSettings, directory: Path) -> "WorkerProcess":
         """Start a process and wait until it is ready.
+
+        Args:
+            settings: `max_worker_bytes` is read.
+            directory: of the files of jobs.
 
         Raises:
             RuntimeError: it ended, or did not get ready in time.
@@ -54,6 +60,7 @@ class WorkerProcess:
             "-m",
             "server.media.workers.main",
             str(settings.max_worker_bytes),
+            str(directory),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=environment,
@@ -63,7 +70,8 @@ class WorkerProcess:
         worker = cls(process)
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
-                worker.sandbox_error = _READY.decode(await worker._read_line()).sandbox_error
+                ready = _READY.decode(await worker._read_line())
+                worker.sandbox_error, worker.files_error = ready.sandbox_error, ready.files_error
         except (TimeoutError, WorkerLostError, msgspec.DecodeError) as error:
             await worker.kill()
             raise RuntimeError("a media worker failed to start") from error
@@ -85,6 +93,17 @@ class WorkerProcess:
         except (FileNotFoundError, ProcessLookupError):
             return 0
         return (resident - shared) * _PAGE_BYTES
+
+    def activity(self) -> int | None:
+        """CPU time so far, in ticks; None while one of its threads runs, is ready to run, or waits for a disk."""
+        try:
+            tasks = [task.read_text() for task in Path(f"/proc/{self.pid}/task").glob("*/stat")]
+        except (FileNotFoundError, ProcessLookupError):  # a thread has just ended
+            return None
+        fields = [task.rsplit(")", 1)[1].split() for task in tasks]
+        if any(state in ("R", "D") for state, *_ in fields):
+            return None
+        return sum(int(field[11]) + int(field[12]) for field in fields)
 
     async def run(self, job: Job, frames: FrameCount) -> Outcome:
         """Run one job.

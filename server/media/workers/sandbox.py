@@ -1,4 +1,4 @@
-"""Sandbox of a worker process: a seccomp filter that takes away network access and starting programs, irrevocably.
+"""Sandbox of a worker process: a seccomp filter that takes network, programs and signals away, irrevocably.
 
 The filter rejects the system calls for both, in every thread, and needs no privilege: it works in containers that may
 not create namespaces, too. Sockets, pipes and files that are open already stay usable.
@@ -38,13 +38,14 @@ class Machine:
     seccomp: int
     """Number of the call that installs a filter."""
     rejected: tuple[int, ...]
-    """socket, execve, execveat, ptrace, process_vm_readv, process_vm_writev, io_uring_setup (a ring makes sockets, too)
-    and pidfd_getfd (which takes those of other processes)."""
+    """socket, execve, execveat, ptrace, process_vm_readv, process_vm_writev, io_uring_setup (a ring makes sockets),
+    pidfd_getfd (which takes those of other processes); kill, tkill, tgkill, rt_sigqueueinfo, rt_tgsigqueueinfo and
+    pidfd_send_signal."""
 
 
 MACHINES = {
-    "x86_64": Machine(0xC000_003E, 317, (41, 59, 322, 101, 310, 311, 425, 438)),
-    "aarch64": Machine(0xC000_00B7, 277, (198, 221, 281, 117, 270, 271, 425, 438)),
+    "x86_64": Machine(0xC000_003E, 317, (41, 59, 322, 101, 310, 311, 425, 438, 62, 200, 234, 129, 297, 424)),
+    "aarch64": Machine(0xC000_00B7, 277, (198, 221, 281, 117, 270, 271, 425, 438, 129, 130, 131, 138, 240, 424)),
 }
 
 
@@ -53,7 +54,7 @@ class SandboxError(Exception):
 
 
 def enter_sandbox() -> None:
-    """From now on this process can open no socket and start no program: such calls fail with EPERM.
+    """From now on this process opens no socket, starts no program, sends no signal: such calls fail with EPERM.
 
     Raises:
         SandboxError: nothing has changed.

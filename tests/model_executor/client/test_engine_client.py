@@ -5,17 +5,15 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from model_executor.client import process, supervisor
+from model_executor.client import engine_client, process, supervisor
 from model_executor.client.engine_client import EngineClient
 from model_executor.engine import (
     EngineBusyError,
     EngineState,
-    EngineStats,
     EngineUnavailableError,
     Prompt,
     RequestFailedError,
@@ -24,14 +22,8 @@ from model_executor.engine import (
 )
 from model_executor.fair_queue import CLIENT
 from model_executor.ipc import WINDOW
-from tests.support.scripted_engine import GOOD, ask, running
+from tests.support.scripted_engine import GOOD, ask, running, until_stats
 from tests.support.waiting import until
-
-
-async def until_stats(client: EngineClient, condition: Callable[[EngineStats], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition(await client.stats()):
-            await asyncio.sleep(0.01)
 
 
 def group(process_id: int) -> list[int]:
@@ -238,3 +230,21 @@ async def test_the_end_of_supervision_is_a_failure(monkeypatch: pytest.MonkeyPat
         assert client.failure == "the supervision of the engine failed (ZeroDivisionError)"
         with pytest.raises(EngineUnavailableError):
             await ask(client)
+
+
+async def test_a_host_that_is_frozen_is_replaced_and_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_client, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(engine_client, "SILENCE_S", 0.5)
+    async with running("fine") as client:
+        frozen = client.process_id
+        assert frozen is not None
+        answer = client.generate("waiting", GOOD, SamplingParams(max_tokens=10_000))
+        await anext(answer)
+        os.kill(frozen, signal.SIGSTOP)
+        since_s = time.monotonic()
+        with pytest.raises(EngineUnavailableError):
+            _ = [delta async for delta in answer]
+        assert time.monotonic() - since_s < 10
+        await until(lambda: client.state is EngineState.READY)
+        assert client.process_id != frozen and not group(frozen)
+        assert await ask(client)

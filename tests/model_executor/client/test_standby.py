@@ -13,13 +13,13 @@ import pytest
 from model_executor.client import process, standby
 from model_executor.client.engine_client import EngineClient
 from model_executor.engine import EngineState
-from tests.support.scripted_engine import ask, running
+from tests.support.scripted_engine import ask, running, until_stats
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[3]
 SERVER = """
 import asyncio
-from tests.support.scripted_engine import serve_for_ever
+from tests.support.scripted_engine import serve_for_ever, until_stats
 asyncio.run(serve_for_ever())
 """
 
@@ -82,14 +82,25 @@ async def test_is_not_started_if_it_is_switched_off() -> None:
         assert await ask(client)
 
 
-async def test_its_loss_costs_nothing_but_the_advantage() -> None:
+async def test_another_follows_one_that_is_lost() -> None:
     async with running("fine", warm_standby=True) as client:
         lost = await waiting(client)
         os.kill(lost, signal.SIGKILL)
-        await until(lambda: processes(os.getpid()) == {client.process_id})
-        assert await ask(client)
+        await until(lambda: lost not in processes(os.getpid()))
+        expected = await waiting(client)
+        assert expected != lost
+        await until_stats(client, lambda stats: stats.num_standby == 1)
         await lose(client)
-        assert client.process_id != lost
+        assert client.process_id == expected
+
+
+async def test_one_that_cannot_be_made_is_made_later(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(standby, "STANDBY_DELAY_S", 0.1)
+    async with running("fine", warm_standby=True) as client:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not-there"))
+        await asyncio.sleep(0.5)
+        assert processes(os.getpid()) == {client.process_id}
+        (tmp_path / "not-there").mkdir()
         assert await waiting(client)
 
 

@@ -1,17 +1,25 @@
 """Bodies that are too large, no JSON, or JSON of a kind that programs choke on."""
 
+import asyncio
+import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from server.core.errors import RateLimitError
+from server.middleware.body_limit import Arrivals
 from tests.support.error_body import check_error
+from tests.support.raw_http import connection, raw_request
 from tests.support.world import OpenWorld, ServerFixture, Unread
 
 ROUTE = "/v1/chat/completions"
 JSON = {"content-type": "application/json"}
+TEXT = {"type": "text", "text": "x"}
 
 
 @pytest.mark.parametrize(
@@ -120,3 +128,65 @@ async def test_takes_a_body_of_exactly_the_limit(open_world: OpenWorld) -> None:
 async def test_no_body_makes_a_500(world: ServerFixture, body: bytes) -> None:
     response = await world.client.post(ROUTE, content=body, headers=JSON)
     assert response.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        pytest.param({"messages": [{"role": "user", "content": "hi"}] * 100_000}, None, id="messages"),
+        pytest.param({"messages": [{"role": "user", "content": "hi"}] * 5_000}, "messages", id="some messages"),
+        pytest.param({"messages": [{"role": "user", "content": [TEXT] * 2_000}]}, "messages[0].content", id="parts"),
+        pytest.param({f"k{number}": 1 for number in range(50_000)}, "k0", id="unknown fields"),
+        pytest.param({f"k{number}": 1 for number in range(500_000)}, None, id="more unknown fields"),
+        pytest.param({"metadata": {f"k{number}": 1 for number in range(50_000)}}, "metadata", id="metadata"),
+        pytest.param({"logit_bias": {f"k{number}": "1" for number in range(50_000)}}, "logit_bias", id="bias"),
+        pytest.param({"stop": ["a"] * 100_000}, "stop", id="stop"),
+    ],
+)
+async def test_a_body_of_too_many_values_is_refused_before_they_are_looked_at(
+    open_world: OpenWorld, body: dict[str, Any], param: str | None
+) -> None:
+    async with open_world() as world:
+        content = json.dumps(world.body(**body)).encode()
+        used_s = time.process_time()
+        response = await world.client.post(ROUTE, content=content, headers={"content-type": "application/json"})
+        used_s = time.process_time() - used_s
+    if param is None:
+        check_error(response, 413, code="body_too_large")
+    else:
+        assert response.json()["error"]["param"] == param
+        assert response.status_code == 400
+    assert used_s < 0.5
+
+
+def test_one_client_cannot_take_the_room_for_the_bodies_of_all() -> None:
+    arrivals = Arrivals(100)
+    arrivals.add("greedy", 100)
+    with pytest.raises(RateLimitError):
+        arrivals.add("greedy", 1)
+    arrivals.add("other", 50)
+    with pytest.raises(RateLimitError):
+        arrivals.add("other", 1)
+    with pytest.raises(RateLimitError):
+        arrivals.add("greedy", 1)
+    arrivals.remove("greedy", 100)
+    arrivals.add("other", 50)
+    arrivals.remove("other", 100)
+    assert arrivals.num_bytes == 0
+
+
+async def test_bodies_in_arrival_are_bounded_together(open_world: OpenWorld) -> None:
+    async with open_world(live=True, max_body_bytes=100_000) as world:
+        half = b'{"model": "' + b"a" * 90_000
+
+        async def send(stack: contextlib.AsyncExitStack) -> asyncio.StreamReader:
+            reader, writer = await stack.enter_async_context(connection(world))
+            writer.write(raw_request(half, length=99_000))
+            return reader
+
+        async with contextlib.AsyncExitStack() as stack:
+            readers = [await send(stack) for _ in range(6)]
+            async with asyncio.timeout(10):
+                for reader in readers[4:]:
+                    assert (await reader.readline()).startswith(b"HTTP/1.1 429")
+        assert (await world.ask()).status_code == 200

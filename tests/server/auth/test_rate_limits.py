@@ -31,7 +31,7 @@ LIMIT_HEADERS = {
 METRICS = Metrics()
 
 
-def account(clock: Clock, **limits: int) -> KeyUsage:
+def account(clock: Clock, **limits: Any) -> KeyUsage:
     return KeyUsage(Key(name="alice", sha256=hash_key("a"), **limits), METRICS, clock)
 
 
@@ -126,6 +126,9 @@ def test_new_limits_keep_what_was_used() -> None:
     assert bucket.remaining == 16
 
 
+WATCHER = {"Authorization": "Bearer watchers"}
+
+
 @asynccontextmanager
 async def limited(
     open_world: OpenWorld,
@@ -139,7 +142,7 @@ async def limited(
     """A world whose client has alice's key, with these limits; bob's has none."""
     file = folder / "keys.toml"
     write(file, entry("alice", "alices", **limits), entry("bob", "bobs"))
-    async with open_world(api_keys_file=file, engine=engine, live=live, clock=clock) as world:
+    async with open_world(api_keys_file=file, metrics_key="watchers", engine=engine, live=live, clock=clock) as world:
         world.client.headers["authorization"] = "Bearer alices"
         yield world
 
@@ -185,7 +188,7 @@ async def test_tokens_of_prompts_and_answers_count(
         )
         first = await world.client.post(path, json=body)
         second = await world.client.post(path, json=body)
-        metrics = (await world.client.get("/metrics")).text
+        metrics = (await world.client.get("/metrics", headers=WATCHER)).text
         num_prompt_tokens = len(world.engine.prompts[0].token_ids)
     assert first.status_code == 200 and first.headers["x-ratelimit-remaining-tokens"] == "0"
     assert "tokens per minute" in check_error(second, 429, code="rate_limit_exceeded")
@@ -248,12 +251,12 @@ async def test_use_is_counted_by_the_keys_name(
         async with limited(open_world, tmp_path) as world:
             await world.ask()
             await world.ask(temperature=7)
-            metrics = (await world.client.get("/metrics")).text
+            metrics = (await world.client.get("/metrics", headers=WATCHER)).text
     assert 'tessera_key_requests_total{key="alice",status="2xx"} 1.0' in metrics
     assert 'tessera_key_requests_total{key="alice",status="4xx"} 1.0' in metrics
     assert "alices" not in metrics and hash_key("alices") not in metrics
     lines = [record.__dict__["fields"] for record in caplog.records if record.name == "tessera.access"]
-    assert {line["key"] for line in lines} == {"alice"}
+    assert {line["key"] for line in lines if line["path"] != "/metrics"} == {"alice"}
 
 
 async def test_limits_of_a_changed_file_hold_at_once(open_world: OpenWorld, tmp_path: Path) -> None:

@@ -57,8 +57,16 @@ ACCEPTED: dict[str, list[Any]] = {
     "verbosity": ["low", "medium", "high"],
     "reasoning_effort": ["low"],
     "logprobs": [True, False],
+    "echo": [False],
+    "use_beam_search": [False],
+    "repeat_penalty": [0.01, 2],
+    "max_new_tokens": [1],
 }
 REFUSED: dict[str, list[Any]] = {
+    "echo": [1],
+    "use_beam_search": ["no"],
+    "repeat_penalty": [0, -1, 101, "1"],
+    "max_new_tokens": [0, -1, 1.5, "1"],
     "temperature": [-0.1, 2.1, "1", True, math.nan, math.inf, [], {}],
     "top_p": [0, -1, 1.01, "0.5"],
     "presence_penalty": [-2.1, 2.1],
@@ -114,6 +122,13 @@ UNSUPPORTED = (
     "audio",
     "web_search_options",
     "moderation",
+    "chat_template",
+    "documents",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "prompt_logprobs",
 )
 
 
@@ -202,6 +217,12 @@ def test_refuses_combinations_and_names_by_name(body: dict[str, Any], param: str
     assert (error.param, error.code) == (param, code)
 
 
+@pytest.mark.parametrize("name", ["echo", "use_beam_search"])
+def test_refuses_to_turn_on_what_is_not_there(name: str) -> None:
+    error = refused(parse, **{name: True})
+    assert (error.param, error.code) == (name, "unsupported_value")
+
+
 @pytest.mark.parametrize("name", UNSUPPORTED)
 @pytest.mark.parametrize("value", [[], {}, "auto", True, [{"type": "function"}]])
 def test_refuses_what_is_not_served_by_name(name: str, value: Any) -> None:
@@ -228,7 +249,7 @@ def test_refuses_what_is_not_served_by_name(name: str, value: Any) -> None:
             "messages[0].function_call",
             "unsupported_parameter",
         ),
-        ({"role": "assistant", "content": "x", "refusal": "no"}, "messages[0].refusal", "unsupported_parameter"),
+        ({"role": "assistant", "content": None, "tool_calls": []}, "messages[0].content", "missing_required_parameter"),
     ],
 )
 def test_refuses_a_wrong_message_by_name(message: Any, param: str, code: str) -> None:
@@ -250,7 +271,7 @@ PART = "messages[0].content[1]"
         ({"type": "smell", "smell": "rose"}, f"{PART}.type", "unsupported_value"),
         ({"type": "file"}, f"{PART}.file", "missing_required_parameter"),
         ({"type": "file", "file": {}}, f"{PART}.file.file_id", "missing_required_parameter"),
-        ({"type": "file", "file": {"file_id": "f"}}, f"{PART}.file.file_id", None),
+        ({"type": "file", "file": {"file_id": "f"}}, f"{PART}.file.file_id", "file_not_found"),
         ({"type": "file", "file": {"file_id": 5}}, f"{PART}.file.file_id", "invalid_type"),
         ({"type": "file", "file": {"file_data": "QUJD"}}, f"{PART}.file.file_data", "invalid_value"),
         ({"type": "file", "file": {"file_data": "http://x/"}}, f"{PART}.file.file_data", "invalid_value"),
@@ -304,6 +325,14 @@ def test_max_completion_tokens_wins() -> None:
     assert parse(max_tokens=5).max_answer_tokens == 5
     assert parse(max_tokens=5, max_completion_tokens=7).max_answer_tokens == 7
     assert parse(max_tokens=None).max_answer_tokens is None
+    assert parse(max_new_tokens=3).max_answer_tokens == 3
+    assert parse(max_new_tokens=3, max_tokens=5).max_answer_tokens == 5
+
+
+def test_the_penalty_has_a_second_name() -> None:
+    assert parse(repeat_penalty=1.3).prompt_penalty == 1.3
+    assert parse(repeat_penalty=1.3, repetition_penalty=1.2).prompt_penalty == 1.2
+    assert parse().prompt_penalty == 1.0
 
 
 JSON = st.recursive(

@@ -174,7 +174,9 @@ async def test_null_is_the_same_as_absent(world: ServerFixture) -> None:
         ({"temperature": 2.5}, "temperature", "invalid_value"),
         ({"min_tokens": 17}, "min_tokens", "invalid_value"),
         ({"stream_options": {}}, "stream_options", "invalid_value"),
-        ({"messages": []}, "messages", "unknown_parameter"),
+        ({"structured_outputs": {"regex": "a"}}, "structured_outputs", "unsupported_parameter"),
+        ({"guided_json": {}}, "guided_json", "unsupported_parameter"),
+        ({"use_beam_search": True}, "use_beam_search", "unsupported_value"),
         ({"model": "other"}, "model", "model_not_found"),
     ],
 )

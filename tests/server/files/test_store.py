@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import shutil
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,8 +14,9 @@ import pytest
 
 from server.core.errors import ApiError, BadRequestError, NotFoundError, StorageError, TooLargeError, UnavailableError
 from server.core.settings import FilesSettings
+from server.files import store as store_module
 from server.files.record import Record
-from server.files.store import FileStore
+from server.files.store import STEADY_S, FileStore
 from tests.support.clock import Clock
 from tests.support.images import png
 from tests.support.stored import left
@@ -145,12 +147,75 @@ async def test_what_a_crash_left_is_removed_at_the_start(tmp_path: Path) -> None
         assert left(tmp_path) == [record.id]
 
 
-async def test_a_damaged_record_does_not_hide_the_others(tmp_path: Path) -> None:
+async def test_a_damaged_record_is_made_anew_and_counts(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
-        bad, good = await add(store), await add(store)
+        bad, lost, good = await add(store), await add(store), await add(store)
         (store.path(bad, "").parent / "record.json").write_bytes(b"{")
+        (store.path(lost, "").parent / "record.json").unlink()
+    async with opened(tmp_path, expires_after_s=60) as store:
+        found = {record.id: record for record in store.all_of("")}
+        assert found.keys() == {bad.id, lost.id, good.id} and found[good.id] == good
+        anew = found[bad.id]
+        assert (anew.num_bytes, anew.modality, anew.expires_at) == (1000, "image", anew.created_at + 60)
+        assert store.num_bytes == 3000
+        await store.delete(anew, "")
+        assert left(tmp_path) == sorted([lost.id, good.id])
+
+
+@pytest.mark.parametrize("what", ["files", "files/incoming", "files/lock"])
+async def test_a_folder_that_is_taken_away_is_made_again(tmp_path: Path, what: str) -> None:
     async with opened(tmp_path) as store:
-        assert store.all_of("") == [good]
+        before = await add(store)
+        gone = tmp_path / what
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+        after = await add(store)
+        expected = [after] if what == "files" else [before, after]
+        assert sorted(record.id for record in store.all_of("")) == sorted(record.id for record in expected)
+        assert left(tmp_path) == sorted(record.id for record in expected)
+        other = FileStore(FilesSettings(), tmp_path)
+        with pytest.raises(UnavailableError):
+            await other.open(make=True)
+
+
+async def test_a_clock_that_jumps_deletes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "SWEEP_INTERVAL_S", 0.01)
+    clock, uptime = Clock(1_700_000_000), Clock(100)
+
+    def pass_time(seconds: float) -> None:
+        clock.now_s += seconds
+        uptime.now_s += seconds
+
+    store = FileStore(FilesSettings(expires_after_s=86_400), tmp_path, now_s=clock, uptime_s=uptime)
+    async with store.running():
+        record = await add(store)
+        pass_time(STEADY_S)
+        clock.now_s += 31 * 86_400  # it is wrong now
+        await asyncio.sleep(0.1)
+        assert left(tmp_path) == [record.id] and store.all_of("") == []
+        pass_time(STEADY_S - 1)
+        await asyncio.sleep(0.1)
+        assert left(tmp_path) == [record.id]
+        clock.now_s -= 31 * 86_400  # it is right again
+        await asyncio.sleep(0.1)
+        assert store.all_of("") == [record]
+        pass_time(86_400)  # and nothing jumps while this passes
+        await until(lambda: left(tmp_path) == [])
+
+
+async def test_who_keeps_prepared_media_hears_of_deletions(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        heard: list[Path] = []
+        store.on_delete(heard.append)
+        record = await add(store)
+        await store.delete(record, "")
+        assert heard == [store.path(record, "")]
+
+
+async def test_files_of_no_known_key_are_counted(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await add(store, "alice")
+        await add(store, "bob")
+        assert [store.num_orphaned(tenants) for tenants in (["alice", "bob"], ["alice"], [""])] == [0, 1, 2]
 
 
 async def test_bounds_hold(tmp_path: Path) -> None:
@@ -216,13 +281,21 @@ async def test_an_expired_file_is_gone_at_once_and_swept_later(tmp_path: Path) -
         await add(store)
 
 
-async def test_what_expired_while_no_server_ran_is_swept_at_the_start(tmp_path: Path) -> None:
-    clock = Clock(1_700_000_000)
+async def test_what_expired_while_no_server_ran_is_swept_once_the_clock_is_known_to_be_steady(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "SWEEP_INTERVAL_S", 0.01)
+    clock, uptime = Clock(1_700_000_000), Clock(100)
     async with opened(tmp_path, clock) as store:
-        await add(store)
+        record = await add(store)
     clock.now_s += 31 * 86_400
-    async with opened(tmp_path, clock):
-        await until(lambda: not left(tmp_path))
+    store = FileStore(FilesSettings(), tmp_path, now_s=clock, uptime_s=uptime)
+    async with store.running():
+        await asyncio.sleep(0.1)
+        assert left(tmp_path) == [record.id]
+        clock.now_s += STEADY_S
+        uptime.now_s += STEADY_S
+        await until(lambda: left(tmp_path) == [])
 
 
 async def test_two_who_delete_the_same_file_do_not_collide(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_the_answer_gets_what_the_context_leaves() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "max_tokens", "numbers"), [(100, None, ("100",)), (101, 1, ("102",)), (50, 51, ("101", "50", "51"))]
+    ("prompt", "max_tokens", "numbers"), [(100, None, ("100",)), (101, 1, ("101", "1")), (50, 51, ("50", "51"))]
 )
 def test_refuses_what_does_not_fit_with_the_numbers(
     prompt: int, max_tokens: int | None, numbers: tuple[str, ...]

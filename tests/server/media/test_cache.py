@@ -338,8 +338,9 @@ async def test_a_crashed_worker_takes_no_entry_along(tmp_path: Path) -> None:
         work = asyncio.create_task(service.prepare([video_part(real_video("bigbuckbunny"))], "t"))
         await until(lambda: service.load.num_running == 1)
         os.kill(worker.pid, signal.SIGKILL)
-        with pytest.raises(BadRequestError, match="could not be decoded"):
-            await work
+        [video] = await work  # it is tried once more
+        video.release()
+        assert service.load.num_restarts == 1
         [after] = await prepare(service, image_part(PHOTO))
         assert (after.path, service.load.cache.num_hits) == (before.path, 1)
         [other] = await prepare(service, image_part(FLIPPED))
@@ -357,3 +358,46 @@ async def test_a_deadline_fails_all_who_wait_and_leaves_nothing(tmp_path: Path) 
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(result) for result in results] == [DeadlineError] * 2
         assert service.load.cache.idle_bytes == 0
+
+
+async def test_what_was_made_of_a_deleted_file_goes_with_it(bench: Bench) -> None:
+    file, other = Path("/data/a"), Path("/data/b")
+    idle = await bench.kept("idle")
+    lease = bench.hold("idle")
+    lease.made_of(file)
+    lease.release()
+    used = await bench.kept("used")
+    lease = bench.hold("used")
+    lease.made_of(file)
+    await bench.kept("another")
+    bench.cache.forget_file(other)
+    assert bench.names() == ["another", "used"] or idle.exists()
+    bench.cache.forget_file(file)
+    assert not idle.exists() and used.exists() and bench.names() == ["another"]
+    lease.release()
+    assert not used.exists() and bench.folder.used_bytes == 400
+
+
+async def test_what_is_being_made_of_a_deleted_file_is_for_those_who_wait_only(bench: Bench) -> None:
+    lease = bench.hold("a")
+    lease.made_of(Path("/data/a"))
+    await asyncio.sleep(0)
+    bench.cache.forget_file(Path("/data/a"))
+    bench.ends["a"].set_result(None)
+    medium = await lease.ready()
+    assert medium.patches.path.exists() and bench.names() == []
+    lease.release()
+    assert not medium.patches.path.exists() and bench.folder.used_bytes == 0
+
+
+async def test_what_nobody_has_used_for_long_is_given_up(bench: Bench) -> None:
+    path = await bench.kept("a")
+    held = bench.hold("b")
+    await asyncio.sleep(0)
+    bench.ends["b"].set_result(None)
+    await held.ready()
+    bench.cache.forget_older(3600)
+    assert path.exists()
+    bench.cache.forget_older(0)
+    assert not path.exists() and bench.names() == ["b"]
+    held.release()

@@ -1,12 +1,17 @@
 """What Prometheus reads, checked with Prometheus' own parser."""
 
 import asyncio
+import time
 
+import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from model_executor.engine import Delta, EngineState, EngineStats, Prompt, RequestFailedError, SamplingParams
+from server.core import concurrency
 from server.core.metrics import CacheLoad, MediaLoad, MediaStage, StageLoad
+from server.generation import model_service
+from tests.support.error_body import check_error
 from tests.support.fakes import FakeEngine, FakeMedia, Step
 from tests.support.images import encoded
 from tests.support.world import OpenWorld, ServerFixture
@@ -127,3 +132,54 @@ async def test_nothing_a_client_makes_up_becomes_a_label(world: ServerFixture) -
     await world.client.get("/v1/models/made-up")
     text = (await world.client.get("/metrics")).text
     assert "made" not in text.lower()
+
+
+async def test_other_keys_do_not_read_what_a_key_does(open_world: OpenWorld) -> None:
+    async with open_world(api_key="alices,bobs") as world:
+        world.client.headers["authorization"] = "Bearer alices"
+        await world.ask()
+        text = (await world.client.get("/metrics", headers={"Authorization": "Bearer bobs"})).text
+        assert "tessera_http_requests_total" in text and "key-1" not in text
+
+
+async def test_a_key_for_metrics_opens_them_alone_and_nothing_else(open_world: OpenWorld) -> None:
+    async with open_world(api_key="alices", metrics_key="watchers") as world:
+        world.client.headers["authorization"] = "Bearer alices"
+        await world.ask()
+        check_error(await world.client.get("/metrics"), 401, code="invalid_api_key")
+        world.client.headers["authorization"] = "Bearer watchers"
+        assert 'tessera_key_requests_total{key="key-1",status="2xx"} 1.0' in (await world.client.get("/metrics")).text
+        check_error(await world.ask(), 401, code="invalid_api_key")
+        del world.client.headers["authorization"]
+        check_error(await world.client.get("/metrics"), 401, code="invalid_api_key")
+
+
+async def test_an_engine_that_does_not_answer_does_not_hold_up_the_measurements(
+    open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_service, "STATS_TIMEOUT_S", 0.05)
+
+    class Frozen(FakeEngine):
+        async def stats(self) -> EngineStats:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    async with open_world(engine=Frozen()) as world:
+        text = (await world.client.get("/metrics")).text
+    assert "tessera_http_requests_in_flight" in text and "tessera_kv_cache_usage" not in text
+
+
+async def test_the_lateness_of_the_event_loop_is_measured(
+    open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(concurrency, "LOOP_CHECK_S", 0.01)
+    async with open_world() as world:
+        await asyncio.sleep(0.05)
+        time.sleep(0.3)  # somebody holds the loop
+        await asyncio.sleep(0.05)
+        read = await samples(world)
+    assert read["tessera_event_loop_lag_seconds_sum", ()] > 0.25
+    assert (
+        read["tessera_event_loop_lag_seconds_count", ()]
+        > read["tessera_event_loop_lag_seconds_bucket", (("le", "0.2"),)]
+    )

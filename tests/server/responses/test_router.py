@@ -257,9 +257,27 @@ async def test_a_form_is_enforced_and_told(world: ServerFixture) -> None:
     assert any_object is not None and any_object.kind == "json_object" and free is None
 
 
+async def test_samples_as_chat_does(world: ServerFixture) -> None:
+    extras = {
+        "ignore_eos": True,
+        "top_k": 5,
+        "min_p": 0.1,
+        "seed": 3,
+        "stop": ["x"],
+        "presence_penalty": 1,
+        "repetition_penalty": 1.1,
+        "min_tokens": 2,
+        "temperature": 0.5,
+    }
+    assert (await world.respond(**extras, max_output_tokens=9)).status_code == 200
+    await world.ask(**extras, max_tokens=9)
+    first, second = world.engine.limits
+    assert first == second and first.ignore_eos and first.top_k == 5
+
+
 REFUSED: list[tuple[dict[str, Any], int, str | None, str | None]] = [
-    ({"foo": 1}, 400, "foo", "unknown_parameter"),
-    ({"n": 2}, 400, "n", "unknown_parameter"),
+    ({"n": 2}, 400, "n", "invalid_value"),
+    ({"structured_outputs": {"regex": "a"}}, 400, "structured_outputs", "unsupported_parameter"),
     ({"model": "gpt-5"}, 404, "model", "model_not_found"),
     ({"input": None}, 400, "input", "missing_required_parameter"),
     ({"input": []}, 400, "input", "invalid_value"),
@@ -268,7 +286,7 @@ REFUSED: list[tuple[dict[str, Any], int, str | None, str | None]] = [
     ({"input": [{"content": "x"}]}, 400, "input[0].type", "missing_required_parameter"),
     ({"input": [{"type": "message", "content": "x"}]}, 400, "input[0].role", "missing_required_parameter"),
     ({"input": [{"type": "item_reference", "id": "msg_1"}]}, 400, "input[0].type", "unsupported_value"),
-    ({"input": [{"type": "reasoning", "summary": []}]}, 400, "input[0].type", "unsupported_value"),
+    ({"input": [{"type": "reasoning", "summary": []}]}, 400, "input", "invalid_value"),
     ({"input": [{"role": "robot", "content": "x"}]}, 400, "input[0].role", "unsupported_value"),
     ({"input": user({"type": "text", "text": "x"})}, 400, "input[0].content[0].type", "unsupported_value"),
     ({"input": user({"type": "input_audio"})}, 400, "input[0].content[0].type", "unsupported_value"),
@@ -278,12 +296,6 @@ REFUSED: list[tuple[dict[str, Any], int, str | None, str | None]] = [
         400,
         "input[0].content[0].image_url",
         "invalid_type",
-    ),
-    (
-        {"input": user({"type": "input_image", "image_url": URL, "fps": 1})},
-        400,
-        "input[0].content[0].fps",
-        "unknown_parameter",
     ),
     ({"input": user({"type": "input_video"})}, 400, "input[0].content[0].video_url", "missing_required_parameter"),
     (
@@ -305,7 +317,10 @@ REFUSED: list[tuple[dict[str, Any], int, str | None, str | None]] = [
     ({"input": "word " * 5000}, 400, "input", "context_length_exceeded"),
     ({"top_logprobs": 1}, 400, "top_logprobs", "invalid_value"),
     ({"include": ["everything"]}, 400, "include[0]", "invalid_value"),
-    ({"truncation": "auto"}, 400, "truncation", "invalid_value"),
+    ({"truncation": "some"}, 400, "truncation", "invalid_value"),
+    ({"top_k": -2}, 400, "top_k", "invalid_value"),
+    ({"min_tokens": 5, "max_output_tokens": 4}, 400, "min_tokens", "invalid_value"),
+    ({"ignore_eos": True, "text": {"format": {"type": "json_object"}}}, 400, "ignore_eos", "invalid_value"),
     ({"background": True}, 400, "background", "invalid_value"),
     ({"previous_response_id": "resp_1"}, 400, "previous_response_id", "unsupported_parameter"),
     ({"conversation": "conv_1"}, 400, "conversation", "unsupported_parameter"),

@@ -92,7 +92,6 @@ async def test_needs_no_engine(open_world: OpenWorld, state: EngineState) -> Non
         ({"prompt": "a", "add_special_tokens": 1}, "add_special_tokens", "invalid_type"),
         ({"messages": HI, "tools": []}, "tools", "unsupported_parameter"),
         ({"messages": HI, "chat_template": "x"}, "chat_template", "unsupported_parameter"),
-        ({"prompt": "a", "unknown": 1}, "unknown", "unknown_parameter"),
         (
             {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, PICTURE]}]},
             "messages[0].content[1].image_url",

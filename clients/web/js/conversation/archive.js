@@ -8,6 +8,7 @@ import { keptTurns, newId, revivedTurns, titleOf } from "./conversation.js";
 import { load, put, remove } from "./store.js";
 
 const OPEN = "tessera-conversation";
+const DRAFT = "tessera-draft";
 const SOON_MS = 400;
 
 /** Keeps one conversation at a time, soon after each change, and at once when the page is left. */
@@ -79,6 +80,17 @@ export function markOpen(/** @type {string} */ id) {
   held = id;
   sessionStorage.setItem(OPEN, id);
   hold(id);
+}
+
+/** What was being written when the page was left: the one thing that may be younger than what is kept. */
+export function rememberDraft(/** @type {string} */ id, /** @type {string} */ text) {
+  sessionStorage.setItem(DRAFT, JSON.stringify({ id, text }));
+}
+
+/** That text, where it belongs to this conversation; null where not. */
+export function rememberedDraft(/** @type {string} */ id) {
+  const { id: of, text } = JSON.parse(sessionStorage.getItem(DRAFT) ?? "{}");
+  return of === id ? String(text) : null;
 }
 
 /**

@@ -5,7 +5,7 @@ import { bytes, count } from "../page/format.js";
 import { t } from "../page/texts.js";
 
 const TOO_LARGE = /larger than (\d+) bytes/;
-const TOO_LONG = /context of this model is (\d+) tokens\. The prompt takes (\d+)/;
+const TOO_LONG = /context length is (\d+) tokens, and the prompt is too long: (\d+)/;
 const UNREADABLE = /^(?:empty_(?:image|video)_file|(?:image|video)_parse_error|invalid_(?:image|video)_(?:format|mode)|unsupported_file)$/;
 const GONE = new Set(["file_not_found", "image_file_not_found", "video_file_not_found"]);
 

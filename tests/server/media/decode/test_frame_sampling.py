@@ -159,6 +159,7 @@ def check_sampling(sampling: Sampling, total: int) -> None:
     assert len(sampling.times_s) == len(indices)
 
 
+@pytest.mark.slow
 def test_tokens_stay_within_the_cap_for_ten_thousand_random_clips() -> None:
     random = np.random.default_rng(0)
     for _ in range(10_000):

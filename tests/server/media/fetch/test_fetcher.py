@@ -5,6 +5,7 @@ import base64
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import Any
 
 import pytest
 
+from model_executor.fair_queue import CLIENT
 from server.core.errors import DeadlineError
 from server.core.settings import MediaSettings
 from server.media.errors import MediaError, MediaErrorCode
 from server.media.fetch import fetcher as fetcher_module
 from server.media.fetch.fetcher import Fetcher
 from tests.support.site import Site, open_site
+from tests.support.waiting import until
 
 OPEN = MediaSettings(allow_private_networks=True, fetch_timeout_s=5)
 GUARDED = MediaSettings(fetch_timeout_s=5)
@@ -343,3 +346,29 @@ async def test_certificate_is_checked_against_the_name(
         url = url.replace("media", "other")
         assert "no connection" in await rejected(fetcher, url, "failed_to_download_media")
     assert names == ["media.example", "media.example", "other.example"]
+
+
+async def test_slow_names_of_one_client_do_not_stop_another(
+    fetcher: Fetcher, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, release = socket.getaddrinfo, threading.Event()
+
+    def getaddrinfo(host: str, *arguments: Any, **named: Any) -> Any:
+        if host.startswith("slow"):
+            release.wait(30)
+        return answer("127.0.0.1" if host == "quick.test" else host, *arguments, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    CLIENT.set("greedy")
+    crowd = [asyncio.create_task(fetched(fetcher, f"http://slow{number}.test/")) for number in range(20)]
+    await asyncio.sleep(0.1)
+    for task in crowd[:10]:
+        task.cancel()  # their threads go on, and keep their places
+    CLIENT.set("other")
+    async with asyncio.timeout(5):
+        assert await fetched(fetcher, site.url("/ok").replace("127.0.0.1", "quick.test")) == b"hello"
+    for task in crowd:
+        task.cancel()
+    await asyncio.wait(crowd)
+    release.set()
+    await until(lambda: not fetcher._names.num_taken)

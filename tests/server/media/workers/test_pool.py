@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model_executor.fair_queue import CLIENT
 from server.core.errors import DeadlineError, RateLimitError, UnavailableError
 from server.core.settings import MediaSettings
 from server.media.errors import MediaError
@@ -80,7 +81,7 @@ def is_alive(pid: int) -> bool:
 @asynccontextmanager
 async def bench(folder: Path, **settings: float) -> AsyncIterator[Bench]:
     times = StageTimes()
-    workers = MediaPool(MediaSettings.model_validate({"num_workers": 1, **settings}), times)
+    workers = MediaPool(MediaSettings.model_validate({"num_workers": 1, **settings}), folder, times)
     await workers.start()
     try:
         yield Bench(workers, times, folder)
@@ -182,17 +183,55 @@ async def test_job_that_waits_too_long_is_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-async def test_crashed_worker_costs_one_job(tmp_path: Path, number: signal.Signals) -> None:
+async def test_what_crashes_two_workers_is_refused_and_costs_one_job(tmp_path: Path, number: signal.Signals) -> None:
     async with bench(tmp_path, num_workers=2) as work:
         jobs = [work.begin("hang") for _ in range(2)]
         await work.settles(running=2)
-        os.kill(pids(work.pool)[0], number)
+        first = pids(work.pool)
+        os.kill(first[0], number)
+        await until(lambda: set(pids(work.pool)) - set(first) and work.pool.num_running == 2)
+        assert not any(job.done() for job in jobs)
+        (second,) = set(pids(work.pool)) - set(first)
+        os.kill(second, number)
         await until(lambda: any(job.done() for job in jobs))
         crashed, other = sorted(jobs, key=lambda job: not job.done())
         await fails(crashed, MediaError, "could not be decoded")
         assert not other.done()
         await work.still_works()
         other.cancel()
+
+
+async def test_a_good_job_survives_the_loss_of_its_worker(tmp_path: Path) -> None:
+    async with bench(tmp_path) as work:
+        (worker,) = pids(work.pool)
+        os.kill(worker, signal.SIGSTOP)
+        job = work.begin("good.png")
+        await work.settles(running=1)
+        os.kill(worker, signal.SIGKILL)
+        assert (await job).size == (56, 56)
+        assert work.pool.num_restarts == 1
+
+
+async def test_a_frozen_worker_is_replaced_long_before_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "FROZEN_S", 0.4)
+    async with bench(tmp_path, decode_timeout_s=60) as work:
+        os.kill(pids(work.pool)[0], signal.SIGSTOP)
+        async with asyncio.timeout(20):
+            assert (await work.begin("good.png")).size == (56, 56)
+
+
+async def test_a_client_does_not_wait_for_the_work_of_another(tmp_path: Path) -> None:
+    async with bench(tmp_path) as work:
+        CLIENT.set("greedy")
+        crowd = [work.begin("hang") for _ in range(5)]
+        await work.settles(running=1, waiting=4)
+        CLIENT.set("other")
+        assert (await work.begin("good.png", LARGE)).size == (56, 56)
+        for job in crowd:
+            job.cancel()
+        await asyncio.wait(crowd)
 
 
 async def test_worker_that_died_idle_costs_nothing(tmp_path: Path) -> None:
@@ -302,10 +341,11 @@ def test_workers_load_nothing_heavy() -> None:
 
 def test_workers_end_with_their_server() -> None:
     code = (
-        "import asyncio\nfrom server.media.workers.pool import MediaPool\nfrom server.media.timings import StageTimes\n"
+        "import asyncio, pathlib\nfrom server.media.workers.pool import MediaPool\n"
+        "from server.media.timings import StageTimes\n"
         "from server.core.settings import MediaSettings\n"
         "async def main():\n"
-        "    pool = MediaPool(MediaSettings(), StageTimes())\n    await pool.start()\n"
+        '    pool = MediaPool(MediaSettings(), pathlib.Path("/tmp"), StageTimes())\n    await pool.start()\n'
         "    print(*(worker.pid for worker in pool._workers), flush=True)\n    await asyncio.sleep(60)\n"
         "asyncio.run(main())"
     )

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from model_executor.fair_queue import CLIENT
 from server.core.errors import RateLimitError
 from server.media.messages import ImageBudget, Job
 from server.media.progress import FrameCount
@@ -72,3 +73,57 @@ async def test_a_new_job_wakes_an_idle_worker() -> None:
     await asyncio.sleep(0)
     first, second = put(queue, 0.2), put(queue, 0.1)
     assert {id(await worker) for worker in workers} == {id(first), id(second)}
+
+
+def put_as(queue: JobQueue, client: str, estimate_s: float) -> QueuedJob:
+    CLIENT.set(client)
+    return put(queue, estimate_s)
+
+
+async def test_clients_take_turns_by_the_work_they_have_had() -> None:
+    queue = JobQueue(num_workers=1, max_waiting=99, timeout_s=1000)
+    for _ in range(6):
+        put_as(queue, "many small", 1.0)
+    for _ in range(2):
+        put_as(queue, "few large", 3.0)
+    order = []
+    while len(queue):
+        ticket = await queue.next(takes_large=True)
+        order.append(ticket.estimate_s)
+        queue.finish(ticket)
+    assert order == [1.0, 3.0, 1.0, 1.0, 1.0, 3.0, 1.0, 1.0]
+
+
+async def test_a_client_that_comes_later_does_not_catch_up_on_what_it_never_asked_for() -> None:
+    queue = JobQueue(num_workers=1, max_waiting=99, timeout_s=1000)
+    for _ in range(20):
+        put_as(queue, "early", 1.0)
+    for _ in range(10):
+        queue.finish(await queue.next(takes_large=True))
+    for _ in range(20):
+        put_as(queue, "late", 1.0)
+    taken = []
+    for _ in range(10):
+        ticket = await queue.next(takes_large=True)
+        taken.append(ticket.client)
+        queue.finish(ticket)
+    assert taken.count("late") == 5
+
+
+async def test_a_full_queue_refuses_the_client_that_filled_it() -> None:
+    queue = JobQueue(num_workers=1, max_waiting=4, timeout_s=1000)
+    crowd = [put_as(queue, "greedy", 0.1) for _ in range(4)]
+    with pytest.raises(RateLimitError):
+        put_as(queue, "greedy", 0.1)
+    put_as(queue, "other", 0.1)
+    assert isinstance(crowd[-1].outcome.exception(), RateLimitError)
+    assert len(queue) == 4
+
+
+async def test_the_work_of_others_counts_as_far_as_it_goes_first() -> None:
+    queue = JobQueue(num_workers=1, max_waiting=99, timeout_s=60)
+    for _ in range(3):
+        put_as(queue, "greedy", 30.0)
+    with pytest.raises(RateLimitError):
+        put_as(queue, "greedy", 30.0)
+    put_as(queue, "other", 30.0)  # only as much goes before it as it is itself
