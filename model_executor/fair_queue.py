@@ -142,4 +142,5 @@ class FairQueue:
             raise QueueFullError
         newest = self._waiting[greediest][-1]
         self._drop(greediest, newest)
-        newest.granted.set_exception(QueueFullError())
+        if not newest.granted.done():  # else its task was canceled and has not run since
+            newest.granted.set_exception(QueueFullError())

@@ -29,7 +29,7 @@ async def test_its_counts_are_the_servers_counts(live: ServerFixture) -> None:
     levels = json.loads(done.out)
     assert [level["concurrency"] for level in levels] == [1, 3]
     for level in levels:
-        assert level["kinds"] == {"text": 2, "image": 2, "clip": 2}
+        assert level["kinds"] == {"text": 2, "image": 2, "video": 2}
         assert level["counted_here"]["requests"] == 6 and level["counted_here"]["answer_tokens"] == 18
         assert level["counted_by_server"]["http"] == level["counted_here"]
     # Three to warm up, one of each kind, and twelve that are measured, all of them different.

@@ -33,9 +33,10 @@ LARGEST_MEDIAN = 0.4
 
 Not zero: bfloat16 has 8 bits, and where the last bit of a float32 number moves an activation over a rounding border of
 W8A8, that one is another by a 127th of the largest. The random weights carry either on undamped."""
-LARGEST_REGRET = 0.75
+LARGEST_REGRET: dict[Scheme, float] = {"w8a8": 1.2 if has_int8_tiles() else 0.6, "awq": 0.75, "gptq": 0.75}
 """By how much another token than the chosen one may be likelier to the oracle, in nine positions of ten, in nats.
-Processors differ in how they round sums of bfloat16: 0.5 without AMX, 0.63 with it."""
+Processors differ in how they round sums of bfloat16: with AMX it comes to 0.63, and to 0.86 where activations are
+quantized, too."""
 
 
 @pytest.mark.parametrize("scheme", DTYPES)
@@ -59,7 +60,7 @@ async def test_answers_as_transformers_does_with_the_dequantised_weights(
             distances = (chosen - torch.tensor(logprobs)).abs()
             assert len(set(ids)) > NUM_TOKENS / 2
             assert distances.median() < LARGEST_MEDIAN
-            assert (best - chosen).quantile(0.9) < LARGEST_REGRET
+            assert (best - chosen).quantile(0.9) < LARGEST_REGRET[scheme]
     finally:
         await engine.close()
 

@@ -79,7 +79,7 @@ def test_a_model_that_is_not_there_ends_the_process_with_a_sentence(model: str) 
     ("name", "rank", "fact"),
     [
         ("odd", 1024, "the adapter 'odd' has the rank 1024"),
-        ("base", 4, "the same name as the model: 'base'"),
+        ("base", 4, "an adapter has the same name as the model: 'base'"),
     ],
 )
 def test_an_adapter_that_cannot_be_served_ends_the_process_with_a_sentence(

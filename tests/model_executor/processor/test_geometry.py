@@ -92,8 +92,8 @@ def test_ratio_200_is_taken_and_201_refused() -> None:
         smart_resize(2010, 10, min_pixels=3136, max_pixels=12_845_056)
 
 
-def test_refuses_an_empty_picture() -> None:
-    with pytest.raises(GeometryError, match="no content"):
+def test_refuses_an_empty_image() -> None:
+    with pytest.raises(GeometryError, match="is empty"):
         smart_resize(0, 10, min_pixels=3136, max_pixels=12_845_056)
 
 
