@@ -69,7 +69,7 @@ def test_what_cannot_be_enforced_is_relaxed_or_refused(
         {"$defs": {"n": OBJECT}, "allOf": [{"$ref": "#/$defs/n"}, {"$ref": "#"}]},
         {"oneOf": [{"$ref": "#"}]},
         {"oneOf": 5},
-        {"type": "strin"},
+        {"type": "textual"},
     ],
 )
 def test_what_is_wrong_is_refused_without_strict(schema: dict[str, Any]) -> None:
