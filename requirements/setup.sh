@@ -58,7 +58,7 @@ if [ ! -x "$venv/bin/python" ]; then
   step "making $venv with $($python --version)"
   "$python" -m venv "$venv" || fail "this Python cannot make virtual environments. On Debian: apt-get install python3.11-venv"
 fi
-pip() { "$venv/bin/python" -m pip --quiet --disable-pip-version-check --root-user-action=ignore "$@"; }
+pip() { PIP_ROOT_USER_ACTION=ignore "$venv/bin/python" -m pip --quiet --disable-pip-version-check "$@"; }
 
 if [ "$device" = cpu ]; then
   step "1/3 torch $torch (190 MB; some minutes on a slow line)"
