@@ -1,5 +1,6 @@
 """Everybody can use the page: by keyboard alone, with a screen reader, in the dark, on a telephone."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,6 +120,29 @@ async def test_everything_can_be_done_with_the_keyboard(page: Page, serve: OpenP
         await page.keyboard.press("Escape")
         await expect(page.locator("#code")).to_be_hidden()
         assert await focused() == "As code"
+
+
+async def test_keys_theme_and_description_of_the_api_are_told(page: Page, serve: OpenPage) -> None:
+    async with serve() as world:
+        await open_ready(page, world)
+        await page.get_by_text("Connection and page").click()
+        await expect(page.locator(".keys kbd")).to_have_text(["Enter", "Shift", "Enter", "↑", "Esc"])
+        document = await page.request.get(await page.locator("#api-document").get_attribute("href") or "")
+        assert (await document.json())["info"]["title"] and document.url == f"{world.url}/openapi.json"
+        await page.get_by_label("Theme").select_option("dark")
+        assert await luminance(page, "body", "backgroundColor") < 0.05
+        await page.reload()  # it is remembered
+        assert await luminance(page, "body", "backgroundColor") < 0.05
+        send = [await luminance(page, "#send", name) for name in ("color", "backgroundColor")]
+        await expect(page.get_by_role("button", name="Send")).to_be_disabled()
+        assert (max(send) + 0.05) / (min(send) + 0.05) >= 3  # which WCAG asks of what has to be seen
+
+
+async def luminance(page: Page, selector: str, name: str) -> float:
+    """Relative luminance of an element's color, as WCAG 2 defines it."""
+    color = await page.locator(selector).evaluate("(element, name) => getComputedStyle(element)[name]", name)
+    linear = [(part / 255 + 0.055) ** 2.4 / 1.055**2.4 for part in map(int, re.findall(r"\d+", color)[:3])]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -24,6 +24,8 @@ async def test_four_cards_ask_on_a_click(page: Page, serve: OpenPage) -> None:
         cards = page.locator(".card")
         await expect(cards).to_have_count(4)
         await expect(cards.locator("img, video")).to_have_count(4)
+        for place in await page.locator(".card-view").all():  # nothing of them is cut off
+            assert await place.evaluate("place => place.firstElementChild.offsetHeight <= place.clientHeight")
         await page.get_by_label("Question", exact=True).fill("My own")
         for number, question in enumerate(
             ("What is in this picture?", "Find the red circle.", "What does it say?", "What happens in the video?")
@@ -60,6 +62,7 @@ async def test_two_answers_stand_side_by_side_with_their_tokens(page: Page, serv
             "max_pixels not set",
             "max_pixels 100,352",
         ]
+        await expect(versions.nth(1).get_by_role("button", name="Keep this one")).to_be_in_viewport()
         await page.screenshot(path=SCREENSHOTS / "comparison.png")
         await versions.nth(1).get_by_role("button", name="Keep this one").click()
         await expect(page.locator(".answer .version")).to_have_count(1)
