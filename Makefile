@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup serve test test-gpu quick check check-docker chaos fmt bench soak soak-hour examples train train-quick lock model clean
+.PHONY: help setup serve test test-gpu quick check check-docker chaos fmt bench bench-vllm soak soak-hour examples train train-quick lock model clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -56,6 +56,10 @@ bench: model  ## side-by-side measurements
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.mrope
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.media --model models/random
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.executor
+
+bench-vllm: setup  ## the bundled model in alternating rounds against stock `vllm serve` (half an hour; ARGS="--model FOLDER")
+	@requirements/stock_vllm.sh
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.against_vllm $(ARGS)
 
 soak: setup  ## thirty-two clients at once for two minutes: streams stay whole, memory stays flat
 	@SOAK_S=120 $(BIN)/python -m pytest tests/e2e/test_soak.py -s $(ARGS)
