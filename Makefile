@@ -24,8 +24,8 @@ serve:  ## serve (settings: TESSERA_* variables, or ARGS="--port 9000"); install
 quick: setup  ## the quick tests, in parallel: no engine, no browser, nothing slow
 	@$(BIN)/python -m pytest $(ARGS)
 
-test: setup  ## all tests; those that share a server or an engine run in one process
-	@$(BIN)/python -m pytest -m "" $(ARGS)
+test: setup  ## all tests but `make chaos`; those that share a server or an engine run in one process
+	@$(BIN)/python -m pytest -m "not chaos" $(ARGS)
 
 test-gpu: setup  ## what needs a GPU: kernels, the engine against transformers, the bundled model (DEVICE=cuda)
 	@REQUIRE_GPU=1 $(BIN)/python -m pytest -m "" tests/model_executor/kernels/test_triton.py \
