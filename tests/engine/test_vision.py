@@ -1,6 +1,6 @@
 """The vision tower by itself against transformers' tower on the same weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +22,6 @@ NUM_FRAMES = [1, 1, 2, 1, 2]
 
 
 @pytest.fixture(scope="module")
-def world(vllm_imported: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The process group, of one, that parallel linears want."""
-    from vllm.config import VllmConfig, set_current_vllm_config
-    from vllm.distributed import cleanup_dist_env_and_memory, init_distributed_environment, initialize_model_parallel
-
-    with set_current_vllm_config(VllmConfig()):
-        store = tmp_path_factory.mktemp("store") / "store"
-        init_distributed_environment(1, 0, f"file://{store}", 0, "gloo")
-        initialize_model_parallel()
-        yield
-        cleanup_dist_env_and_memory()
-
-
-@pytest.fixture(scope="module")
 def tower(world: None, oracle: Oracle) -> nn.Module:
     """Our tower with the oracle's weights."""
     return loaded(oracle.network.model.visual.state_dict(), oracle, None)
@@ -45,7 +31,8 @@ def loaded(weights: Mapping[str, torch.Tensor], oracle: Oracle, quant_config: An
     """Our tower of the oracle's sizes with some weights."""
     from vllm.model_executor.models.utils import AutoWeightsLoader
 
-    from model_executor.models.qwen2_vl.vision import PixelStatistics, VisionTower
+    from model_executor.models.qwen2_vl.vision import VisionTower
+    from model_executor.models.shared.tower import PixelStatistics
 
     statistics = PixelStatistics((MEAN[0], MEAN[1], MEAN[2]), (STD[0], STD[1], STD[2]))
     ours = VisionTower(oracle.network.model.visual.config, statistics, quant_config, "visual")
@@ -110,10 +97,10 @@ def test_a_quantised_tower_equals_transformers_on_the_dequantised_weights(
 def test_packing_changes_nothing(
     tower: nn.Module, rows: list[torch.Tensor], max_patches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from model_executor.models.qwen2_vl import vision
+    from model_executor.models.shared import tower as shared_tower
 
     alone = [tower([r], [grid])[0] for r, grid in zip(rows, GRIDS, strict=True)]
-    monkeypatch.setattr(vision, "MAX_PACK_PATCHES", max_patches)
+    monkeypatch.setattr(shared_tower, "MAX_PACK_PATCHES", max_patches)
     for single, packed in zip(alone, tower(rows, GRIDS), strict=True):
         assert torch.allclose(single, packed, rtol=1e-4, atol=2e-5)
 
