@@ -50,9 +50,10 @@ def serve(settings: Settings) -> int:
         KeyFileError: the key file cannot be used.
     """
     close_to_others()
-    forget_variable("TESSERA_API_KEY")
+    for variable in ("TESSERA_API_KEY", "TESSERA_STATE_URL"):
+        forget_variable(variable)
     _check_certificate(settings)
-    configure_logging()
+    configure_logging(settings.server_name)
     _allow_many_files(settings)
     app = create_app(settings, lambda: _open_restartable(settings))
     listener = _bind(settings.host, settings.port)

@@ -174,6 +174,11 @@ class Metrics:
         self._current_load = _CurrentLoad()
         registry.register(self._current_load)
 
+    def add_server(self, name: str) -> None:
+        """Add the server's name, of several."""
+        info = Gauge("tessera_server_info", "1, with the server's name.", ["server"], registry=self.registry)
+        info.labels(name).set(1)
+
     def add_files(self, files: Files) -> None:
         """Add gauges of the uploaded files, read anew for every scrape."""
         for name, text, read in (
