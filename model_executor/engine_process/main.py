@@ -72,8 +72,10 @@ def main() -> int:
     )
     from model_executor.engine_process.vllm_engine import VllmEngine
 
-    if not wait_for_start(end):
+    if (start := wait_for_start(end)) is None:
         return 0
+    if start.devices:  # CUDA reads it at its first use; nothing above uses CUDA
+        os.environ["CUDA_VISIBLE_DEVICES"] = start.devices
     try:
         checkpoint = read_checkpoint(arguments.model)
         adapters = read_adapters(arguments.settings.lora_dir, checkpoint.directory)
@@ -180,7 +182,8 @@ def _prepare_environment(settings: EngineSettings, model: Path, *, cpu: bool) ->
         variables["TRITON_F32_DEFAULT"] = "ieee"  # whoever asks for float32 means it, not its shortened form
     if cpu or settings.num_threads:  # on a GPU the processor's share is small, and vLLM keeps it to one thread
         variables["OMP_NUM_THREADS"] = str(
-            settings.num_threads or num_threads(weight_bytes(model), num_workers=num_workers)
+            settings.num_threads
+            or num_threads(weight_bytes(model), num_workers=num_workers * max(1, settings.replicas))
         )
     if settings.runs_single(cpu=cpu):
         variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # else the CPU platform moves the worker to a third process

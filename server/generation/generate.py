@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
-from model_executor.engine import Delta, Engine, Prompt, SamplingParams
+from model_executor.engine import Delta, Engine, EngineState, EngineUnavailableError, Prompt, SamplingParams
 from model_executor.families.family import BoxUnit
 from server.auth.rate_limits import KeyUsage
 from server.auth.usage import UsageObserver
@@ -44,19 +44,28 @@ class Generator:
     """What the engine computes is charged to it; None where no key is needed."""
 
     async def run(self, request: GenerationRequest, handle: Callable[[OutputEvent], object]) -> None:
-        """Generate to the end.
+        """Generate to the end, once more if an engine is lost on the way and another one is there.
 
         Args:
             request: what to generate.
-            handle: gets each event.
+            handle: gets each event, when all have come.
 
         Raises:
             ApiError: as `generate`.
             EngineError: as `generate`.
         """
+        try:
+            events = await self._all_events(request)
+        except EngineUnavailableError:
+            if self.model.engine.state is not EngineState.READY:
+                raise
+            events = await self._all_events(request)
+        for event in events:
+            handle(event)
+
+    async def _all_events(self, request: GenerationRequest) -> list[OutputEvent]:
         async with aclosing(self.generate(request)) as events:
-            async for event in events:
-                handle(event)
+            return [event async for event in events]
 
     async def generate(
         self, request: GenerationRequest, progress: Progress | None = None
