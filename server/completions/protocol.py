@@ -50,6 +50,8 @@ class CompletionRequest(SamplingFields, StreamFields, ModelRequest):
     response_format: Unsupported = None
     structured_outputs: Unsupported = None
     prompt_embeds: Unsupported = None
+    mm_processor_kwargs: Unsupported = None
+    media_io_kwargs: Unsupported = None
 
     @property
     def max_answer_tokens(self) -> int | None:

@@ -29,6 +29,7 @@ from server.media.types import PreparedMedia
 from server.prompt.conversation import Conversation
 from server.prompt.media_report import MediaReport, media_report
 
+_MAX_PATH_CHARS = 200
 PARALLEL_PROMPTS = 8
 """Prompts of one request that are in the engine at the same time."""
 
@@ -41,6 +42,12 @@ class Generator:
     metrics: Metrics
     key: KeyUsage | None
     """What the engine computes is charged to it; None where no key is needed."""
+
+    def left_out(self, request: GenerationRequest) -> list[str]:
+        """Paths of what the client sent and nothing follows: to be told."""
+        prompt = request.prompt
+        unread = self.model.prompt_builder.unread_options(prompt) if isinstance(prompt, Conversation) else []
+        return [*request.relaxed, *(f"chat_template_kwargs.{name}"[:_MAX_PATH_CHARS] for name in unread)]
 
     async def run(self, request: GenerationRequest, handle: Callable[[OutputEvent], object]) -> None:
         """Generate to the end.

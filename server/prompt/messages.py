@@ -56,6 +56,8 @@ class VideoLimits(ImageLimits):
     """Upper limit of the area of all temporal slices together."""
     fps: Annotated[float, Field(gt=0, le=MAX_FPS)] | None = None
     """Frames sampled per second of presentation time; of a list of frames: the rate they were sampled at."""
+    nframes: Annotated[int, Field(ge=2, le=MAX_INTEGER)] | None = None
+    """Number of sampled frames, rounded to even; not with `fps`, `min_frames` and `max_frames`."""
     min_frames: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
     """Lower limit of the number of sampled frames."""
     max_frames: Annotated[int, Field(ge=2, le=MAX_INTEGER)] | None = None

@@ -44,11 +44,17 @@ def read_request(body: ResponseRequest, tenant: str, *, default_max_tokens: int 
     """
     tools = read_toolset(body.tools, body.tool_choice, parallel=body.parallel_tool_calls)
     relaxed: list[str] = []
+    conversation = _conversation(body.instructions, body.input)
     return GenerationRequest(
         id=f"resp_{uuid.uuid4().hex}",
         model=body.model,
         tenant=tenant,
-        prompt=dataclasses.replace(_conversation(body.instructions, body.input), tools=tools),
+        prompt=dataclasses.replace(
+            conversation,
+            media=body.limited(conversation.media),
+            tools=tools,
+            template_options=body.chat_template_kwargs,
+        ),
         sampling=body,
         max_output_tokens=body.max_output_tokens,
         default_max_tokens=default_max_tokens,

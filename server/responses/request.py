@@ -16,6 +16,8 @@ from server.api.base_models import (
     conflict,
 )
 from server.generation.sampling_fields import SamplingFields
+from server.prompt.media_fields import MediaFields
+from server.prompt.render_fields import TemplateOptions
 from server.responses.input import AnyInput, Reasoning, require_answered_calls
 from server.responses.tools import AnyTool, FunctionChoice, chosen_names
 from server.structured_output.protocol import JsonSchema, SchemaName
@@ -64,7 +66,7 @@ class ResponseStreamOptions(RequestModel):
     """Accepted; this server pads no events."""
 
 
-class ResponseRequest(SamplingFields, ModelRequest):
+class ResponseRequest(SamplingFields, MediaFields, ModelRequest):
     """Something to answer, and how. Every request brings all it needs: nothing is kept between two."""
 
     input: Annotated[
@@ -74,6 +76,8 @@ class ResponseRequest(SamplingFields, ModelRequest):
     """A text, or the conversation so far."""
     instructions: str | None = None
     """Instructions for the assistant, before everything in `input`."""
+    chat_template_kwargs: TemplateOptions = {}
+    """Variables of the model's chat template; those it does not read are left out and told."""
     text: TextOptions | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     """Longest answer, in tokens. Unset: what the context leaves."""

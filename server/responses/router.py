@@ -48,7 +48,7 @@ async def create_response(
 ) -> Response:
     """Answer text, images and videos, with or without streaming; nothing is stored."""
     request = read_request(body, tenant, default_max_tokens=settings.default_max_tokens)
-    http.state.ignored += request.relaxed
+    http.state.ignored += generator.left_out(request)
     encoder = ResponseEncoder(body, request)
     if body.stream:
         progress = Progress()

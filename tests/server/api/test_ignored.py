@@ -69,6 +69,17 @@ async def test_unknown_fields_are_left_out_and_told(
     assert record.__dict__["fields"]["ignored"] == told
 
 
+@pytest.mark.parametrize(("route", "body"), [(CHAT, {"messages": [HI]}), (RESPONSES, {"input": "Hi."})])
+async def test_options_that_the_template_does_not_read_are_told(
+    world: ServerFixture, route: str, body: dict[str, Any]
+) -> None:
+    options = {"enable_thinking": False, "add_vision_id": True, "add_generation_prompt": False}
+    answer = await world.client.post(route, json={"model": MODEL, **body, "chat_template_kwargs": options})
+    assert answer.status_code == 200
+    told = answer.headers["x-tessera-ignored"]
+    assert told == "chat_template_kwargs.enable_thinking, chat_template_kwargs.add_generation_prompt"
+
+
 @pytest.mark.parametrize(("route", "body", "paths"), UNKNOWN)
 async def test_a_strict_server_refuses_them(
     open_world: OpenWorld, route: str, body: dict[str, Any], paths: list[str]
