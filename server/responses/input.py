@@ -1,6 +1,6 @@
 """What the `input` of `POST /v1/responses` holds: OpenAI's items, with this server's videos and media limits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
@@ -9,6 +9,8 @@ from pydantic_core import PydanticCustomError
 from server.api.base_models import MAX_FRAMES, MAX_PARTS, RequestModel, Unsupported, bounded, conflict
 from server.prompt.messages import TEXT_OR_PARTS, FileId, ImageLimits, RefusalPart, VideoLimits, tagged_by
 from server.responses.tools import FunctionCall, InputText, TextInput
+from server.tools import answered_calls
+from server.tools.answered_calls import CallAnswered, CallMade, Step
 
 _Url = Annotated[str, Field(min_length=1)]
 _Status = Literal["in_progress", "completed", "incomplete"]
@@ -207,24 +209,20 @@ def require_answered_calls(items: Sequence[AnyInput]) -> None:
     """Check that every call is answered before anything else follows, and every result belongs to a call.
 
     Raises:
-        PydanticCustomError: one is not.
+        PydanticCustomError: as `answered_calls.require_answered_calls`.
     """
-    waiting: dict[str, str] = {}
-    answering = False
+    answered_calls.require_answered_calls(_steps(items), "an item of the type 'function_call_output'")
+
+
+def _steps(items: Sequence[AnyInput]) -> Iterator[Step]:
     for number, item in enumerate(items):
         place = f"input[{number}]"
-        if isinstance(item, Reasoning):
-            continue
-        if isinstance(item, FunctionCallOutput):
-            if waiting.pop(item.call_id, None) is None:
-                raise conflict(f"{place}.call_id", "names no 'function_call' before it that waits for its result")
-            answering = bool(waiting)
-            continue
-        if waiting and (answering or not isinstance(item, FunctionCall)):
-            break
-        if isinstance(item, FunctionCall):
-            if item.call_id in waiting:
-                raise conflict(f"{place}.call_id", "is the id of an earlier call")
-            waiting[item.call_id] = place
-    for place in waiting.values():
-        raise conflict(place, "must be followed by its 'function_call_output' before anything else follows")
+        match item:
+            case Reasoning():
+                pass
+            case FunctionCall():
+                yield CallMade(item.call_id, f"{place}.call_id", place)
+            case FunctionCallOutput():
+                yield CallAnswered(item.call_id, f"{place}.call_id")
+            case _:
+                yield None
