@@ -178,6 +178,8 @@ class Delta(msgspec.Struct, frozen=True):
     """As long as `token_ids`, when requested."""
     finish_reason: FinishReason | None = None
     """Set exactly once per choice, on its last delta."""
+    stop_string: str | None = None
+    """Which of `SamplingParams.stop` has ended the choice, if one has."""
     num_cached_tokens: int = 0
     """Prompt tokens read from the prefix cache (known from the first delta on)."""
 

@@ -27,6 +27,8 @@ from server.core.settings import Settings, split_list
 from server.files import router as files
 from server.files.store import FileStore
 from server.generation.model_service import ModelService, OpenModel
+from server.messages import errors as messages_errors
+from server.messages import router as messages
 from server.middleware.access_log import AccessLogMiddleware
 from server.middleware.authentication import AuthenticationMiddleware
 from server.middleware.body_limit import BodyLimitMiddleware
@@ -51,6 +53,7 @@ _FEATURES = (
     chat,
     preview_router,
     responses,
+    messages,
     files,
     completions,
     tokenize,
@@ -128,7 +131,7 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
     app.state.large_bodies = large_body_queue()
     app.state.page = page
     app.state.needs_key = bool(keys)
-    app.state.schemas = [feature.SCHEMAS for feature in (chat, completions, files, responses, tokenize)]
+    app.state.schemas = [feature.SCHEMAS for feature in (chat, completions, files, messages, responses, tokenize)]
     for feature in _FEATURES:
         app.include_router(feature.router)
     return app
@@ -140,7 +143,7 @@ def _outer_middleware(settings: Settings, measurements: Metrics) -> list[Middlew
         Middleware(AccessLogMiddleware, metrics=measurements, log=settings.access_log),
         Middleware(HeadMiddleware),
         *([Middleware(CorsMiddleware, origins=origins)] if origins else []),
-        Middleware(ErrorMiddleware),
+        Middleware(ErrorMiddleware, bodies={messages_errors.PATH: messages_errors.error_body}),
     ]
 
 

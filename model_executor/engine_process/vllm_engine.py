@@ -214,6 +214,7 @@ def _deltas(output: RequestOutput, params: SamplingParams) -> Iterator[Delta]:
             token_ids=list(choice.token_ids),
             logprobs=None if params.logprobs is None else _logprobs(choice, params.logprobs),
             finish_reason=choice.finish_reason,
+            stop_string=choice.stop_reason if isinstance(choice.stop_reason, str) else None,
             num_cached_tokens=output.num_cached_tokens or 0,
         )
 

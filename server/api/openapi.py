@@ -42,9 +42,14 @@ _ERRORS = {
 Responses = dict[int | str, dict[str, Any]]
 
 
-def errors(*statuses: int) -> Responses:
-    """The `responses` of a route that may answer with these errors."""
-    return {status: {"model": ErrorResponse, "description": _ERRORS[status]} for status in statuses}
+def errors(*statuses: int, body: type[BaseModel] = ErrorResponse) -> Responses:
+    """The `responses` of a route that may answer with these errors.
+
+    Args:
+        statuses: of the errors.
+        body: what they look like.
+    """
+    return {status: {"model": body, "description": _ERRORS[status]} for status in statuses}
 
 
 def json_request(model: type[BaseModel]) -> dict[str, Any]:
@@ -106,7 +111,10 @@ def describe(app: FastAPI, schemas: Iterable[Schemas], *, needs_key: bool) -> Ma
         components.pop(unused, None)
     components.update(definitions["$defs"])
     if needs_key:
-        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"key": []}]
+        document["components"]["securitySchemes"] = {
+            "key": {"type": "http", "scheme": "bearer"},
+            "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+        }
+        document["security"] = [{"key": []}, {"header": []}]
         document["paths"]["/health"]["get"]["security"] = []
     return document

@@ -104,7 +104,7 @@ class OutputReader:
             events.append(_event(index, output, piece, logprobs))
             logprobs = ()
         if delta.finish_reason is not None:
-            events.append(Finish(index, output.finish_reason or delta.finish_reason))
+            events.append(Finish(index, output.finish_reason or delta.finish_reason, delta.stop_string))
         return events
 
     def usage(self) -> Usage:

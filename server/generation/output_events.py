@@ -111,6 +111,8 @@ class Finish:
     index: int
     reason: FinishReason
     """length: the text, or a call's arguments, are cut."""
+    stop_string: str | None = None
+    """The client's stop string that has ended it, if one has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The rule for earlier calls in a conversation, for every API: each is answered at once, and each result has its call."""
+"""The rule for earlier calls, for every API: each is answered at once, and each result belongs to a call."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

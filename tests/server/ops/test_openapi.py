@@ -35,6 +35,8 @@ async def test_describes_every_route_and_no_422(world: ServerFixture) -> None:
         "/v1/files/{file_id}/content",
         "/v1/completions",
         "/v1/responses",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
         "/v1/models",
         "/v1/models/{model}",
         "/health",
