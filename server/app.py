@@ -41,6 +41,9 @@ from server.ops import health, metrics, models, openapi, playground
 from server.ops.playground_files import read_page
 from server.prompt.messages import StoredFile
 from server.responses import router as responses
+from server.responses.memory import conversation_router as conversations
+from server.responses.memory import router as kept_responses
+from server.responses.memory.store import ProcessMemory
 from server.tokenize import router as tokenize
 
 _log = logging.getLogger("tessera.app")
@@ -53,6 +56,8 @@ _FEATURES = (
     chat,
     preview_router,
     responses,
+    kept_responses,
+    conversations,
     messages,
     files,
     completions,
@@ -128,10 +133,13 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
     app.state.service = service
     app.state.files = store
     app.state.find_file = partial(_find_file, store)
+    app.state.memory = ProcessMemory(settings.responses, clock)
     app.state.large_bodies = large_body_queue()
     app.state.page = page
     app.state.needs_key = bool(keys)
-    app.state.schemas = [feature.SCHEMAS for feature in (chat, completions, files, messages, responses, tokenize)]
+    app.state.schemas = [
+        feature.SCHEMAS for feature in (chat, completions, conversations, files, messages, responses, tokenize)
+    ]
     for feature in _FEATURES:
         app.include_router(feature.router)
     return app
@@ -159,4 +167,4 @@ def _inner_middleware(settings: Settings) -> list[Middleware]:
 def _find_file(store: FileStore, file_id: str, tenant: str) -> StoredFile | None:
     """The uploaded file of an id, if the tenant has one."""
     record = store.get(file_id, tenant)
-    return None if record is None else StoredFile(str(store.path(record, tenant)), record.modality)
+    return None if record is None else StoredFile(record.id, str(store.path(record, tenant)), record.modality)

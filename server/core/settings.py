@@ -144,6 +144,21 @@ class FilesSettings(BaseModel):
     """Time after which an uploaded file is deleted; an upload may set a shorter one."""
 
 
+class ResponsesSettings(BaseModel):
+    """The `responses` section: what the Responses API remembers, in memory, for requests that build on it."""
+
+    model_config = _SECTION
+
+    max_key_entries: int = Field(default=1000, ge=0)
+    """Responses and conversations kept of one API key; the oldest make room. 0 keeps none."""
+    max_key_bytes: int = Field(default=64 << 20, ge=0)
+    """Size of what is kept of one API key, `data:` URLs included."""
+    max_total_bytes: int = Field(default=256 << 20, ge=0)
+    """Size of what is kept of all keys together."""
+    expires_after_s: int = Field(default=86_400, ge=1)
+    """Time after which a response, or a conversation that nothing was added to, is forgotten."""
+
+
 class Settings(BaseSettings):
     """All settings. Environment: `TESSERA_` and the name, sections joined by `__`; flags: `--section.name-in-words`."""
 
@@ -200,6 +215,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     media: MediaSettings = MediaSettings()
     files: FilesSettings = FilesSettings()
+    responses: ResponsesSettings = ResponsesSettings()
 
     @field_validator("api_key", "metrics_key")
     @classmethod

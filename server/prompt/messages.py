@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PlainSerializer,
     PlainValidator,
     Tag,
     ValidationInfo,
@@ -135,6 +136,7 @@ class VideoPart(VideoLimits):
 class StoredFile:
     """An uploaded file and what it is."""
 
+    id: str
     path: str
     modality: Literal["image", "video"]
 
@@ -158,7 +160,11 @@ def _find_file(value: Any, info: ValidationInfo) -> StoredFile:
     return file
 
 
-FileId = Annotated[StoredFile, PlainValidator(_find_file, json_schema_input_type=str)]
+FileId = Annotated[
+    StoredFile,
+    PlainValidator(_find_file, json_schema_input_type=str),
+    PlainSerializer(lambda file: file.id, return_type=str),
+]
 """The id of an uploaded file, which is looked up while the request is read."""
 
 

@@ -124,7 +124,7 @@ class InputMessage(RequestModel):
 
     type: Literal["message"] = "message"
     id: str | None = None
-    """Accepted; nothing is stored under it."""
+    """Of the item, where an answer had it."""
     status: _Status | None = None
     """Accepted, since answers have it."""
 
@@ -173,7 +173,7 @@ class FunctionCallOutput(RequestModel):
     ]
     """Text, images and videos."""
     id: str | None = None
-    """Accepted; nothing is stored under it."""
+    """Of the item."""
     status: Literal["in_progress", "completed", "incomplete"] | None = None
     """Accepted, since answers have it."""
 
@@ -189,6 +189,13 @@ class Reasoning(RequestModel):
     status: _Status | None = None
 
 
+class ItemReference(RequestModel):
+    """An item of an earlier response, or of a conversation, by its id."""
+
+    type: Literal["item_reference"]
+    id: Annotated[str, Field(min_length=1)]
+
+
 AnyInput = Annotated[
     Annotated[
         Annotated[SystemInput, Tag("<system>")]
@@ -200,13 +207,17 @@ AnyInput = Annotated[
     ]
     | Annotated[FunctionCall, Tag("<function_call>")]
     | Annotated[FunctionCallOutput, Tag("<function_call_output>")]
-    | Annotated[Reasoning, Tag("<reasoning>")],
-    tagged_by("type", "message, function_call, function_call_output, reasoning", default="message"),
+    | Annotated[Reasoning, Tag("<reasoning>")]
+    | Annotated[ItemReference, Tag("<item_reference>")],
+    tagged_by("type", "message, function_call, function_call_output, reasoning, item_reference", default="message"),
 ]
 
 
-def require_answered_calls(items: Sequence[AnyInput]) -> None:
+def require_answered_calls(items: Sequence[tuple[str, AnyInput]]) -> None:
     """Check that every call is answered before anything else follows, and every result belongs to a call.
+
+    Args:
+        items: each with the request field it stands in.
 
     Raises:
         PydanticCustomError: as `answered_calls.require_answered_calls`.
@@ -214,9 +225,8 @@ def require_answered_calls(items: Sequence[AnyInput]) -> None:
     answered_calls.require_answered_calls(_steps(items), "an item of the type 'function_call_output'")
 
 
-def _steps(items: Sequence[AnyInput]) -> Iterator[Step]:
-    for number, item in enumerate(items):
-        place = f"input[{number}]"
+def _steps(items: Sequence[tuple[str, AnyInput]]) -> Iterator[Step]:
+    for place, item in items:
         match item:
             case Reasoning():
                 pass

@@ -53,7 +53,11 @@ UNKNOWN: list[tuple[str, dict[str, Any], list[str]]] = [
         ["input[0].content[0].prompt_cache_breakpoint"],
     ),
     (MESSAGES, chat(max_tokens=1, billing_policy={"a": 1}), ["billing_policy"]),
-    (MESSAGES, {"max_tokens": 1, "messages": user({"type": "text", "text": "a", "b": 1})}, ["messages[0].content[0].b"]),
+    (
+        MESSAGES,
+        {"max_tokens": 1, "messages": user({"type": "text", "text": "a", "b": 1})},
+        ["messages[0].content[0].b"],
+    ),
     (MESSAGES + "/count_tokens", chat(max_tokens=1), ["max_tokens"]),
     ("/tokenize", {"prompt": "a", "return_token_strs": True}, ["return_token_strs"]),
     ("/detokenize", {"tokens": [1], "x": 1}, ["x"]),

@@ -8,6 +8,7 @@ from typing import Any, cast
 import anthropic
 import pytest
 from anthropic import Anthropic, AsyncAnthropic
+from anthropic.types import Message
 from pydantic import BaseModel
 
 from model_executor.engine import Delta, EngineBusyError, EngineState, EngineUnavailableError, RequestFailedError
@@ -124,6 +125,7 @@ async def test_the_clients_own_token_as_a_bearer(live: ServerFixture) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_round_with_a_function(open_world: OpenWorld, stream: bool) -> None:
     async with open_world(live=True, engine=caller()) as world, sdk(world) as client:
+        message: Message
         if stream:
             async with client.messages.stream(model=MODEL, max_tokens=99, messages=HI, tools=[WEATHER]) as opened:
                 message = await opened.get_final_message()
