@@ -148,7 +148,18 @@ class Generator:
             num_top_logprobs=request.num_top_logprobs,
             tokenizer=self.model.tokenizer,
             end_token_ids=self.model.end_token_ids,
+            echoes=self._echoes(request, prompts) if request.echoes else None,
         )
+
+    def _echoes(self, request: GenerationRequest, prompts: Sequence[Prompt]) -> list[str]:
+        """The text of each prompt: the client's own, or that of its token ids."""
+        sources = [] if isinstance(request.prompt, Conversation) else [prompt.source for prompt in request.prompt]
+        return [
+            source
+            if isinstance(source, str)
+            else self.model.tokenizer.decode(prompt.token_ids, skip_special_tokens=False)
+            for source, prompt in zip(sources, prompts, strict=True)
+        ]
 
 
 def _build_prompts(model: ServedModel, request: GenerationRequest, media: Sequence[PreparedMedia]) -> list[Prompt]:

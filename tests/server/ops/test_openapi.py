@@ -77,7 +77,7 @@ COMPLETION_BODIES: list[dict[str, Any]] = [
     {"prompt": [-1]},
     {"logprobs": 6},
     {"logprobs": True},
-    {"echo": True},
+    {"echo": 1},
     {"suffix": "a"},
     {"max_tokens": 0},
 ]
