@@ -6,7 +6,6 @@ Everything slow runs in a thread or another process; until it is complete, the s
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 from model_executor.checkpoint.config import BUNDLED_MODEL, Checkpoint, read_checkpoint, resolve_checkpoint
 from model_executor.checkpoint.errors import CheckpointError
@@ -53,12 +52,13 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
             created=int(time.time()),
             engine=engine,
             media=media,
-            tokenizer=await run_abandonable(lambda: _read_tokenizer(checkpoint.directory)),
+            tokenizer=await run_abandonable(lambda: _read_tokenizer(checkpoint)),
             chat_template=checkpoint.chat_template,
             end_token_ids=checkpoint.end_token_ids,
             adapters=adapters,
             sampling_defaults={} if settings.engine.generation_config == "none" else checkpoint.sampling_defaults,
             description=BUNDLED_DESCRIPTION if settings.model == BUNDLED_MODEL else None,
+            family=checkpoint.family,
         )
 
 
@@ -73,8 +73,8 @@ def _adapter_names(settings: Settings, checkpoint: Checkpoint) -> tuple[str, ...
     return names
 
 
-def _read_tokenizer(model_dir: Path) -> Tokenizer:
+def _read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     try:
-        return Tokenizer(model_dir)
+        return Tokenizer(checkpoint.directory, checkpoint.family.prompt_format.placeholders)
     except TokenizerFileError as error:
         raise CheckpointError(str(error)) from error

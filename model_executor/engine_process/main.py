@@ -81,7 +81,7 @@ def main() -> int:
         end.sendall(encode(Impossible(str(error))))
         return EXIT_IMPOSSIBLE
     files = OpenMediaFiles(arguments.shared_memory)
-    engine = VllmEngine(vllm, stats, files, grammars, checkpoint.end_token_ids, adapters)
+    engine = VllmEngine(vllm, stats, files, grammars, checkpoint, adapters)
     try:
         settings = with_num_seqs(arguments.settings, vllm)
         warm_in = None if cpu else arguments.shared_memory

@@ -14,16 +14,44 @@ from typing import Any, Literal
 
 from model_executor.engine import Modality
 from model_executor.processor.chat_template import Sentinels, TemplateFaultError, Text, render_template
-from model_executor.processor.tokenizer import MediaPlaceholder, Segment, TemplateText, UserText
+from model_executor.processor.tokenizer import PLACEHOLDERS, MediaPlaceholder, Segment, TemplateText, UserText
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
 Role = Literal["system", "user", "assistant", "tool"]
 
-_LABEL: dict[Modality, str] = {"image": "Picture", "video": "Video"}
-PLACEHOLDERS: dict[Modality, str] = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
-"""Names of the placeholder tokens, one per modality."""
-_MODALITY = {name: modality for modality, name in PLACEHOLDERS.items()}
-_PLACEHOLDER_PATTERN = re.compile("(" + "|".join(map(re.escape, _MODALITY)) + ")")
+
+@dataclass(frozen=True, slots=True)
+class MediaFormat:
+    """How an image or a video stands in the prompt."""
+
+    placeholder: str
+    """Name of the token that is repeated, once per embedding."""
+    start: str
+    end: str
+    """Template text around the placeholders."""
+    label: str
+    """What it is called where media are numbered: `Picture 1: `."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFormat:
+    """How a family of models writes prompts."""
+
+    media: Mapping[Modality, MediaFormat]
+
+    @property
+    def placeholders(self) -> dict[Modality, str]:
+        """Names of the placeholder tokens."""
+        return {modality: each.placeholder for modality, each in self.media.items()}
+
+
+QWEN2_FORMAT = PromptFormat(
+    {
+        "image": MediaFormat(PLACEHOLDERS["image"], "<|vision_start|>", "<|vision_end|>", "Picture"),
+        "video": MediaFormat(PLACEHOLDERS["video"], "<|vision_start|>", "<|vision_end|>", "Video"),
+    }
+)
+"""Qwen2-VL's, and its successors'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +88,7 @@ def turn_segments(turn: Message | RenderedTurn) -> list[Segment]:
 def render(
     messages: Sequence[Message | RenderedTurn],
     *,
+    prompt_format: PromptFormat = QWEN2_FORMAT,
     template: str | None = None,
     tools: Sequence[Mapping[str, Any]] = (),
     add_generation_prompt: bool = True,
@@ -71,6 +100,7 @@ def render(
 
     Args:
         messages: the turns; media placeholders are numbered from 0 in prompt order.
+        prompt_format: how the model's family writes prompts.
         template: the checkpoint's Jinja chat template; None for the built-in ChatML, which supports neither tools nor
             tool calls nor results (`server/tools/hermes.py` turns them into text).
         tools: the available tools, as the API describes them.
@@ -87,16 +117,24 @@ def render(
     if continue_final_message and (not messages or add_generation_prompt):
         raise TemplateFaultError("continue_final_message needs a last message and no generation prompt")
     if template is None:
-        segments = _render_chatml(messages, add_generation_prompt=add_generation_prompt, add_vision_id=add_vision_id)
+        segments = _render_chatml(
+            messages, prompt_format, add_generation_prompt=add_generation_prompt, add_vision_id=add_vision_id
+        )
     else:
         switches = {"add_generation_prompt": add_generation_prompt, "add_vision_id": add_vision_id}
-        segments = _render_template(messages, template, tools, {**options, **switches})
+        rendered = _render_template(messages, template, tools, {**options, **switches})
+        placeholders = [part for message in messages for part in message.parts if isinstance(part, MediaPlaceholder)]
+        segments = _place_media(rendered, placeholders, prompt_format)
     merged = _merge(segments)
     return _reopen_last_turn(merged) if continue_final_message else merged
 
 
 def _render_chatml(
-    messages: Sequence[Message | RenderedTurn], *, add_generation_prompt: bool, add_vision_id: bool
+    messages: Sequence[Message | RenderedTurn],
+    prompt_format: PromptFormat,
+    *,
+    add_generation_prompt: bool,
+    add_vision_id: bool,
 ) -> list[Segment]:
     segments: list[Segment] = []
     counts: dict[Modality, int] = {"image": 0, "video": 0}
@@ -109,8 +147,9 @@ def _render_chatml(
                 segments.append(part)
                 continue
             counts[part.modality] += 1
-            label = f"{_LABEL[part.modality]} {counts[part.modality]}: " if add_vision_id else ""
-            segments += [TemplateText(f"{label}<|vision_start|>"), part, TemplateText("<|vision_end|>")]
+            media = prompt_format.media[part.modality]
+            label = f"{media.label} {counts[part.modality]}: " if add_vision_id else ""
+            segments += [TemplateText(label + media.start), part, TemplateText(media.end)]
         segments.append(TemplateText("<|im_end|>\n"))
     if add_generation_prompt:
         segments.append(TemplateText("<|im_start|>assistant\n"))
@@ -122,17 +161,15 @@ def _render_template(
     template: str,
     tools: Sequence[Mapping[str, Any]],
     options: Mapping[str, Any],
-) -> list[Segment]:
+) -> list[Text]:
     sentinels = Sentinels()
-    rendered = render_template(
+    return render_template(
         template,
         sentinels,
         **{name: sentinels.option(value) for name, value in options.items()},
         messages=[_template_message(message, sentinels) for message in messages],
         tools=[_template_function(tool, sentinels) for tool in tools] or None,
     )
-    placeholders = [part for message in messages for part in message.parts if isinstance(part, MediaPlaceholder)]
-    return _place_media(rendered, placeholders)
 
 
 def _template_message(message: Message | RenderedTurn, sentinels: Sentinels) -> dict[str, Any]:
@@ -166,11 +203,14 @@ def _template_function(tool: Mapping[str, Any], sentinels: Sentinels) -> dict[st
     return {"type": "function", "function": function}
 
 
-def _place_media(texts: Sequence[Text], placeholders: Sequence[MediaPlaceholder]) -> list[Segment]:
+def _place_media(
+    texts: Sequence[Text], placeholders: Sequence[MediaPlaceholder], prompt_format: PromptFormat
+) -> list[Segment]:
     """Texts with the media where the template has written their placeholder tokens."""
+    modalities = {name: modality for modality, name in prompt_format.placeholders.items()}
     segments: list[Segment] = []
     for text in texts:
-        segments.extend(_split_placeholders(text.text) if isinstance(text, TemplateText) else [text])
+        segments.extend(_split_placeholders(text.text, modalities) if isinstance(text, TemplateText) else [text])
     written = [segment.modality for segment in segments if isinstance(segment, MediaPlaceholder)]
     if written != [placeholder.modality for placeholder in placeholders]:
         raise TemplateFaultError("the model's chat template drops, repeats or reorders media of this conversation")
@@ -178,11 +218,11 @@ def _place_media(texts: Sequence[Text], placeholders: Sequence[MediaPlaceholder]
     return [next(in_order) if isinstance(segment, MediaPlaceholder) else segment for segment in segments]
 
 
-def _split_placeholders(text: str) -> Iterator[Segment]:
+def _split_placeholders(text: str, modalities: Mapping[str, Modality]) -> Iterator[Segment]:
     """Template text and its placeholder tokens as separate segments (the caller numbers the placeholders)."""
-    for piece in _PLACEHOLDER_PATTERN.split(text):
-        if piece in _MODALITY:
-            yield MediaPlaceholder(-1, _MODALITY[piece])
+    for piece in re.split("(" + "|".join(map(re.escape, modalities)) + ")", text):
+        if piece in modalities:
+            yield MediaPlaceholder(-1, modalities[piece])
         elif piece:
             yield TemplateText(piece)
 

@@ -22,17 +22,14 @@ from model_executor.kernels.mrope import cos_sin_table, inverse_frequencies, rot
 
 
 class TextRotary(nn.Module):
-    """The rotary embedding that all layers share: one table and the three sections.
+    """The rotary embedding that all layers share: one table and the three sections."""
 
-    A position never exceeds the index of its token, so the table needs as many rows as the context has tokens.
-    """
-
-    def __init__(self, config: Any, max_model_len: int) -> None:
+    def __init__(self, config: Any, num_rows: int) -> None:
         """Prepare the table.
 
         Args:
             config: the checkpoint's text config.
-            max_model_len: context length in tokens.
+            num_rows: positions that requests may reach (`mrope_positions.num_positions`).
 
         Raises:
             ValueError: a rotary scheme other than plain M-RoPE, or sections that do not fit the heads.
@@ -46,7 +43,7 @@ class TextRotary(nn.Module):
         self.section = list(rope["mrope_section"])
         if sum(self.section) * 2 != head_dim:
             raise ValueError(f"mrope_section {self.section} does not add up to half of the head dimension {head_dim}")
-        table = cos_sin_table(max_model_len, inverse_frequencies(head_dim, rope["rope_theta"]))
+        table = cos_sin_table(num_rows, inverse_frequencies(head_dim, rope["rope_theta"]))
         self.register_buffer("cos_sin", table, persistent=False)
 
     def forward(self, positions: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
