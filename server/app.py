@@ -84,6 +84,7 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
     measurements = Metrics(shows_keys=settings.metrics_key is not None)
     fixed_keys = split_list(settings.api_key.get_secret_value() if settings.api_key else None)
     keys = KeyRing(fixed_keys, settings.api_keys_file, clock=clock)
+    open_routes = split_list(settings.open_routes)
     service = ModelService(settings.model_name, open_model, measurements)
     store = FileStore(settings.files, settings.data_dir)
     page = read_page()
@@ -121,7 +122,7 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
             Middleware(
                 AuthenticationMiddleware,
                 keys=keys,
-                open_paths=(*OPEN_PATHS, *page),
+                open_paths=(*OPEN_PATHS, *open_routes, *page),
                 metrics_key=settings.metrics_key.get_secret_value() if settings.metrics_key else None,
             ),
             Middleware(RateLimitMiddleware, metrics=measurements, clock=clock),
@@ -137,6 +138,7 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
     app.state.large_bodies = large_body_queue()
     app.state.page = page
     app.state.needs_key = bool(keys)
+    app.state.open_paths = (*OPEN_PATHS, *open_routes)
     app.state.schemas = [
         feature.SCHEMAS for feature in (chat, completions, conversations, files, messages, responses, tokenize)
     ]

@@ -89,13 +89,16 @@ def named_events(models: Iterable[type[BaseModel]]) -> dict[str, Any]:
     return {"text/event-stream": {"schema": {"type": "string", "description": description}}}
 
 
-def describe(app: FastAPI, schemas: Iterable[Schemas], *, needs_key: bool) -> Mapping[str, Any]:
+def describe(
+    app: FastAPI, schemas: Iterable[Schemas], *, needs_key: bool, open_paths: Iterable[str]
+) -> Mapping[str, Any]:
     """The document.
 
     Args:
         app: whose routes to describe.
         schemas: of its routers.
         needs_key: whether keys are configured.
+        open_paths: those that need none even so.
     """
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     for path in document["paths"].values():
@@ -116,5 +119,7 @@ def describe(app: FastAPI, schemas: Iterable[Schemas], *, needs_key: bool) -> Ma
             "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
         }
         document["security"] = [{"key": []}, {"header": []}]
-        document["paths"]["/health"]["get"]["security"] = []
+        for path in open_paths:
+            for operation in document["paths"][path].values():
+                operation["security"] = []
     return document

@@ -47,6 +47,10 @@ _RENAMED = {
 """Former names of settings, by which nothing can be set any more, and today's."""
 
 
+OPENABLE_ROUTES = frozenset(("/metrics", "/tokenize", "/detokenize"))
+"""Routes an operator may open to everybody."""
+
+
 def split_list(value: str | None) -> list[str]:
     """The entries of a setting that takes several, separated by commas; empty where it is unset."""
     return [entry for entry in (part.strip() for part in (value or "").split(",")) if entry]
@@ -187,6 +191,8 @@ class Settings(BaseSettings):
     there is a key file."""
     metrics_key: SecretStr | None = None
     """Key for `/metrics` and for nothing else. Unset: any key reads `/metrics`, without what other keys do."""
+    open_routes: str | None = None
+    """Routes that need no key, out of `/metrics`, `/tokenize` and `/detokenize`, separated by commas. Unset: none."""
     api_keys_file: Path | None = None
     """TOML file of further keys as hashes, with names and limits; read again when it changes."""
     cors_origins: str | None = None
@@ -233,6 +239,16 @@ class Settings(BaseSettings):
                     "invalid_value",
                     "must be * or a list of lowercase origins without a path, such as https://example.org",
                 )
+        return value
+
+    @field_validator("open_routes")
+    @classmethod
+    def _routes_may_be_open(cls, value: str | None, info: ValidationInfo) -> str | None:
+        routes = split_list(value)
+        if not OPENABLE_ROUTES.issuperset(routes):
+            raise PydanticCustomError("invalid_value", f"must list routes out of {', '.join(sorted(OPENABLE_ROUTES))}")
+        if "/metrics" in routes and info.data.get("metrics_key") is not None:
+            raise PydanticCustomError("invalid_value", "opens /metrics, and metrics_key is a key for it; unset one")
         return value
 
     @field_validator("tls_key")
