@@ -166,7 +166,7 @@ async def test_null_is_the_same_as_absent(world: ServerFixture) -> None:
         ({"logprobs": 6}, "logprobs", "invalid_value"),
         ({"logprobs": -1}, "logprobs", "invalid_value"),
         ({"logprobs": True}, "logprobs", "invalid_type"),
-        ({"echo": True}, "echo", "unsupported_value"),
+        ({"echo": 1}, "echo", "invalid_type"),
         ({"suffix": "end"}, "suffix", "unsupported_parameter"),
         ({"best_of": 2}, "best_of", "unsupported_value"),
         ({"n": 2, "best_of": 1}, "best_of", "unsupported_value"),

@@ -44,6 +44,16 @@ def test_describes_every_route_and_no_422(described: dict[str, Any]) -> None:
         "/v1/files/{file_id}/content",
         "/v1/completions",
         "/v1/responses",
+        "/v1/responses/input_tokens",
+        "/v1/responses/{response_id}",
+        "/v1/responses/{response_id}/cancel",
+        "/v1/responses/{response_id}/input_items",
+        "/v1/conversations",
+        "/v1/conversations/{conversation_id}",
+        "/v1/conversations/{conversation_id}/items",
+        "/v1/conversations/{conversation_id}/items/{item_id}",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
         "/v1/models",
         "/v1/models/{model}",
         "/health",
@@ -75,7 +85,7 @@ COMPLETION_BODIES: list[dict[str, Any]] = [
     {"prompt": [-1]},
     {"logprobs": 6},
     {"logprobs": True},
-    {"echo": True},
+    {"echo": 1},
     {"suffix": "a"},
     {"max_tokens": 0},
 ]
@@ -136,7 +146,7 @@ async def test_says_that_a_key_is_needed(open_world: OpenWorld) -> None:
         world.client.headers["Authorization"] = "Bearer secret"
         described = (await world.client.get("/openapi.json")).json()
     OpenAPIV31SpecValidator(described).validate()
-    assert described["security"] == [{"key": []}]
+    assert described["security"] == [{"key": []}, {"header": []}]
     assert described["paths"]["/health"]["get"]["security"] == []
 
 
