@@ -42,6 +42,7 @@ async def test_axe_finds_nothing(
     async with serve(FakeEngine(script=lambda *_: list(say(*GROUNDED)), max_model_len=32_768)) as world:
         await open_ready(page, world)
         assert not await violations(page)
+        await expect(page.locator("#welcome-title")).to_be_in_viewport()
         await page.screenshot(path=SCREENSHOTS / f"{name}-empty.png")
         await page.locator("#files").set_input_files([tmp_path / "rocket.png", real_video()])
         await page.get_by_label("Question", exact=True).fill("Find the rocket.")
