@@ -8,6 +8,7 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
+from model_executor.engine import EngineState
 from tests.browser.conftest import SCREENSHOTS, OpenPage, open_ready
 from tests.support.fakes import FakeEngine, say
 from tests.support.images import encoded, photo, real_video
@@ -42,6 +43,7 @@ async def test_axe_finds_nothing(
     async with serve(FakeEngine(script=lambda *_: list(say(*GROUNDED)), max_model_len=32_768)) as world:
         await open_ready(page, world)
         assert not await violations(page)
+        await expect(page.locator("#welcome-title")).to_be_in_viewport()
         await page.screenshot(path=SCREENSHOTS / f"{name}-empty.png")
         await page.locator("#files").set_input_files([tmp_path / "rocket.png", real_video()])
         await page.get_by_label("Question", exact=True).fill("Find the rocket.")
@@ -62,6 +64,9 @@ async def test_axe_finds_nothing(
         await page.screenshot(path=SCREENSHOTS / f"{name}-answer.png")
         assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # nothing to scroll sideways
         await page.get_by_role("button", name="As code").click()
+        assert not await violations(page)
+        await page.keyboard.press("Escape")
+        await page.locator(".question").get_by_role("button", name="Enlarge rocket.png").click()
         assert not await violations(page)
         await page.keyboard.press("Escape")
         await page.get_by_role("button", name="Compare").click()
@@ -147,8 +152,9 @@ async def luminance(page: Page, selector: str, name: str) -> float:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_axe_finds_nothing_where_something_is_wrong(
-    page: Page, serve: OpenPage, scheme: Literal["light", "dark"]
+    page: Page, serve: OpenPage, tmp_path: Path, scheme: Literal["light", "dark"]
 ) -> None:
+    (tmp_path / "notes.txt").write_text("not a picture")
     await page.emulate_media(color_scheme=scheme)
     call = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
     engine = FakeEngine(script=lambda *_: [RuntimeError("lost")])
@@ -178,3 +184,19 @@ async def test_axe_finds_nothing_where_something_is_wrong(
             await expect(page.locator(".answer").last.locator(".measures dl")).to_be_visible()
         await expect(page.locator(".call")).to_be_visible()
         assert not await violations(page)
+        await page.get_by_role("button", name="New conversation").click()
+        await page.locator("#files").set_input_files(tmp_path / "notes.txt")
+        await expect(page.locator(".chip")).to_have_attribute("data-state", "failed")
+        await page.get_by_role("button", name="Camera").click()
+        await expect(page.get_by_role("button", name="Take a picture")).to_be_enabled()
+        assert not await violations(page)
+        await page.keyboard.press("Escape")
+        await page.get_by_role("button", name="Conversations").click()
+        await page.get_by_role("button", name="Delete").first.click()  # which can be undone for a while
+        assert not await violations(page)
+        await page.keyboard.press("Escape")
+        engine.state = EngineState.RESTARTING
+        await expect(page.locator("#model")).to_have_attribute("data-state", "restarting")
+        assert not await violations(page)
+    await expect(page.locator("#model")).to_have_attribute("data-state", "unreachable")
+    assert not await violations(page)

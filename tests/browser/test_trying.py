@@ -41,6 +41,15 @@ async def test_four_cards_ask_on_a_click(page: Page, serve: OpenPage) -> None:
         assert [grid[0] for grid in grids] == [1, 1, 1, 4]  # four seconds, two frames each
 
 
+async def test_the_empty_page_says_what_the_model_can_do(page: Page, serve: OpenPage) -> None:
+    async with serve(description="A toy: shapes only.") as world:
+        await open_ready(page, world)
+        await expect(page.locator("#welcome")).to_contain_text("A toy: shapes only.")
+        await expect(page.locator("#about-model")).to_be_visible()
+        await ask(page, "Hi.")
+        await expect(page.locator("#about-model")).to_be_hidden()
+
+
 async def test_two_answers_stand_side_by_side_with_their_tokens(page: Page, serve: OpenPage, tmp_path: Path) -> None:
     (tmp_path / "rocket.png").write_bytes(encoded(photo()))
     async with serve(FakeEngine(max_model_len=8192)) as world:
@@ -51,7 +60,7 @@ async def test_two_answers_stand_side_by_side_with_their_tokens(page: Page, serv
         await page.get_by_role("button", name="Compare").click()
         dialog = page.locator("#compare")
         await dialog.get_by_label("max_pixels", exact=True).fill("100352")
-        await dialog.get_by_role("button", name="Ask and compare").click()
+        await page.keyboard.press("Enter")
         versions = page.locator(".answer .version")
         await expect(versions.locator("[data-fact=prompt] dd")).to_have_count(2)
         shown = [

@@ -11,7 +11,7 @@ const talk = byId("talk");
 /** Whether the end is in sight: whoever scrolled up to read is left alone. */
 let atEnd = true;
 talk.addEventListener("scroll", () => (atEnd = talk.scrollHeight - talk.scrollTop - talk.clientHeight < 40));
-const follow = () => atEnd && talk.scrollTo(0, talk.scrollHeight);
+const follow = () => atEnd && talk.scrollTo(0, list.childElementCount ? talk.scrollHeight : 0); // an empty page is read from its top
 const sizes = new ResizeObserver(follow);
 sizes.observe(list);
 sizes.observe(byId("composer"));
