@@ -171,7 +171,9 @@ def test_the_servers_of_a_cluster_share_what_is_there() -> None:
     named = set(re.findall(r"\$\{(\w+)\}", (ROOT / "docker" / "haproxy.cfg").read_text("utf-8")))
     assert named == {*proxy["environment"], "CERTIFICATE"}
     for name in ("one", "two"):
-        assert proxy["environment"][f"SERVER_{name.upper()}"] == f"{name}:{SERVICES[name]['environment']['TESSERA_PORT']}"
+        assert (
+            proxy["environment"][f"SERVER_{name.upper()}"] == f"{name}:{SERVICES[name]['environment']['TESSERA_PORT']}"
+        )
     hosts = {matched(r"//(\w+):", shared[variable]) for variable in ("TESSERA_STATE_URL", "AWS_ENDPOINT_URL")}
     assert hosts == {"valkey", "s3"} <= SERVICES.keys()
     bucket = matched(r"s3://(\w+)/", shared["TESSERA_FILES__STORE"])
