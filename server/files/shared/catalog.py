@@ -10,7 +10,7 @@ server is killed at whichever moment, another one finds what is left.
 """
 
 from collections.abc import AsyncIterator
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -102,9 +102,9 @@ class Catalog:
         Returns:
             The limit, or an empty text.
         """
-        arguments = (owner, record.id, msgspec.json.encode(record), record.num_bytes, record.expires_at)
+        arguments = (owner, record.id, msgspec.json.encode(record), record.num_bytes, record.expires_at, *self._limits)
         with self._state.errors():
-            limit = await self._add(keys=[*_KEYS, _records(owner)], args=[*arguments, *self._limits])
+            limit = await self._add(keys=[*_KEYS, _records(owner)], args=arguments)
         return limit.decode()  # type: ignore[no-any-return]  # one of the script's four
 
     async def get(self, owner: str, file_id: str) -> SharedRecord | None:
@@ -142,7 +142,9 @@ class Catalog:
 
     async def _due(self, name: str) -> list[tuple[str, str]]:
         with self._state.errors():
-            names = await self._state.redis.zrangebyscore(name, "-inf", await self._now_s(), start=0, num=_BATCH)
+            names: list[Any] = await self._state.redis.zrangebyscore(
+                name, "-inf", await self._now_s(), start=0, num=_BATCH
+            )
         pairs = (each.decode().partition("/") for each in names)
         return [(owner, file_id) for owner, _, file_id in pairs]
 
