@@ -60,11 +60,12 @@ def _serve(flags: Sequence[str]) -> int:
         print(f"tessera: {error}", file=sys.stderr)
         return 2
     from server.auth.api_keys import KeyFileError  # after the settings, so that --help is quick
+    from server.core.shared_state import SharedStateError
     from server.serve import ListenError, serve
 
     try:
         return serve(settings)
-    except (KeyFileError, ListenError) as error:
+    except (KeyFileError, ListenError, SharedStateError) as error:
         print(f"tessera: {error}", file=sys.stderr)
         return 1
 

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from model_executor.checkpoint.config import BUNDLED_MODEL, Checkpoint, read_checkpoint, resolve_checkpoint
 from model_executor.checkpoint.errors import CheckpointError
 from model_executor.checkpoint.lora import read_adapters
-from model_executor.client.engine_client import EngineClient
+from model_executor.client.engine_pool import EnginePool
 from model_executor.processor.tokenizer import Tokenizer, TokenizerFileError
 from server.core.concurrency import run_abandonable
 from server.core.settings import Settings
@@ -35,7 +35,7 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
     checkpoint = await run_abandonable(lambda: _load_checkpoint(settings.model))
     adapters = await run_abandonable(lambda: _adapter_names(settings, checkpoint))
     async with AsyncExitStack() as stack:
-        engine = EngineClient(checkpoint.directory, settings.engine)
+        engine = EnginePool(checkpoint.directory, settings.engine)
         await engine.start()
         stack.push_async_callback(engine.close)
         media = MediaPreprocessor(

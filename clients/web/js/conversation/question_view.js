@@ -32,7 +32,7 @@ function failure(/** @type {any} */ turn, /** @type {Record<string, (...given: a
   const mayPass = failed.stopped || failed.mayPass || failed.status === 0 || failed.status >= 500 || failed.code === "model_not_found";
   return el("div", { class: failed.stopped ? "problem mild" : "problem", role: "alert" },
     el("p", {}, failed.stopped ? t("stoppedBefore") : sentence(failed)),
-    failed.param && el("p", { class: "hint" }, t("inField"), el("code", {}, failed.param)),
+    failed.param && failed.param !== "messages" && el("p", { class: "hint" }, t("inField"), el("code", {}, failed.param)),
     el("p", { class: "problem-actions" },
       mayPass && link(t("tryAgain"), () => actions.retry(turn), { class: "link only-last idle-only" }),
       role === "user" && link(t("editAndAsk"), () => actions.edit(turn)),
@@ -42,11 +42,11 @@ function failure(/** @type {any} */ turn, /** @type {Record<string, (...given: a
 function sent(/** @type {import("../media/attachment.js").Attachment} */ attachment) {
   const item = el("li", { title: attachment.name });
   const draw = () => {
-    const { name, state, leftOut, range } = attachment;
+    const { name, leftOut, range } = attachment;
     const part = range.start !== null || range.end !== null;
     item.replaceChildren(opening(attachment), el("span", { class: "unseen" }, name),
       part ? el("span", { class: "hint" }, `${range.start ?? 0} – ${range.end ?? t("theEnd")} s`) : "",
-      state === "gone" ? gone(attachment) : leftOut ? el("span", { class: "hint" }, t("leftOut")) : "");
+      attachment.isLost ? gone(attachment) : leftOut ? el("span", { class: "hint" }, t("leftOut")) : "");
   };
   let shown = `${attachment.url} ${attachment.state}`;
   attachment.addEventListener("change", () => {
