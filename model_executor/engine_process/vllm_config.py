@@ -177,6 +177,7 @@ def _arguments(
         max_num_batched_tokens = max(max_num_batched_tokens, max_num_seqs)
     return AsyncEngineArgs(
         model=str(checkpoint.directory),
+        tokenizer=str(checkpoint.tokenizer_dir),
         dtype=dtype,
         max_model_len=max_model_len,
         max_num_batched_tokens=max_num_batched_tokens,
