@@ -26,7 +26,7 @@ quick: setup  ## the quick tests, in parallel: no engine, no browser, nothing sl
 	@$(BIN)/python -m pytest $(ARGS)
 
 test: setup  ## all tests but `make chaos`; those that share a server or an engine run in one process
-	@$(BIN)/python -m pytest -m "not chaos" $(ARGS)
+	@$(BIN)/python -m pytest -m "not (chaos or cluster)" $(ARGS)
 
 test-gpu: setup  ## what needs a GPU: kernels, the engine against transformers, the bundled model (DEVICE=cuda)
 	@REQUIRE_GPU=1 $(BIN)/python -m pytest -m "" tests/model_executor/kernels/test_triton.py \

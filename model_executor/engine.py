@@ -148,6 +148,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     min_tokens: int = 0
     logprobs: int | None = None
     """Alternatives to report per token (0: only the sampled one); None: no log-probabilities."""
+    prompt_logprobs: int | None = None
+    """Alternatives to report per token of the prompt, as `logprobs`; such a prompt is computed whole, without the
+    prefix cache."""
     logit_bias: dict[int, float] = {}
     skip_special_tokens: bool = True
     grammar: Grammar | None = None
@@ -162,7 +165,7 @@ class TokenLogprob(msgspec.Struct, frozen=True):
 
 
 class PositionLogprobs(msgspec.Struct, frozen=True):
-    """One generated position: the sampled token and the most likely ones, most likely first."""
+    """One position, generated or of the prompt: the sampled token and the most likely ones, most likely first."""
 
     sampled: TokenLogprob
     top: list[TokenLogprob]
@@ -180,6 +183,10 @@ class Delta(msgspec.Struct, frozen=True):
     """As long as `token_ids`, when requested."""
     finish_reason: FinishReason | None = None
     """Set exactly once per choice, on its last delta."""
+    stop_string: str | None = None
+    """Which of `SamplingParams.stop` has ended the choice, if one has."""
+    prompt_logprobs: list[PositionLogprobs] | None = None
+    """Of the prompt's tokens from the second on, when requested; on each choice's first delta."""
     num_cached_tokens: int = 0
     """Prompt tokens read from the prefix cache (known from the first delta on)."""
 

@@ -33,6 +33,8 @@ from server.files.interface import Files
 from server.files.shared.store import SharedFileStore
 from server.files.store import FileStore
 from server.generation.model_service import ModelService, OpenModel
+from server.messages import errors as messages_errors
+from server.messages import router as messages
 from server.middleware.access_log import AccessLogMiddleware
 from server.middleware.authentication import AuthenticationMiddleware
 from server.middleware.body_limit import BodyLimitMiddleware
@@ -45,6 +47,9 @@ from server.ops import health, metrics, models, openapi, playground
 from server.ops.playground_files import read_page
 from server.prompt.messages import StoredFile
 from server.responses import router as responses
+from server.responses.memory import conversation_router as conversations
+from server.responses.memory import router as kept_responses
+from server.responses.memory.store import ProcessMemory
 from server.tokenize import router as tokenize
 
 _log = logging.getLogger("tessera.app")
@@ -57,6 +62,9 @@ _FEATURES = (
     chat,
     preview_router,
     responses,
+    kept_responses,
+    conversations,
+    messages,
     files,
     completions,
     tokenize,
@@ -83,6 +91,7 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
     measurements = Metrics(shows_keys=settings.metrics_key is not None)
     fixed_keys = split_list(settings.api_key.get_secret_value() if settings.api_key else None)
     keys = KeyRing(fixed_keys, settings.api_keys_file, clock=clock)
+    open_routes = split_list(settings.open_routes)
     service = ModelService(settings.model_name, open_model, measurements)
     state = None if settings.state_url is None else SharedState(settings.state_url)
     limits = None if state is None else SharedLimits(state, fail_open=settings.state_fail_open)
@@ -125,7 +134,7 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
             Middleware(
                 AuthenticationMiddleware,
                 keys=keys,
-                open_paths=(*OPEN_PATHS, *page),
+                open_paths=(*OPEN_PATHS, *open_routes, *page),
                 metrics_key=settings.metrics_key.get_secret_value() if settings.metrics_key else None,
             ),
             Middleware(
@@ -142,10 +151,14 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
     app.state.files = store
     app.state.find_file = partial(_find_file, store) if isinstance(store, FileStore) else partial(_wait_for_file, store)
     app.state.finding_blocks = not isinstance(store, FileStore)
+    app.state.memory = ProcessMemory(settings.responses, clock)
     app.state.large_bodies = large_body_queue()
     app.state.page = page
     app.state.needs_key = bool(keys)
-    app.state.schemas = [feature.SCHEMAS for feature in (chat, completions, files, responses, tokenize)]
+    app.state.open_paths = (*OPEN_PATHS, *open_routes)
+    app.state.schemas = [
+        feature.SCHEMAS for feature in (chat, completions, conversations, files, messages, responses, tokenize)
+    ]
     for feature in _FEATURES:
         app.include_router(feature.router)
     return app
@@ -159,7 +172,7 @@ def _outer_middleware(settings: Settings, measurements: Metrics) -> list[Middlew
         ),
         Middleware(HeadMiddleware),
         *([Middleware(CorsMiddleware, origins=origins)] if origins else []),
-        Middleware(ErrorMiddleware),
+        Middleware(ErrorMiddleware, bodies={messages_errors.PATH: messages_errors.error_body}),
     ]
 
 
@@ -177,7 +190,7 @@ def _find_file(
 ) -> StoredFile | None:
     """The uploaded file of an id, if the tenant has one."""
     record = store.get(file_id, tenant)
-    return None if record is None else StoredFile(str(store.path(record, tenant)), record.modality)
+    return None if record is None else StoredFile(record.id, str(store.path(record, tenant)), record.modality)
 
 
 def _file_store(settings: Settings, state: SharedState | None) -> Files:
@@ -191,7 +204,7 @@ def _file_store(settings: Settings, state: SharedState | None) -> Files:
 async def _find_shared(store: Files, file_id: str, tenant: str) -> StoredFile | None:
     try:
         record = await store.find(file_id, tenant, param="file_id")
-        return StoredFile(str(await store.content(record, tenant)), record.modality)
+        return StoredFile(record.id, str(await store.content(record, tenant)), record.modality)
     except NotFoundError:
         return None
 

@@ -16,11 +16,13 @@ process is forked before any thread exists.
 import argparse
 import asyncio
 import ctypes
+import logging
 import os
 import resource
 import signal
 import socket
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -187,6 +189,10 @@ def _prepare_environment(settings: EngineSettings, model: Path, *, cpu: bool) ->
         variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # else the CPU platform moves the worker to a third process
     os.environ.update(variables)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else each start tells of NUMA nodes
+    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # some is said before vLLM reads it
+    # vLLM looks through all names of torch.distributed, and each start would tell that one of them is old.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.reduce_op`", FutureWarning)
 
 
 if __name__ == "__main__":

@@ -194,6 +194,7 @@ def _arguments(
         structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
         mm_processor_cache_gb=0,  # items are file names
         skip_mm_profiling=cpu,
+        use_tqdm_on_load=False,  # the server itself says how long it has been loading
         worker_extension_cls="model_executor.models.shared.worker.EncodedMedia",
         **lora,
         **_gpu_arguments(settings),

@@ -9,6 +9,7 @@ Twin: `model_executor/processor/tokenizer.py` turns the segments into ids.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 from model_executor.engine import Modality
@@ -93,6 +94,7 @@ def render(
     add_generation_prompt: bool = True,
     continue_final_message: bool = False,
     add_vision_id: bool = False,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[Segment]:
     """Segments of a conversation, in prompt order.
 
@@ -105,6 +107,7 @@ def render(
         add_generation_prompt: end with the beginning of an assistant turn.
         continue_final_message: leave the last turn open for the model to continue; excludes `add_generation_prompt`.
         add_vision_id: write a label such as `Picture 1: ` before each image and video.
+        options: further variables of the checkpoint's template, by a client; the built-in one has none.
 
     Raises:
         TemplateFaultError: the template rejects the conversation, or drops or repeats parts of it.
@@ -118,7 +121,8 @@ def render(
             messages, prompt_format, add_generation_prompt=add_generation_prompt, add_vision_id=add_vision_id
         )
     else:
-        rendered = _render_template(messages, template, tools, add_generation_prompt, add_vision_id)
+        switches = {"add_generation_prompt": add_generation_prompt, "add_vision_id": add_vision_id}
+        rendered = _render_template(messages, template, tools, {**options, **switches})
         placeholders = [part for message in messages for part in message.parts if isinstance(part, MediaPlaceholder)]
         segments = _place_media(rendered, placeholders, prompt_format)
     merged = _merge(segments)
@@ -156,17 +160,15 @@ def _render_template(
     messages: Sequence[Message | RenderedTurn],
     template: str,
     tools: Sequence[Mapping[str, Any]],
-    add_generation_prompt: bool,
-    add_vision_id: bool,
+    options: Mapping[str, Any],
 ) -> list[Text]:
     sentinels = Sentinels()
     return render_template(
         template,
         sentinels,
+        **{name: sentinels.option(value) for name, value in options.items()},
         messages=[_template_message(message, sentinels) for message in messages],
         tools=[_template_function(tool, sentinels) for tool in tools] or None,
-        add_generation_prompt=add_generation_prompt,
-        add_vision_id=add_vision_id,
     )
 
 

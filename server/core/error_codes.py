@@ -79,6 +79,12 @@ CODES: dict[str, tuple[int, str]] = {
     ),
     "storage_full": (507, "The disk for uploaded files is full."),
     "storage_unavailable": (507, "The server cannot write uploaded files."),
+    # What is remembered
+    "previous_response_not_found": (400, "No response of this id is kept (any more), for this API key."),
+    "response_not_found": (404, "No response of this id is kept (any more), for this API key."),
+    "conversation_not_found": (404, "No conversation of this id is kept (any more), for this API key."),
+    "conversation_too_large": (413, "The conversation exceeds what is kept of one API key."),
+    "item_not_found": (404, "No item of this id is kept (any more), for this API key."),
     # The server
     "engine_unavailable": (503, "The model is loading or being restarted; `Retry-After` says when to retry."),
 }

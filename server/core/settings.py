@@ -55,6 +55,10 @@ _RENAMED = {
 """Former names of settings, by which nothing can be set any more, and today's."""
 
 
+OPENABLE_ROUTES = frozenset(("/metrics", "/tokenize", "/detokenize"))
+"""Routes an operator may open to everybody."""
+
+
 def split_list(value: str | None) -> list[str]:
     """The entries of a setting that takes several, separated by commas; empty where it is unset."""
     return [entry for entry in (part.strip() for part in (value or "").split(",")) if entry]
@@ -157,6 +161,21 @@ class FilesSettings(BaseModel):
     """Time after which an uploaded file is deleted; an upload may set a shorter one."""
 
 
+class ResponsesSettings(BaseModel):
+    """The `responses` section: what the Responses API remembers, in memory, for requests that build on it."""
+
+    model_config = _SECTION
+
+    max_key_entries: int = Field(default=1000, ge=0)
+    """Responses and conversations kept of one API key; the oldest make room. 0 keeps none."""
+    max_key_bytes: int = Field(default=64 << 20, ge=0)
+    """Size of what is kept of one API key, `data:` URLs included."""
+    max_total_bytes: int = Field(default=256 << 20, ge=0)
+    """Size of what is kept of all keys together."""
+    expires_after_s: int = Field(default=86_400, ge=1)
+    """Time after which a response, or a conversation that nothing was added to, is forgotten."""
+
+
 class Settings(BaseSettings):
     """All settings. Environment: `TESSERA_` and the name, sections joined by `__`; flags: `--section.name-in-words`."""
 
@@ -185,6 +204,8 @@ class Settings(BaseSettings):
     there is a key file."""
     metrics_key: SecretStr | None = None
     """Key for `/metrics` and for nothing else. Unset: any key reads `/metrics`, without what other keys do."""
+    open_routes: str | None = None
+    """Routes that need no key, out of `/metrics`, `/tokenize` and `/detokenize`, separated by commas. Unset: none."""
     api_keys_file: Path | None = None
     """TOML file of further keys as hashes, with names and limits; read again when it changes."""
     cors_origins: str | None = None
@@ -220,6 +241,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     media: MediaSettings = MediaSettings()
     files: FilesSettings = FilesSettings()
+    responses: ResponsesSettings = ResponsesSettings()
 
     @field_validator("api_key", "metrics_key")
     @classmethod
@@ -237,6 +259,16 @@ class Settings(BaseSettings):
                     "invalid_value",
                     "must be * or a list of lowercase origins without a path, such as https://example.org",
                 )
+        return value
+
+    @field_validator("open_routes")
+    @classmethod
+    def _routes_may_be_open(cls, value: str | None, info: ValidationInfo) -> str | None:
+        routes = split_list(value)
+        if not OPENABLE_ROUTES.issuperset(routes):
+            raise PydanticCustomError("invalid_value", f"must list routes out of {', '.join(sorted(OPENABLE_ROUTES))}")
+        if "/metrics" in routes and info.data.get("metrics_key") is not None:
+            raise PydanticCustomError("invalid_value", "opens /metrics, and metrics_key is a key for it; unset one")
         return value
 
     @field_validator("tls_key")

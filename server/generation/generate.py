@@ -30,6 +30,7 @@ from server.media.types import PreparedMedia
 from server.prompt.conversation import Conversation
 from server.prompt.media_report import MediaReport, media_report
 
+_MAX_PATH_CHARS = 200
 PARALLEL_PROMPTS = 8
 """Prompts of one request that are in the engine at the same time."""
 
@@ -42,6 +43,12 @@ class Generator:
     metrics: Metrics
     key: KeyUsage | None
     """What the engine computes is charged to it; None where no key is needed."""
+
+    def left_out(self, request: GenerationRequest) -> list[str]:
+        """Paths of what the client sent and nothing follows: to be told."""
+        prompt = request.prompt
+        unread = self.model.prompt_builder.unread_options(prompt) if isinstance(prompt, Conversation) else []
+        return [*request.relaxed, *(f"chat_template_kwargs.{name}"[:_MAX_PATH_CHARS] for name in unread)]
 
     async def run(self, request: GenerationRequest, handle: Callable[[OutputEvent], object]) -> None:
         """Generate to the end, once more if an engine is lost on the way and another one is there.
@@ -151,7 +158,18 @@ class Generator:
             num_top_logprobs=request.num_top_logprobs,
             tokenizer=self.model.tokenizer,
             end_token_ids=self.model.end_token_ids,
+            echoes=self._echoes(request, prompts) if request.echoes else None,
         )
+
+    def _echoes(self, request: GenerationRequest, prompts: Sequence[Prompt]) -> list[str]:
+        """The text of each prompt: the client's own, or that of its token ids."""
+        sources = [] if isinstance(request.prompt, Conversation) else [prompt.source for prompt in request.prompt]
+        return [
+            source
+            if isinstance(source, str)
+            else self.model.tokenizer.decode(prompt.token_ids, skip_special_tokens=False)
+            for source, prompt in zip(sources, prompts, strict=True)
+        ]
 
 
 def _build_prompts(model: ServedModel, request: GenerationRequest, media: Sequence[PreparedMedia]) -> list[Prompt]:

@@ -12,8 +12,8 @@ from server.media.errors import MediaError
 from server.media.messages import ImageBudget, VideoBudget
 from server.media.types import MediaLimits, MediaPart
 
-_VIDEO_ONLY = ("total_pixels", "fps", "min_frames", "max_frames", "video_start", "video_end")
-_NOT_FOR_FRAME_LISTS = ("min_frames", "max_frames", "video_start", "video_end")
+_VIDEO_ONLY = ("total_pixels", "fps", "nframes", "min_frames", "max_frames", "video_start", "video_end")
+_NOT_FOR_FRAME_LISTS = ("nframes", "min_frames", "max_frames", "video_start", "video_end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,11 @@ def video_budget(part: MediaPart, settings: MediaSettings, checkpoint: Checkpoin
     max_frames = min(settings.max_video_frames, TEMPORAL_PATCH_FRAMES * settings.max_video_tokens)
     if isinstance(part.source, tuple):
         _check_frame_list(part.source, limits, max_frames)
+    least_frames, most_frames = _counts(limits)
     return VideoBudget(
         fps=settings.video_fps if limits.fps is None else limits.fps,
-        min_frames=settings.video_min_frames if limits.min_frames is None else limits.min_frames,
-        max_frames=_least(limits.max_frames, max_frames),
+        min_frames=settings.video_min_frames if least_frames is None else least_frames,
+        max_frames=_least(most_frames, max_frames),
         min_pixels=checkpoint.video_min_pixels if limits.min_pixels is None else limits.min_pixels,
         max_pixels=_least(limits.max_pixels, settings.max_video_pixels, checkpoint.video_max_pixels),
         total_pixels=_least(limits.total_pixels, settings.max_video_tokens * TOKEN_PX),
@@ -83,6 +84,17 @@ def _check_pairs(limits: MediaLimits) -> None:
     for name, other in (("resized_height", "resized_width"), ("resized_width", "resized_height")):
         if getattr(limits, name) is not None and getattr(limits, other) is None:
             raise MediaError("invalid_value", f"'{name}' requires '{other}'.", limit=name)
+
+
+def _counts(limits: MediaLimits) -> tuple[int | None, int | None]:
+    """The least and the most frames the client requests; the same of a fixed number, which qwen-vl-utils rounds so."""
+    if limits.nframes is None:
+        return limits.min_frames, limits.max_frames
+    for name in ("fps", "min_frames", "max_frames"):
+        if getattr(limits, name) is not None:
+            raise MediaError("invalid_value", f"'nframes' cannot be combined with '{name}'.", limit="nframes")
+    num_frames = round(limits.nframes / TEMPORAL_PATCH_FRAMES) * TEMPORAL_PATCH_FRAMES
+    return num_frames, num_frames
 
 
 def _check_frame_list(frames: tuple[str, ...], limits: MediaLimits, max_frames: int) -> None:

@@ -83,13 +83,13 @@ class AccessLogMiddleware:
                     self._metrics.count_error(error)
                 if (usage := _key_usage(scope)) is not None:
                     self._metrics.count_key_request(usage.name, status)
-                if self._is_logging and not _is_good_health(scope, status):
+                if self._is_logging and not _is_usual_health(scope, status):
                     _log.info("request", extra={"fields": _log_fields(scope, request_id, status, duration_s)})
 
 
-def _is_good_health(scope: Scope, status: int) -> bool:
-    """Probes and open pages ask every few seconds; only an answer that is not 200 is news."""
-    return status == 200 and scope["path"] == "/health"
+def _is_usual_health(scope: Scope, status: int) -> bool:
+    """Probes and open pages ask every second or so; whether the model answers, the server prints when it changes."""
+    return status in (200, 503) and scope["path"] == "/health"
 
 
 def _request_id(headers: Headers) -> str:
