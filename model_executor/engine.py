@@ -211,6 +211,16 @@ class EngineStats(msgspec.Struct, frozen=True):
     """Steps computed."""
     num_standby: int = 0
     """Processes that wait to take over from a lost one; known to the client's side only."""
+    replicas: "tuple[ReplicaStats, ...]" = ()
+    """Of several engines, each one's part; known to the client's side only."""
+
+
+class ReplicaStats(msgspec.Struct, frozen=True):
+    """One of several engines."""
+
+    state: EngineState
+    stats: EngineStats
+    """While it is lost, what it had counted before."""
 
 
 class Engine(Protocol):
@@ -300,6 +310,9 @@ class EngineSettings(BaseModel):
     """Number of GPUs that each layer is split across."""
     pipeline_parallel_size: int = Field(default=1, ge=1)
     """Number of GPUs that the layers are distributed over."""
+    replicas: int = Field(default=1, ge=0)
+    """Number of engines, each with a copy of the model and limits of its own; requests with the same media go to the
+    same one. 0: one for each GPU, or group of GPUs that a model is split across; one on a CPU."""
     start_timeout_s: float = Field(default=1800, gt=0)
     """Maximum time in seconds for loading the model before the start counts as failed."""
 

@@ -69,7 +69,14 @@ CODES: dict[str, tuple[int, str]] = {
     "file_not_found": (404, "There is no uploaded file of this id, for this API key."),
     "file_too_large": (413, "The uploaded file exceeds the limit in bytes."),
     "file_quota_exceeded": (413, "The files of this API key, or of all keys, exceed a limit."),
-    "files_unavailable": (503, "Another server uses the directory of uploaded files."),
+    "files_unavailable": (
+        503,
+        "Another server uses the directory of uploaded files, or the store of several servers does not answer.",
+    ),
+    "state_unavailable": (
+        503,
+        "What several servers share (limits, files) does not answer; `Retry-After` says when to retry.",
+    ),
     "storage_full": (507, "The disk for uploaded files is full."),
     "storage_unavailable": (507, "The server cannot write uploaded files."),
     # What is remembered

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
@@ -144,6 +152,11 @@ class FilesSettings(BaseModel):
     """Number of files of one API key."""
     max_total_bytes: int = Field(default=32 << 30, ge=0)
     """Size of all files of all keys together."""
+    store: str | None = None
+    """Where several servers keep the content of uploaded files together: `s3://BUCKET/PREFIX`, or a directory that all
+    have mounted; needs `state_url`. Unset: each server keeps its own, in `data_dir`."""
+    max_cached_bytes: int = Field(default=8 << 30, ge=0)
+    """Copies that this server keeps in `data_dir` of files in `files.store`."""
     expires_after_s: int = Field(default=30 * 86_400, ge=1)
     """Time after which an uploaded file is deleted; an upload may set a shorter one."""
 
@@ -212,6 +225,13 @@ class Settings(BaseSettings):
     """Connections of clients; one more takes the place of the one that has been silent for longest."""
     data_dir: Path = Path("~/.local/share/tessera")
     """Directory of what must outlive the process: uploaded files. Created by the first upload."""
+    state_url: SecretStr | None = None
+    """Redis or Valkey (`redis://`, `rediss://`, `unix://`) in which several servers keep the counts behind the limits
+    of keys, and records of files in `files.store`. Unset: each server counts for itself."""
+    state_fail_open: bool = False
+    """While `state_url` does not answer, let requests of keys with limits pass uncounted instead of answering 503."""
+    server_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    """Name of this server among several: in its log, its metrics and the header `x-tessera-server`. Unset: none."""
     default_max_tokens: int | None = Field(default=None, ge=1)
     """Answer length when a request names none. Unset: what the context leaves."""
     keep_alive_s: float = Field(default=10, gt=0)

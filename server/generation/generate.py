@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
-from model_executor.engine import Delta, Engine, Prompt, SamplingParams
+from model_executor.engine import Delta, Engine, EngineState, EngineUnavailableError, Prompt, SamplingParams
 from model_executor.families.family import BoxUnit
 from server.auth.rate_limits import KeyUsage
 from server.auth.usage import UsageObserver
@@ -45,25 +45,34 @@ class Generator:
     """What the engine computes is charged to it; None where no key is needed."""
 
     def left_out(self, request: GenerationRequest) -> list[str]:
-        """Paths of what the client sent and nothing follows: to be told."""
+        """Paths of what the client sent and nothing uses: reported in the response."""
         prompt = request.prompt
         unread = self.model.prompt_builder.unread_options(prompt) if isinstance(prompt, Conversation) else []
         return [*request.relaxed, *(f"chat_template_kwargs.{name}"[:_MAX_PATH_CHARS] for name in unread)]
 
     async def run(self, request: GenerationRequest, handle: Callable[[OutputEvent], object]) -> None:
-        """Generate to the end.
+        """Generate to the end, once more if an engine is lost on the way and another one is there.
 
         Args:
             request: what to generate.
-            handle: gets each event.
+            handle: gets each event, when all have come.
 
         Raises:
             ApiError: as `generate`.
             EngineError: as `generate`.
         """
+        try:
+            events = await self._all_events(request)
+        except EngineUnavailableError:
+            if self.model.engine.state is not EngineState.READY:
+                raise
+            events = await self._all_events(request)
+        for event in events:
+            handle(event)
+
+    async def _all_events(self, request: GenerationRequest) -> list[OutputEvent]:
         async with aclosing(self.generate(request)) as events:
-            async for event in events:
-                handle(event)
+            return [event async for event in events]
 
     async def generate(
         self, request: GenerationRequest, progress: Progress | None = None

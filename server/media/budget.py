@@ -6,7 +6,7 @@ the limit: limits that contradict each other, and limits of videos on an image. 
 
 from dataclasses import dataclass
 
-from model_executor.processor.geometry import TEMPORAL_PATCH_FRAMES, TOKEN_PX
+from model_executor.processor.geometry import TEMPORAL_PATCH_FRAMES, TOKEN_PX, Size
 from server.core.settings import MediaSettings
 from server.media.errors import MediaError
 from server.media.messages import ImageBudget, VideoBudget
@@ -24,6 +24,9 @@ class CheckpointLimits:
     image_max_pixels: int
     video_min_pixels: int
     video_max_pixels: int
+    image_size: Size | None = None
+    """The one size of all images; None: within the limits."""
+    has_video: bool = True
 
 
 def image_budget(part: MediaPart, settings: MediaSettings, checkpoint: CheckpointLimits) -> ImageBudget:
@@ -37,6 +40,14 @@ def image_budget(part: MediaPart, settings: MediaSettings, checkpoint: Checkpoin
         if getattr(limits, name) is not None:
             raise MediaError("invalid_value", f"'{name}' applies to videos only; this is an image.", limit=name)
     _check_pairs(limits)
+    if (size := checkpoint.image_size) is not None:
+        area = size.height * size.width
+        return ImageBudget(
+            min_pixels=area,
+            max_pixels=area,
+            resized=(size.height, size.width),
+            max_source_pixels=settings.max_source_pixels,
+        )
     max_pixels = _least(limits.max_pixels, settings.max_image_pixels, checkpoint.image_max_pixels)
     min_pixels = checkpoint.image_min_pixels if limits.min_pixels is None else limits.min_pixels
     return ImageBudget(
@@ -51,9 +62,11 @@ def video_budget(part: MediaPart, settings: MediaSettings, checkpoint: Checkpoin
     """The budget of a video.
 
     Raises:
-        MediaError: two limits contradict each other, or a list of frames is too long or has limits that do not apply
-            to it.
+        MediaError: the model does not see videos, two limits contradict each other, or a list of frames is too long or
+            has limits that do not apply to it.
     """
+    if not checkpoint.has_video:
+        raise MediaError("invalid_value", "This model does not see videos; send some of its frames as images.")
     limits = part.limits
     _check_pairs(limits)
     # Every slice of two frames costs at least one token.
