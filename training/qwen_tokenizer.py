@@ -8,6 +8,7 @@ Source: Qwen2-VL release, `tokenizer.json` and `tokenizer_config.json` (splittin
 
 import base64
 import importlib.util
+import itertools
 import json
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def merges_of(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
 def _last_pair(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
     pieces = [token[i : i + 1] for i in range(len(token))]
     while len(pieces) > 2:
-        candidates = [ranks.get(left + right, rank) for left, right in zip(pieces, pieces[1:], strict=False)]
+        candidates = [ranks.get(left + right, rank) for left, right in itertools.pairwise(pieces)]
         best = min(candidates)
         if best >= rank:
             raise ValueError(f"token {rank} is not a merge of two earlier ones")

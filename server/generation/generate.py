@@ -45,7 +45,7 @@ class Generator:
     """What the engine computes is charged to it; None where no key is needed."""
 
     def left_out(self, request: GenerationRequest) -> list[str]:
-        """Paths of what the client sent and nothing follows: to be told."""
+        """Paths of what the client sent and nothing uses: reported in the response."""
         prompt = request.prompt
         unread = self.model.prompt_builder.unread_options(prompt) if isinstance(prompt, Conversation) else []
         return [*request.relaxed, *(f"chat_template_kwargs.{name}"[:_MAX_PATH_CHARS] for name in unread)]

@@ -41,7 +41,7 @@ class CountTokensRequest(ModelRequest):
     system: TextBlocks | None = None
     """Instructions for the assistant, before the messages."""
     tools: Annotated[list[AnyTool], bounded(MAX_TOOLS)] = []
-    """Functions the model may call. Tools that Anthropic defines or runs are left out and told."""
+    """Functions the model may call. Tools that Anthropic defines or runs are left out and reported."""
     tool_choice: ToolChoice | None = None
     """auto, the default: call functions or answer. none: answer, and show the model no functions. any: call one or
     more. tool: call that one."""

@@ -36,7 +36,7 @@ class CustomTool(RequestModel):
 
 
 class ProvidedTool(RequestModel):
-    """A tool that Anthropic defines or runs, such as `web_search_20250305`; it is left out and told."""
+    """A tool that Anthropic defines or runs, such as `web_search_20250305`; it is left out and reported."""
 
     type: Annotated[str, Field(min_length=1)]
     name: str | None = None
@@ -107,5 +107,5 @@ def read_toolset(tools: Sequence[CustomTool | ProvidedTool], choice: ToolChoice 
 
 
 def left_out(tools: Sequence[CustomTool | ProvidedTool]) -> list[str]:
-    """The request fields of tools that the model is not told of."""
+    """The request fields of tools that the model does not see."""
     return [f"tools[{index}]" for index, tool in enumerate(tools) if isinstance(tool, ProvidedTool)]

@@ -22,7 +22,7 @@ class Rendering(RequestModel):
     """Continue the last message, which is the assistant's, instead of answering it."""
 
     chat_template_kwargs: TemplateOptions = {}
-    """Variables of the model's chat template; those it does not read are left out and told."""
+    """Variables of the model's chat template; those it does not read are left out and reported."""
 
     @property
     def opens_turn(self) -> bool:

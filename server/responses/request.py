@@ -83,7 +83,7 @@ class ResponseRequest(SamplingFields, MediaFields, ModelRequest):
     instructions: str | None = None
     """Instructions for the assistant, before everything in `input`."""
     chat_template_kwargs: TemplateOptions = {}
-    """Variables of the model's chat template; those it does not read are left out and told."""
+    """Variables of the model's chat template; those it does not read are left out and reported."""
     text: TextOptions | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     """Longest answer, in tokens. Unset: what the context leaves."""

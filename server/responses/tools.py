@@ -37,7 +37,7 @@ class FunctionTool(RequestModel):
 
 
 class ProvidedTool(RequestModel):
-    """A tool that is no function, such as `web_search`; it is left out and told."""
+    """A tool that is no function, such as `web_search`; it is left out and reported."""
 
     type: Annotated[str, Field(min_length=1)]
     name: str | None = None
@@ -136,7 +136,7 @@ def functions(tools: Sequence[Tool]) -> Iterator[PlacedFunction]:
 
 
 def left_out(tools: Sequence[Tool]) -> list[str]:
-    """The request fields of tools that the model is not told of."""
+    """The request fields of tools that the model does not see."""
     places: list[str] = []
     for index, tool in enumerate(tools):
         inner = [(f"tools[{index}]", tool)]

@@ -27,7 +27,6 @@ __all__ = [
     "Part",
     "Waiting",
     "boxes",
-    "video",
     "content",
     "image",
     "preview",
@@ -35,4 +34,5 @@ __all__ = [
     "stream",
     "text",
     "upload",
+    "video",
 ]

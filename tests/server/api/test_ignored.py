@@ -1,4 +1,4 @@
-"""Fields the server does not know: left out and told, or refused where it is strict; at every level, on every route."""
+"""Fields the server does not know: left out and reported, or refused where it is strict, at every level and route."""
 
 import logging
 import time
