@@ -122,7 +122,7 @@ class Catalog:
     async def remove(self, owner: str, record: Record) -> bool:
         """Make a file unknown and its content garbage; whether this call was the one that did."""
         with self._state.errors():
-            arguments = [owner, record.id, record.num_bytes]
+            arguments: list[Any] = [owner, record.id, record.num_bytes]
             return bool(await self._remove(keys=[*_KEYS, _records(owner)], args=arguments))
 
     async def expired(self) -> AsyncIterator[tuple[str, SharedRecord]]:
