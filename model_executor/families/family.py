@@ -41,7 +41,8 @@ class Family:
     """Tokens up to which prompts have the rotary base that was trained (`processor/dynamic_ntk.py`); None: all have."""
     image_size: Size | None = None
     """The one size of all images, stretched to it; None: sizes follow the image (`processor/geometry.py`)."""
-    has_video: bool = True
+    frames_as_images: int = 0
+    """Frames of a video, evenly spaced, that are seen as so many images; 0: videos are seen as such."""
     end_token_ids: tuple[int, ...] | None = None
     """Ids that end an answer; None: those that the checkpoint names."""
     names_chat_format: bool = False
