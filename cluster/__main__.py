@@ -27,6 +27,8 @@ ENVIRONMENT = {
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "1048576",
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+    # On a busy machine the imports of a proxy take longer than the 5 s that Ray allows.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
 }
 """Read by Ray when it is imported, in all of its processes; the manifests in `cluster/kubernetes` have the same."""
 

@@ -1,8 +1,10 @@
 """The real server on Ray, started by its one command: replicas come and go with the load, and no request fails."""
 
 import itertools
+import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -12,10 +14,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import pytest
 
+from cluster.__main__ import ENVIRONMENT
 from tests.support.cluster import free_port, missing
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(900)]
@@ -185,3 +189,29 @@ def test_streamed_events_do_not_wait_for_one_another(tmp_path: Path) -> None:
                     arrived.append(time.monotonic())
         at_once = sum(later - earlier < 0.0002 for earlier, later in itertools.pairwise(arrived))
         assert len(arrived) > 150 and at_once < len(arrived) / 4
+
+
+def test_a_killed_machine_is_replaced(tmp_path: Path) -> None:
+    try:
+        import ray  # noqa: F401 - in the cluster's environment only
+    except ImportError:
+        missing("ray is not installed (make test-cluster)")
+    state = {"haproxy.cfg": "CONFIG_FILE_LOC", "admin.sock": "SOCKET_PATH", "": "SERVER_STATE_BASE"}
+    with TemporaryDirectory(prefix="ha-") as folder:
+        variables = {f"RAY_SERVE_HAPROXY_{name}": f"{folder}/{file}" for file, name in state.items()}
+        variables |= {**ENVIRONMENT, "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.support.ray_nodes", str(free_port())],
+            env={**os.environ, **SETTINGS, **variables, "TESSERA_DATA_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=800,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    print(told)
+    assert len(told["before"]) == len(told["after"]) == 2
+    assert len(set(told["before"]) & set(told["after"])) == 1  # the other machine's replica was left alone
+    others = sum(count for status, count in told["outcome"].items() if status != "200")
+    assert told["outcome"]["200"] > 100 and others == 0
