@@ -43,19 +43,34 @@ _MAX = "|ffffffff-ffff-ffff-ffff-ffffffffffff"
 _OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9][0-9]|[0-9])"
 _IPV4 = rf"({_OCTET}\.){{3}}{_OCTET}"
 EMAIL = r"(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}"
+_EMAIL_OF_DOTS = r"([A-Za-z0-9_'+\-]+\.)*[A-Za-z0-9_'+\-]*[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}"
 EMAIL_WITHOUT_LOOKING = r"([A-Za-z0-9_'+-]+\.)*[A-Za-z0-9_'+-]*[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9-]*\.)+[A-Za-z]{2,}"
+_QUAD = f"{_HEX}{{1,4}}"
+_IPV6 = "|".join(
+    (
+        f"(({_QUAD}:){{7}}{_QUAD}",
+        f"({_QUAD}:){{1,7}}:",
+        f"({_QUAD}:){{1,6}}:{_QUAD}",
+        *(f"({_QUAD}:){{1,{left}}}(:{_QUAD}){{1,{7 - left}}}" for left in (5, 4, 3, 2)),
+        f"{_QUAD}:((:{_QUAD}){{1,6}})",
+        f":((:{_QUAD}){{1,7}}|:))",
+    )
+)
 _DURATION = r"P((\d+W)|(?!.*W)(?=\d|T\d)(\d+Y)?(\d+M)?(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+([.,]\d+)?S)?)?)"
 
 
 def _known_pairs() -> dict[tuple[str, str], str | None]:
     pairs: dict[tuple[str, str], str | None] = {
         ("email", EMAIL): EMAIL_WITHOUT_LOOKING,
+        ("email", _EMAIL_OF_DOTS): EMAIL_WITHOUT_LOOKING,
         ("duration", _DURATION): None,
         ("ipv4", _IPV4): _IPV4,
+        ("ipv6", _IPV6): _IPV6,
         ("date", _DATE): _DATE,
     }
     for pattern in (
         *(f"({_UUID % version})" for version in range(1, 9)),
+        f"({_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}})",
         f"({_UUID % '[1-8]'}{_NIL})",
         f"({_UUID % '[1-8]'}{_NIL}{_MAX})",
         f"({_UUID % f'{_HEX}'}{_NIL})",
