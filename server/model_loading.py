@@ -44,6 +44,7 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
             image_max_pixels=checkpoint.image_max_pixels,
             video_min_pixels=checkpoint.video_min_pixels,
             video_max_pixels=checkpoint.video_max_pixels,
+            image_size=checkpoint.family.image_size,
         )
         await media.start()
         stack.push_async_callback(media.close)
@@ -59,6 +60,7 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
             sampling_defaults={} if settings.engine.generation_config == "none" else checkpoint.sampling_defaults,
             description=BUNDLED_DESCRIPTION if settings.model == BUNDLED_MODEL else None,
             family=checkpoint.family,
+            prompt_format=checkpoint.prompt_format,
         )
 
 
@@ -75,6 +77,7 @@ def _adapter_names(settings: Settings, checkpoint: Checkpoint) -> tuple[str, ...
 
 def _read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     try:
-        return Tokenizer(checkpoint.directory, checkpoint.family.prompt_format.placeholders)
+        prompt_format = checkpoint.prompt_format
+        return Tokenizer(checkpoint.tokenizer_dir, prompt_format.placeholders, prompt_format.user_tokens)
     except TokenizerFileError as error:
         raise CheckpointError(str(error)) from error

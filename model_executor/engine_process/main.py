@@ -79,7 +79,7 @@ def main() -> int:
     try:
         checkpoint = read_checkpoint(arguments.model)
         adapters = read_adapters(arguments.settings.lora_dir, checkpoint.directory)
-        grammars = GrammarCheck.fork(checkpoint.directory)
+        grammars = GrammarCheck.fork(checkpoint.tokenizer_dir)
         vllm, stats = launch(checkpoint, arguments.settings, adapters, cpu=cpu)
     except (CheckpointError, SettingsError) as error:
         end.sendall(encode(Impossible(str(error))))
@@ -121,7 +121,7 @@ async def _serve(
     if warm_in is not None:
         from model_executor.engine_process.warm_up import warm_up
 
-        await warm_up(engine, warm_in)
+        await warm_up(engine, warm_in, engine.family.image_size)
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     channel = await Channel.open(end)

@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
 
+from msgspec import structs
 from vllm import SamplingParams as VllmSamplingParams
 from vllm.exceptions import VLLMClientError, VLLMError
 from vllm.inputs.engine import mm_input, tokens_input
@@ -41,6 +42,7 @@ from model_executor.engine_process.stats import StatsCollector
 from model_executor.engine_process.step_watch import StepWatch, engine_cpu_s
 from model_executor.engine_process.vllm_config import load_adapters
 from model_executor.models.shared.processing import media_item
+from model_executor.processor.dynamic_ntk import num_raises
 from model_executor.processor.geometry import Grid
 from model_executor.processor.mrope_positions import MAX_VIDEO_S, MediaSpan, mrope_positions, num_positions
 from model_executor.processor.placeholders import find_placeholder_fault
@@ -81,8 +83,10 @@ class VllmEngine:
         config = engine.model_config.hf_config
         self.placeholder_ids: dict[Modality, int] = {"image": config.image_token_id, "video": config.video_token_id}
         """Token ids that stand for images and videos."""
+        self.family = checkpoint.family
         self._end_token_ids = checkpoint.end_token_ids
         self._time_ids_per_s = checkpoint.time_ids_per_s
+        self._trained_tokens = checkpoint.trained_tokens
         self._adapters = adapters
         self._loaded: dict[str, LoRARequest] = {}
         self._retiring: set[asyncio.Task[None]] = set()
@@ -116,7 +120,9 @@ class VllmEngine:
         answered = False
         try:
             adapter = None if prompt.adapter is None else self._loaded[prompt.adapter]
-            stream = self._engine.generate(_inputs(prompt, paths), vllm_params, request_id, lora_request=adapter)
+            stream = self._engine.generate(
+                _inputs(self._keyed(prompt), paths), vllm_params, request_id, lora_request=adapter
+            )
             async with contextlib.aclosing(stream):
                 async for output in stream:
                     answered = True
@@ -201,6 +207,13 @@ class VllmEngine:
             )
         except (VLLMClientError, ValueError) as error:
             raise _refusal(error) from error
+
+    def _keyed(self, prompt: Prompt) -> Prompt:
+        """A prompt that shares cached keys only with those whose rotary base was raised as often."""
+        if self._trained_tokens is None:
+            return prompt
+        raises = num_raises(len(prompt.token_ids), self._trained_tokens)
+        return structs.replace(prompt, cache_salt=f"{prompt.cache_salt or ''} {raises}")
 
     def _require_positions(self, prompt: Prompt, max_tokens: int) -> None:
         """Refuse a prompt whose videos last so long that its positions run out; in other prompts they cannot."""

@@ -38,6 +38,16 @@ class PromptFormat:
     """How a family of models writes prompts."""
 
     media: Mapping[Modality, MediaFormat]
+    is_numbered: bool = False
+    """Whether media are always numbered, also where a request does not ask for it."""
+    is_cut_after_roles: bool = False
+    """Whether the text of a turn is encoded apart from the line of its role."""
+    has_tools: bool = True
+    """Whether models have learned to call functions by themselves."""
+    is_raw: bool = False
+    """Whether a prompt is the turns' contents alone, as for a model that was not trained on conversations."""
+    user_tokens: tuple[str, ...] = ()
+    """Special tokens that may stand in user text: they mark regions, change no role and hold no place."""
 
     @property
     def placeholders(self) -> dict[Modality, str]:
@@ -126,7 +136,7 @@ def render(
         placeholders = [part for message in messages for part in message.parts if isinstance(part, MediaPlaceholder)]
         segments = _place_media(rendered, placeholders, prompt_format)
     merged = _merge(segments)
-    return _reopen_last_turn(merged) if continue_final_message else merged
+    return _reopen_last_turn(merged) if continue_final_message and not prompt_format.is_raw else merged
 
 
 def _render_chatml(
@@ -138,20 +148,23 @@ def _render_chatml(
 ) -> list[Segment]:
     segments: list[Segment] = []
     counts: dict[Modality, int] = {"image": 0, "video": 0}
-    if not messages or messages[0].role != "system":
+    framed, cut = not prompt_format.is_raw, prompt_format.is_cut_after_roles
+    if framed and (not messages or messages[0].role != "system"):
         segments.append(TemplateText(f"<|im_start|>system\n{DEFAULT_SYSTEM}<|im_end|>\n"))
     for message in messages:
-        segments.append(TemplateText(f"<|im_start|>{message.role}\n"))
+        if framed:
+            segments.append(TemplateText(f"<|im_start|>{message.role}\n", is_cut=cut))
         for part in turn_segments(message):
             if not isinstance(part, MediaPlaceholder):
                 segments.append(part)
                 continue
             counts[part.modality] += 1
             media = prompt_format.media[part.modality]
-            label = f"{media.label} {counts[part.modality]}: " if add_vision_id else ""
+            label = f"{media.label} {counts[part.modality]}: " if add_vision_id or prompt_format.is_numbered else ""
             segments += [TemplateText(label + media.start), part, TemplateText(media.end)]
-        segments.append(TemplateText("<|im_end|>\n"))
-    if add_generation_prompt:
+        if framed:
+            segments.append(TemplateText("<|im_end|>\n"))
+    if add_generation_prompt and framed:
         segments.append(TemplateText("<|im_start|>assistant\n"))
     return segments
 
@@ -241,8 +254,9 @@ def _merge(segments: list[Segment]) -> list[Segment]:
     for segment in segments:
         if not isinstance(segment, MediaPlaceholder) and not segment.text:
             continue
-        if merged and isinstance(segment, TemplateText) and isinstance(merged[-1], TemplateText):
-            merged[-1] = TemplateText(merged[-1].text + segment.text)
+        last = merged[-1] if merged else None
+        if isinstance(segment, TemplateText) and isinstance(last, TemplateText) and not last.is_cut:
+            merged[-1] = TemplateText(last.text + segment.text, segment.is_cut)
         else:
             merged.append(segment)
     return merged

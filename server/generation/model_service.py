@@ -16,6 +16,7 @@ from model_executor.checkpoint.errors import CheckpointError
 from model_executor.engine import Engine, EngineState, EngineStats, EngineUnavailableError
 from model_executor.families.family import Family
 from model_executor.families.qwen2_vl import QWEN2_VL
+from model_executor.processor.chatml import QWEN2_FORMAT, PromptFormat
 from model_executor.processor.tokenizer import Tokenizer
 from server.core.errors import NotFoundError, UnavailableError
 from server.core.metrics import MediaLoad, Metrics
@@ -72,11 +73,13 @@ class ServedModel:
     """What the model can do, in a sentence for people, if known."""
     family: Family = QWEN2_VL
     """The family it belongs to."""
+    prompt_format: PromptFormat = QWEN2_FORMAT
+    """How its prompts are written."""
 
     @property
     def prompt_builder(self) -> PromptBuilder:
         """Builds its prompts."""
-        return PromptBuilder(self.tokenizer, self.chat_template, self.engine.max_model_len, self.family.prompt_format)
+        return PromptBuilder(self.tokenizer, self.chat_template, self.engine.max_model_len, self.prompt_format)
 
     def adapter(self, name: str) -> str | None:
         """The adapter a request for the model `name` computes with; None for the model itself."""

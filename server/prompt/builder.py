@@ -168,6 +168,13 @@ def render_conversation(
     Raises:
         BadRequestError: the template refuses the conversation.
     """
+    if conversation.tools is not None and not conversation.tools.must_call and not prompt_format.has_tools:
+        raise BadRequestError(
+            "This model has not learned to call functions by itself; require a call (tool_choice: 'required', or a "
+            "function by name).",
+            param="tools",
+            code="unsupported_value",
+        )
     tools = tool_descriptions(conversation.tools)
     try:
         native = template is not None and supports_tools(template)
