@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save_file
 
-from model_executor.checkpoint.config import CLIP_MEAN, CLIP_STD
+from model_executor.checkpoint.processor_files import CLIP_MEAN, CLIP_STD
 from training.qwen_tokenizer import NUM_ORDINARY_TOKENS, write_tokenizer
 
 _CONTROL_SCALE = 0.05

@@ -102,7 +102,7 @@ def _check_tensors(owner: str, tensors: dict[str, list[int]], ranks: list[int], 
 
 
 def _module_shapes(config: dict[str, Any]) -> _Shapes:
-    text = config.get("text_config", config)
+    text = config.get("text_config") or config
     hidden, inner, num_heads = text["hidden_size"], text["intermediate_size"], text["num_attention_heads"]
     kv = hidden // num_heads * text["num_key_value_heads"]
     one_layer = {

@@ -163,6 +163,7 @@ def _prepare_environment(settings: EngineSettings, model: Path, *, cpu: bool) ->
         "HF_HUB_OFFLINE": "1",  # the model has been downloaded
         "TRANSFORMERS_VERBOSITY": "error",
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # the limit is `Checkpoint.max_model_len`, which counts YaRN in
         "VLLM_PLUGINS": "tessera",
     }
     if cpu:

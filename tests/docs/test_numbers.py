@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_executor.checkpoint.config import DEFAULT_IMAGE_MAX_PIXELS, DEFAULT_IMAGE_MIN_PIXELS
+from model_executor.checkpoint.processor_files import DEFAULT_IMAGE_MAX_PIXELS, DEFAULT_IMAGE_MIN_PIXELS
 from model_executor.processor.geometry import Grid, Size, fit, image_grid, num_video_frames, video_grid, video_size
 from model_executor.processor.mrope_positions import MediaSpan, mrope_positions
 from server.core.settings import declarations

@@ -40,9 +40,8 @@ from model_executor.processor.mrope_positions import MediaSpan, mrope_positions
 class Qwen2VL(nn.Module, SupportsMultiModal, SupportsMRoPE, SupportsPP, SupportsLoRA):
     """The model vLLM runs."""
 
-    hf_to_vllm_mapper = WeightsMapper(
-        orig_to_new_prefix={"model.visual.": "visual.", "model.language_model.": "model."}
-    )
+    # Without a dot at the end: lists of modules that are not quantized name whole parts, such as `model.visual`.
+    hf_to_vllm_mapper = WeightsMapper(orig_to_new_prefix={"model.visual": "visual", "model.language_model": "model"})
     packed_modules_mapping = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
@@ -56,12 +55,10 @@ class Qwen2VL(nn.Module, SupportsMultiModal, SupportsMRoPE, SupportsPP, Supports
         if model_config.dtype == torch.float16:
             raise ValueError("Qwen2-VL overflows in float16; use bfloat16 or float32")
         config, text = model_config.hf_config, model_config.hf_config.get_text_config()
-        if text.use_sliding_window:
-            raise ValueError("sliding-window attention is not supported")
         text.tie_word_embeddings = config.tie_word_embeddings  # the outer value is the checkpoint's
         checkpoint = read_checkpoint(Path(model_config.model))
         statistics = PixelStatistics(checkpoint.image_mean, checkpoint.image_std)
-        rotary = TextRotary(text, model_config.max_model_len)
+        rotary = TextRotary(text, model_config.max_model_len, checkpoint.yarn)
         self.config = config  # vLLM reads it when it adds adapters
         self.encoded_paths: set[str] = set()  # read and emptied by worker.EncodedMedia
         self.visual = VisionTower(

@@ -18,7 +18,8 @@ from vllm.model_executor.layers.linear import QKVParallelLinear, RowParallelLine
 from vllm.model_executor.layers.quantization import QuantizationConfig
 from vllm.model_executor.models.qwen2 import Qwen2MLP
 
-from model_executor.kernels.mrope import cos_sin_table, inverse_frequencies, rotated
+from model_executor.checkpoint.positions import Yarn
+from model_executor.kernels.mrope import cos_sin_table, inverse_frequencies, rotated, yarn_inverse_frequencies
 
 
 class TextRotary(nn.Module):
@@ -27,31 +28,44 @@ class TextRotary(nn.Module):
     A position never exceeds the index of its token, so the table needs as many rows as the context has tokens.
     """
 
-    def __init__(self, config: Any, max_model_len: int) -> None:
+    def __init__(self, config: Any, max_model_len: int, yarn: Yarn | None) -> None:
         """Prepare the table.
 
         Args:
             config: the checkpoint's text config.
             max_model_len: context length in tokens.
+            yarn: how the context was stretched; None for plain M-RoPE.
 
         Raises:
-            ValueError: a rotary scheme other than plain M-RoPE, or sections that do not fit the heads.
+            ValueError: sections that do not fit the heads.
         """
         super().__init__()
         self.cos_sin: torch.Tensor
         rope = config.rope_parameters
-        if rope.get("rope_type", "default") not in ("default", "mrope"):
-            raise ValueError(f"rope_type {rope['rope_type']!r} is not supported, only plain M-RoPE")
         head_dim = config.hidden_size // config.num_attention_heads
         self.section = list(rope["mrope_section"])
         if sum(self.section) * 2 != head_dim:
             raise ValueError(f"mrope_section {self.section} does not add up to half of the head dimension {head_dim}")
-        table = cos_sin_table(max_model_len, inverse_frequencies(head_dim, rope["rope_theta"]))
-        self.register_buffer("cos_sin", table, persistent=False)
+        self.register_buffer("cos_sin", _table(max_model_len, head_dim, rope["rope_theta"], yarn), persistent=False)
 
     def forward(self, positions: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Rotated q [T, Nq, D] and k [T, Nk, D], as `mrope.rotated`; positions int64 [3, T]."""
         return rotated(q, k, positions, self.cos_sin, self.section)
+
+
+def _table(max_model_len: int, head_dim: int, theta: float, yarn: Yarn | None) -> torch.Tensor:
+    """Cosines and sines of every position, float32 [max_model_len, head_dim]."""
+    if yarn is None:
+        return cos_sin_table(max_model_len, inverse_frequencies(head_dim, theta))
+    frequencies = yarn_inverse_frequencies(
+        head_dim,
+        theta,
+        factor=yarn.factor,
+        original_context=yarn.original_context,
+        beta_fast=yarn.beta_fast,
+        beta_slow=yarn.beta_slow,
+    )
+    return cos_sin_table(max_model_len, frequencies, yarn.magnitude)
 
 
 class TextAttention(nn.Module):
