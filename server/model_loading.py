@@ -6,11 +6,11 @@ Everything slow runs in a thread or another process; until it is complete, the s
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 from model_executor.checkpoint.config import BUNDLED_MODEL, Checkpoint, read_checkpoint, resolve_checkpoint
 from model_executor.checkpoint.errors import CheckpointError
 from model_executor.checkpoint.lora import read_adapters
+from model_executor.checkpoint.weights import check_weights
 from model_executor.client.engine_client import EngineClient
 from model_executor.processor.tokenizer import Tokenizer, TokenizerFileError
 from server.core.concurrency import run_abandonable
@@ -53,17 +53,21 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
             created=int(time.time()),
             engine=engine,
             media=media,
-            tokenizer=await run_abandonable(lambda: _read_tokenizer(checkpoint.directory)),
+            tokenizer=await run_abandonable(lambda: _read_tokenizer(checkpoint)),
             chat_template=checkpoint.chat_template,
+            tool_template=checkpoint.tool_template,
             end_token_ids=checkpoint.end_token_ids,
             adapters=adapters,
             sampling_defaults={} if settings.engine.generation_config == "none" else checkpoint.sampling_defaults,
             description=BUNDLED_DESCRIPTION if settings.model == BUNDLED_MODEL else None,
+            family=checkpoint.family,
         )
 
 
 def _load_checkpoint(model: str) -> Checkpoint:
-    return read_checkpoint(resolve_checkpoint(model))
+    checkpoint = read_checkpoint(resolve_checkpoint(model))
+    check_weights(checkpoint.directory)
+    return checkpoint
 
 
 def _adapter_names(settings: Settings, checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -73,8 +77,8 @@ def _adapter_names(settings: Settings, checkpoint: Checkpoint) -> tuple[str, ...
     return names
 
 
-def _read_tokenizer(model_dir: Path) -> Tokenizer:
+def _read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     try:
-        return Tokenizer(model_dir)
+        return Tokenizer(checkpoint.directory, checkpoint.family.prompt_format.placeholders)
     except TokenizerFileError as error:
         raise CheckpointError(str(error)) from error

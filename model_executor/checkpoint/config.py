@@ -4,7 +4,6 @@ Finds or downloads the checkpoint, too. Does not read weights (the engine does) 
 (`model_executor/processor/tokenizer.py`).
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +16,9 @@ from model_executor.checkpoint.positions import Yarn, check_windows, context_len
 from model_executor.checkpoint.processor_files import read_processor_files
 from model_executor.checkpoint.quantization import Quantization, read_quantization
 from model_executor.checkpoint.sampling_defaults import read_sampling_defaults
+from model_executor.families.family import Family
+from model_executor.families.known import UnknownFamilyError, family_of
 
-ARCHITECTURE = "Qwen2VLForConditionalGeneration"
 BUNDLED_MODEL = "tessera-tiny"
 """Name of the checkpoint that ships with the project."""
 _BUNDLE = Path(__file__).parents[2] / "training" / "bundle"
@@ -31,6 +31,7 @@ class Checkpoint:
     """A model's configuration, known before its weights are loaded."""
 
     directory: Path
+    family: Family
     max_model_len: int
     """Context length in tokens that the model was trained for."""
     image_min_pixels: int
@@ -57,6 +58,8 @@ class Checkpoint:
     """How to sample where a request does not say, by its fields' names (`generation_config.json`)."""
     is_float32: bool
     """Whether the model was trained in float32; released ones were trained in bfloat16."""
+    time_ids_per_s: float | None
+    """As `Family.time_ids_per_s`."""
 
     def number_format(
         self, *, cpu: bool, native_bfloat16: bool, int8_tiles: bool = False
@@ -100,23 +103,18 @@ def resolve_checkpoint(model: str) -> Path:
         ) from error
 
 
-def _wrong_family(architectures: list[str]) -> str:
-    """What a model is that is not a Qwen2-VL: `Qwen2_5_VLForConditionalGeneration` is a Qwen2.5-VL."""
-    name = re.sub(r"(?<=\d)_(?=\d)", ".", architectures[0].partition("For")[0]) if architectures else ""
-    name = name.removesuffix("VL").rstrip("_") + "-VL" if name.endswith("VL") else name
-    return f"this is a {name}; Tessera serves Qwen2-VL" if name else "config.json names no architecture"
-
-
 def read_checkpoint(directory: Path) -> Checkpoint:
     """Read the configuration files of a model directory.
 
     Raises:
-        CheckpointError: a file is missing or malformed, or the model is not a Qwen2-VL.
+        CheckpointError: a file is missing or malformed, or the model is of no family that is served.
     """
     config = read_json(directory / "config.json", _OWNER)
-    if ARCHITECTURE not in config.get("architectures", []):
-        raise CheckpointError(_wrong_family(config.get("architectures") or []))
-    text = config.get("text_config") or config  # transformers 5 nests what the release kept at the top
+    try:
+        family = family_of(config)
+    except UnknownFamilyError as error:
+        raise CheckpointError(str(error)) from error
+    text = dict(family.text_config(config))
     if not (directory / "tokenizer.json").is_file():
         raise CheckpointError(f"{_OWNER} has no tokenizer.json")
     generation = read_json(directory / "generation_config.json", _OWNER, optional=True)
@@ -127,6 +125,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     chat_template, tool_template = read_chat_templates(directory)
     return Checkpoint(
         directory=directory,
+        family=family,
         max_model_len=context_length(text),
         **asdict(read_processor_files(directory)),
         end_token_ids=tuple(ends) if isinstance(ends, list) else (ends,),
@@ -136,6 +135,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         quantization=read_quantization(config),
         sampling_defaults=read_sampling_defaults(generation),
         is_float32=(config.get("dtype") or config.get("torch_dtype") or text.get("dtype")) == "float32",
+        time_ids_per_s=family.time_ids_per_s(config),
     )
 
 

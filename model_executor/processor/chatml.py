@@ -7,22 +7,52 @@ Twin: `model_executor/processor/tokenizer.py` turns the segments into ids.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from model_executor.engine import Modality
 from model_executor.processor.chat_template import Sentinels, TemplateFaultError, Text, render_template
-from model_executor.processor.tokenizer import MediaPlaceholder, Segment, TemplateText, UserText
+from model_executor.processor.tokenizer import PLACEHOLDERS, MediaPlaceholder, Segment, TemplateText, UserText
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
 Role = Literal["system", "user", "assistant", "tool"]
 
-_LABEL: dict[Modality, str] = {"image": "Picture", "video": "Video"}
-PLACEHOLDERS: dict[Modality, str] = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
-"""Names of the placeholder tokens, one per modality."""
-_MODALITY = {name: modality for modality, name in PLACEHOLDERS.items()}
-_PLACEHOLDER_PATTERN = re.compile("(" + "|".join(map(re.escape, _MODALITY)) + ")")
+
+@dataclass(frozen=True, slots=True)
+class MediaFormat:
+    """How an image or a video stands in the prompt."""
+
+    placeholder: str
+    """Name of the token that is repeated, once per embedding."""
+    start: str
+    end: str
+    """Template text around the placeholders."""
+    label: str
+    """What it is called where media are numbered: `Picture 1: `."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFormat:
+    """How a family of models writes prompts."""
+
+    media: Mapping[Modality, MediaFormat]
+
+    @property
+    def placeholders(self) -> dict[Modality, str]:
+        """Names of the placeholder tokens."""
+        return {modality: each.placeholder for modality, each in self.media.items()}
+
+
+QWEN2_FORMAT = PromptFormat(
+    {
+        "image": MediaFormat(PLACEHOLDERS["image"], "<|vision_start|>", "<|vision_end|>", "Picture"),
+        "video": MediaFormat(PLACEHOLDERS["video"], "<|vision_start|>", "<|vision_end|>", "Video"),
+    }
+)
+"""Qwen2-VL's, and its successors'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +79,8 @@ class RenderedTurn:
 
     role: Role
     parts: tuple[Segment, ...]
+    calls: tuple[Call, ...] = ()
+    """Calls that are left to the template."""
 
 
 def turn_segments(turn: Message | RenderedTurn) -> list[Segment]:
@@ -59,6 +91,7 @@ def turn_segments(turn: Message | RenderedTurn) -> list[Segment]:
 def render(
     messages: Sequence[Message | RenderedTurn],
     *,
+    prompt_format: PromptFormat = QWEN2_FORMAT,
     template: str | None = None,
     tools: Sequence[Mapping[str, Any]] = (),
     add_generation_prompt: bool = True,
@@ -69,6 +102,7 @@ def render(
 
     Args:
         messages: the turns; media placeholders are numbered from 0 in prompt order.
+        prompt_format: how the model's family writes prompts.
         template: the checkpoint's Jinja chat template; None for the built-in ChatML, which supports neither tools nor
             tool calls nor results (`server/tools/hermes.py` turns them into text).
         tools: the available tools, as the API describes them.
@@ -84,15 +118,23 @@ def render(
     if continue_final_message and (not messages or add_generation_prompt):
         raise TemplateFaultError("continue_final_message needs a last message and no generation prompt")
     if template is None:
-        segments = _render_chatml(messages, add_generation_prompt=add_generation_prompt, add_vision_id=add_vision_id)
+        segments = _render_chatml(
+            messages, prompt_format, add_generation_prompt=add_generation_prompt, add_vision_id=add_vision_id
+        )
     else:
-        segments = _render_template(messages, template, tools, add_generation_prompt, add_vision_id)
+        rendered = _render_template(messages, prompt_format, template, tools, add_generation_prompt, add_vision_id)
+        placeholders = [part for message in messages for part in message.parts if isinstance(part, MediaPlaceholder)]
+        segments = _place_media(rendered, placeholders, prompt_format)
     merged = _merge(segments)
     return _reopen_last_turn(merged) if continue_final_message else merged
 
 
 def _render_chatml(
-    messages: Sequence[Message | RenderedTurn], *, add_generation_prompt: bool, add_vision_id: bool
+    messages: Sequence[Message | RenderedTurn],
+    prompt_format: PromptFormat,
+    *,
+    add_generation_prompt: bool,
+    add_vision_id: bool,
 ) -> list[Segment]:
     segments: list[Segment] = []
     counts: dict[Modality, int] = {"image": 0, "video": 0}
@@ -105,8 +147,9 @@ def _render_chatml(
                 segments.append(part)
                 continue
             counts[part.modality] += 1
-            label = f"{_LABEL[part.modality]} {counts[part.modality]}: " if add_vision_id else ""
-            segments += [TemplateText(f"{label}<|vision_start|>"), part, TemplateText("<|vision_end|>")]
+            media = prompt_format.media[part.modality]
+            label = f"{media.label} {counts[part.modality]}: " if add_vision_id else ""
+            segments += [TemplateText(label + media.start), part, TemplateText(media.end)]
         segments.append(TemplateText("<|im_end|>\n"))
     if add_generation_prompt:
         segments.append(TemplateText("<|im_start|>assistant\n"))
@@ -115,13 +158,16 @@ def _render_chatml(
 
 def _render_template(
     messages: Sequence[Message | RenderedTurn],
+    prompt_format: PromptFormat,
     template: str,
     tools: Sequence[Mapping[str, Any]],
     add_generation_prompt: bool,
     add_vision_id: bool,
-) -> list[Segment]:
+) -> list[Text]:
     sentinels = Sentinels()
-    rendered = render_template(
+    if not _takes_parts(template, prompt_format.media["image"].placeholder):
+        messages = _with_written_media(messages, prompt_format, add_vision_id=add_vision_id)
+    return render_template(
         template,
         sentinels,
         messages=[_template_message(message, sentinels) for message in messages],
@@ -129,8 +175,49 @@ def _render_template(
         add_generation_prompt=add_generation_prompt,
         add_vision_id=add_vision_id,
     )
-    placeholders = [part for message in messages for part in message.parts if isinstance(part, MediaPlaceholder)]
-    return _place_media(rendered, placeholders)
+
+
+@lru_cache(maxsize=8)
+def _takes_parts(template: str, placeholder: str) -> bool:
+    """Whether a template writes an image's placeholder for a part of a message; others take text only."""
+    sentinels = Sentinels()
+    content = [{"type": "image", "image": ""}, {"type": "text", "text": sentinels.content([UserText("?")])}]
+    try:
+        texts = render_template(
+            template,
+            sentinels,
+            messages=[{"role": "user", "content": content}],
+            tools=None,
+            add_generation_prompt=True,
+            add_vision_id=False,
+        )
+    except TemplateFaultError:
+        return False
+    return any(placeholder in text.text for text in texts if isinstance(text, TemplateText))
+
+
+def _with_written_media(
+    messages: Sequence[Message | RenderedTurn], prompt_format: PromptFormat, *, add_vision_id: bool
+) -> list[Message | RenderedTurn]:
+    """Messages whose media are template text, as a template that takes text needs them."""
+    counts: Counter[Modality] = Counter()
+
+    def written(part: Segment) -> Segment:
+        if not isinstance(part, MediaPlaceholder):
+            return part
+        counts[part.modality] += 1
+        media = prompt_format.media[part.modality]
+        label = f"{media.label} {counts[part.modality]}: " if add_vision_id else ""
+        return TemplateText(label + media.start + media.placeholder + media.end)
+
+    turns: list[Message | RenderedTurn] = []
+    for message in messages:
+        if any(isinstance(part, MediaPlaceholder) for part in message.parts):
+            parts = tuple(written(part) for part in turn_segments(message))
+            turns.append(RenderedTurn(message.role, parts, message.calls))
+        else:
+            turns.append(message)
+    return turns
 
 
 def _template_message(message: Message | RenderedTurn, sentinels: Sentinels) -> dict[str, Any]:
@@ -148,7 +235,7 @@ def _template_message(message: Message | RenderedTurn, sentinels: Sentinels) -> 
     elif texts:
         content = sentinels.content(texts)
     turn: dict[str, Any] = {"role": message.role, "content": content}
-    if isinstance(message, Message) and message.calls:
+    if message.calls:
         turn["tool_calls"] = [
             _template_function(
                 {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}, sentinels
@@ -164,11 +251,14 @@ def _template_function(tool: Mapping[str, Any], sentinels: Sentinels) -> dict[st
     return {"type": "function", "function": function}
 
 
-def _place_media(texts: Sequence[Text], placeholders: Sequence[MediaPlaceholder]) -> list[Segment]:
+def _place_media(
+    texts: Sequence[Text], placeholders: Sequence[MediaPlaceholder], prompt_format: PromptFormat
+) -> list[Segment]:
     """Texts with the media where the template has written their placeholder tokens."""
+    modalities = {name: modality for modality, name in prompt_format.placeholders.items()}
     segments: list[Segment] = []
     for text in texts:
-        segments.extend(_split_placeholders(text.text) if isinstance(text, TemplateText) else [text])
+        segments.extend(_split_placeholders(text.text, modalities) if isinstance(text, TemplateText) else [text])
     written = [segment.modality for segment in segments if isinstance(segment, MediaPlaceholder)]
     if written != [placeholder.modality for placeholder in placeholders]:
         raise TemplateFaultError("the model's chat template drops, repeats or reorders media of this conversation")
@@ -176,11 +266,11 @@ def _place_media(texts: Sequence[Text], placeholders: Sequence[MediaPlaceholder]
     return [next(in_order) if isinstance(segment, MediaPlaceholder) else segment for segment in segments]
 
 
-def _split_placeholders(text: str) -> Iterator[Segment]:
+def _split_placeholders(text: str, modalities: Mapping[str, Modality]) -> Iterator[Segment]:
     """Template text and its placeholder tokens as separate segments (the caller numbers the placeholders)."""
-    for piece in _PLACEHOLDER_PATTERN.split(text):
-        if piece in _MODALITY:
-            yield MediaPlaceholder(-1, _MODALITY[piece])
+    for piece in re.split("(" + "|".join(map(re.escape, modalities)) + ")", text):
+        if piece in modalities:
+            yield MediaPlaceholder(-1, modalities[piece])
         elif piece:
             yield TemplateText(piece)
 

@@ -8,7 +8,7 @@ whole prompt encoded at once unless the user text spells a special token.
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -16,6 +16,9 @@ from pathlib import Path
 from tokenizers import Tokenizer as Backend
 
 from model_executor.engine import Modality
+
+PLACEHOLDERS: Mapping[Modality, str] = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
+"""Names of Qwen2-VL's placeholder tokens."""
 
 
 class TokenizerFileError(Exception):
@@ -79,12 +82,13 @@ class Tokenizer:
 
     Args:
         model_dir: the model's directory, of which `tokenizer.json` is read.
+        placeholders: names of the placeholder tokens of the model's family.
 
     Raises:
-        TokenizerFileError: the file is malformed or lacks Qwen's special tokens.
+        TokenizerFileError: the file is malformed or lacks a placeholder token.
     """
 
-    def __init__(self, model_dir: Path) -> None:
+    def __init__(self, model_dir: Path, placeholders: Mapping[Modality, str] = PLACEHOLDERS) -> None:
         source = (model_dir / "tokenizer.json").read_text("utf-8")
         try:
             self._full = Backend.from_str(source)
@@ -101,8 +105,7 @@ class Tokenizer:
         self._special = {token.content: id_ for id_, token in self._full.get_added_tokens_decoder().items()}
         try:
             self.placeholder_ids: dict[Modality, int] = {
-                "image": self._special["<|image_pad|>"],
-                "video": self._special["<|video_pad|>"],
+                modality: self._special[name] for modality, name in placeholders.items()
             }
             """Id of each modality's placeholder token."""
         except KeyError as error:

@@ -8,7 +8,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
-from model_executor.processor.chatml import PLACEHOLDERS
 from model_executor.processor.tokenizer import MediaPlaceholder, Segment, TemplateText, UserText
 from server.chat.preview_response import ChatPreview, PreviewPart, TokenCounts
 from server.chat.reader import read_request
@@ -49,10 +48,11 @@ def _preview(name: str, conversation: Conversation, media: Sequence[PreparedMedi
     totals: Counter[str] = Counter()
     for part in parts:
         totals[part.type] += part.tokens
+    placeholders = model.family.prompt_format.placeholders
     return ChatPreview(
         object="chat.completion.preview",
         model=name,
-        prompt="".join(PLACEHOLDERS[s.modality] if isinstance(s, MediaPlaceholder) else s.text for s in segments),
+        prompt="".join(placeholders[s.modality] if isinstance(s, MediaPlaceholder) else s.text for s in segments),
         prompt_tokens=sum(counts),
         prompt_tokens_details=TokenCounts(
             control=totals["control"], text=totals["text"], image=totals["image"], video=totals["video"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from model_executor.engine import MediaItem, Prompt
 from model_executor.processor.chat_template import TemplateFaultError, supports_tools
-from model_executor.processor.chatml import PLACEHOLDERS, render
+from model_executor.processor.chatml import QWEN2_FORMAT, PromptFormat, render
 from model_executor.processor.placeholders import find_placeholder_fault
 from model_executor.processor.tokenizer import Segment, Tokenizer, UserText
 from server.core.errors import BadRequestError
@@ -30,6 +30,10 @@ class PromptBuilder:
     """The checkpoint's Jinja chat template, or None for ChatML."""
     max_model_len: int
     """Length of the context, in tokens; texts far beyond it are not encoded."""
+    prompt_format: PromptFormat = QWEN2_FORMAT
+    """Of the model's family."""
+    tool_template: str | None = None
+    """The checkpoint's Jinja chat template for conversations with tools; None if `template` is for these, too."""
 
     def chat(
         self, conversation: Conversation, media: Sequence[PreparedMedia], *, cache_salt: str | None, adapter: str | None
@@ -74,7 +78,8 @@ class PromptBuilder:
         Raises:
             BadRequestError: the template refuses the conversation, or it is far too long.
         """
-        segments = render_conversation(conversation, self.template)
+        template = self.tool_template if conversation.tools and self.tool_template else self.template
+        segments = render_conversation(conversation, template, self.prompt_format)
         check_context_length(segments, num_media_tokens, self.tokenizer, self.max_model_len, param=conversation.param)
         return segments
 
@@ -115,7 +120,7 @@ class PromptBuilder:
         check_token_ids(
             ((f"{param}[{index}]", token_id) for index, token_id in enumerate(prompt.source)), self.tokenizer.num_tokens
         )
-        for name in PLACEHOLDERS.values():
+        for name in self.prompt_format.placeholders.values():
             if self.tokenizer.special_id(name) in prompt.source:
                 raise BadRequestError(
                     f"'{param}' has the placeholder {name}, and media come with chat requests only.",
@@ -125,7 +130,9 @@ class PromptBuilder:
         return prompt.source
 
 
-def render_conversation(conversation: Conversation, template: str | None) -> list[Segment]:
+def render_conversation(
+    conversation: Conversation, template: str | None, prompt_format: PromptFormat = QWEN2_FORMAT
+) -> list[Segment]:
     """The segments of a conversation, in prompt order.
 
     Tools, calls and results are the template's business where it knows of tools, and text where it does not.
@@ -133,6 +140,7 @@ def render_conversation(conversation: Conversation, template: str | None) -> lis
     Args:
         conversation: what to render.
         template: as `PromptBuilder.template`.
+        prompt_format: as `PromptBuilder.prompt_format`.
 
     Raises:
         BadRequestError: the template refuses the conversation.
@@ -142,6 +150,7 @@ def render_conversation(conversation: Conversation, template: str | None) -> lis
         native = template is not None and supports_tools(template)
         return render(
             conversation.turns if native else plain_turns(conversation.turns, tools),
+            prompt_format=prompt_format,
             template=template,
             tools=tools if native else (),
             add_generation_prompt=conversation.add_generation_prompt,

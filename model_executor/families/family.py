@@ -1,0 +1,38 @@
+"""The interface of a family of models: everything that differs between Qwen2-VL and its relatives, in one value.
+
+What all share is not here: patches of 14 x 14 pixels, tokens of 2 x 2 patches, grids, ChatML, and Qwen2's decoder
+layers. A family is this value and a model class for vLLM (`model_executor/models/`); `known.py` lists them all.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from model_executor.processor.chatml import PromptFormat
+
+Config = Mapping[str, Any]
+"""A checkpoint's `config.json`."""
+BoxUnit = Literal["thousandth", "pixel"]
+"""What the model counts a box's corners in: thousandths of the image's sides, or pixels of the image as it sees it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What is particular about one family."""
+
+    name: str
+    """As its authors write it."""
+    architecture: str
+    """What `config.json` names it by."""
+    vision_section: str
+    """The part of `config.json` that describes the vision tower; a text model of the same architecture lacks it."""
+    model_class: str
+    """The class that vLLM runs, as `module:class`; imported by the engine's processes only."""
+    prompt_format: PromptFormat
+    """How prompts are written where the checkpoint has no chat template, and which tokens stand for media."""
+    box_unit: BoxUnit
+    """Of boxes in answers."""
+    text_config: Callable[[Config], Config]
+    """The language model's part of `config.json`, in Qwen2's terms."""
+    time_ids_per_s: Callable[[Config], float | None]
+    """Position ids per second of a video; None: one per temporal slice, whatever its duration."""
