@@ -41,6 +41,7 @@ check: setup  ## lint, format, spelling, types (of the page's modules, too, wher
 	requirements/web/check.sh
 	$(BIN)/python -m tools.settings_docs --check
 	$(BIN)/python -m tools.error_docs --check
+	$(BIN)/python -m tools.media_docs --check
 
 check-docker:  ## build the CPU image and try it with compose; needs Docker (ARGS="--port 9000")
 	@python3 docker/check.py $(ARGS)
@@ -50,6 +51,7 @@ fmt: setup  ## format and mend what can be mended; write generated documentation
 	$(BIN)/ruff format .
 	$(BIN)/python -m tools.settings_docs --write
 	$(BIN)/python -m tools.error_docs --write
+	$(BIN)/python -m tools.media_docs --write
 
 bench: model  ## side-by-side measurements
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks $(ARGS)

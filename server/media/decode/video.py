@@ -30,6 +30,7 @@ from server.media.decode.video_source import (
     plan_frames,
     write_frames,
 )
+from server.media.decode.wide_color import color_space
 from server.media.errors import MediaError
 from server.media.messages import VideoBudget
 
@@ -65,11 +66,13 @@ class FFmpegVideo:
         self._file = file
         self._budget = budget
         self._scan = scan = demuxer.scan_packets(file, max_s=budget.max_s, max_source_pixels=budget.max_source_pixels)
+        space = color_space(scan.first_frame.color_primaries, scan.first_frame.color_trc)
+        self._notes = (*scan.notes, *(space.notes if space else ()))
         self._transpose = find_transpose(scan.first_frame)
         self._source_size = display_size(scan.first_frame, scan.aspect, self._transpose)
         ticks = scan.ticks or _ticks_by_rate(len(scan.packet_ticks), scan)
         self._sampling = self._sample(ticks, scan.last_frame_ticks)
-        self.plan = plan_frames(self._sampling, self._source_size, budget, scan.notes)
+        self.plan = plan_frames(self._sampling, self._source_size, budget, self._notes)
 
     def write(self, open_writer: OpenWriter) -> VideoPlan:
         """See `VideoSource`."""
@@ -81,7 +84,7 @@ class FFmpegVideo:
                 pass  # not every packet decodes; learn below which do
         ticks = _decodable_ticks(self._file, self._scan)
         sampling = self._sample(ticks)
-        notes = (*self._scan.notes, *dropped_frames_note(len(self._scan.ticks), len(ticks)))
+        notes = (*self._notes, *dropped_frames_note(len(self._scan.ticks), len(ticks)))
         plan = plan_frames(sampling, self._source_size, self._budget, notes)
         selected = set(sampling.indices)
         frames = ((i, frame) for i, frame in enumerate(_decode_all(self._file)) if i in selected)
@@ -154,29 +157,28 @@ def _decode_packets(
     file: BinaryIO, scan: demuxer.Scan, needed: Sequence[bool], targets: set[int]
 ) -> Iterator[VideoFrame]:
     """Decode the needed packets; frames that are neither targets nor referred to may be missing."""
-    with demuxer.open_container(file) as (container, stream):
-        context = stream.codec_context
+    with demuxer.open_container(file) as (container, stream, decoder):
         is_running = False
         for number, packet in enumerate(demuxer.read_packets(container, stream)):
             if packet is None or number >= len(needed):
                 break
             if needed[number]:
-                context.skip_frame = "DEFAULT" if packet.pts in targets else "NONREF"
-                yield from demuxer.decode_packet(stream, packet)
+                decoder.skip_frame = "DEFAULT" if packet.pts in targets else "NONREF"
+                yield from demuxer.decode_packet(decoder, packet)
             elif is_running:
-                yield from demuxer.decode_packet(stream, None)
-                context.flush_buffers()
+                yield from demuxer.decode_packet(decoder, None)
+                decoder.flush_buffers()
             is_running = needed[number]
-        yield from demuxer.decode_packet(stream, None)
+        yield from demuxer.decode_packet(decoder, None)
 
 
 def _decode_all(file: BinaryIO) -> Iterator[VideoFrame]:
     """Decode every frame that can be decoded, in order of presentation."""
-    with demuxer.open_container(file) as (container, stream):
+    with demuxer.open_container(file) as (container, stream, decoder):
         for packet in demuxer.read_packets(container, stream):
             if packet is not None:
-                yield from demuxer.decode_packet(stream, packet)
-        yield from demuxer.decode_packet(stream, None)
+                yield from demuxer.decode_packet(decoder, packet)
+        yield from demuxer.decode_packet(decoder, None)
 
 
 def _decodable_ticks(file: BinaryIO, scan: demuxer.Scan) -> list[int]:
