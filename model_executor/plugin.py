@@ -9,6 +9,7 @@ import multiprocessing
 import signal
 
 from model_executor.families.known import FAMILIES
+from model_executor.start_failure import record_exceptions
 
 _PR_SET_PDEATHSIG = 1
 
@@ -23,6 +24,7 @@ def register() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     from vllm import ModelRegistry
 
+    record_exceptions()
     for family in FAMILIES:
         module, _, name = family.model_class.partition(":")
         ModelRegistry.register_model(family.architecture, getattr(importlib.import_module(module), name))

@@ -22,7 +22,7 @@ from model_executor.engine import (
     SamplingParams,
 )
 from model_executor.engine_process.session import Session
-from model_executor.ipc import Channel, Impossible, encode, wait_for_start
+from model_executor.ipc import Channel, Impossible, Unready, encode, wait_for_start
 
 
 class Scripted:
@@ -77,6 +77,9 @@ def main() -> None:
         case "impossible":
             end.sendall(encode(Impossible("the model is a fish")))
             sys.exit(3)
+        case "unready":
+            end.sendall(encode(Unready("the pond is dry")))
+            sys.exit(6)
         case "crashes":
             sys.exit(1)
         case "never-ready":
