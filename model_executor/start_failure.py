@@ -1,7 +1,8 @@
 """Why vLLM did not start, in one sentence: carried from whichever of its processes knows it to the one that asks.
 
-vLLM's own processes log the exception they die of and pass on no more than that they died. So each of them gets a log
-handler that keeps the first such exception in a file of the engine process's scratch directory. What the exception is
+vLLM's own processes log the exception they die of and pass on no more than that they died. So each of them gets a
+filter of log records that keeps the first such exception in a file of the engine process's scratch directory. (Filters
+stay where vLLM configures its logging anew; handlers do not.) What the exception is
 decides whether another start can succeed: memory, devices, sockets and files may come back, everything else is the
 model's or the settings', and stays.
 """
@@ -16,6 +17,8 @@ MAX_CHARACTERS = 600
 """Of a sentence; vLLM quotes whole configurations."""
 
 _SEPARATOR = "\n"
+_LOGGERS = ("vllm.v1.engine.core", "vllm.v1.executor.multiproc_executor")
+"""Those that log what an engine or a worker process dies of."""
 _MAY_HEAL = re.compile(
     r"memory|cuda|nccl|gloo|hip\b|driver|socket|connect|timed? ?out|address|temporar|space left|too many open|killed",
     re.IGNORECASE,
@@ -47,23 +50,31 @@ class StartFailure:
 
 def record_exceptions() -> None:
     """Have this process, and those forked from it, keep the first exception that vLLM logs. Again changes nothing."""
-    logger = logging.getLogger("vllm")
-    if not any(isinstance(handler, _FirstException) for handler in logger.handlers):
-        logger.addHandler(_FirstException(logging.ERROR))
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        if not any(isinstance(each, _FirstException) for each in logger.filters):
+            logger.addFilter(_FirstException())
 
 
-class _FirstException(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if error is None or _SAYS_NOTHING.search(str(error)):
-            return
-        content = f"{type(error).__name__}{_SEPARATOR}{error}".encode("utf-8", "replace")
-        try:
-            file = os.open(_path(), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except OSError:
-            return  # an earlier one is there, and the first one is the cause
-        with os.fdopen(file, "wb") as target:
-            target.write(content)
+class _FirstException(logging.Filter):
+    """Lets every record pass, and keeps the exception of the first one that has one."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        _keep(record)
+        return True
+
+
+def _keep(record: logging.LogRecord) -> None:
+    error = record.exc_info[1] if record.exc_info else None
+    if error is None or _SAYS_NOTHING.search(str(error)):
+        return
+    content = f"{type(error).__name__}{_SEPARATOR}{error}".encode("utf-8", "replace")
+    try:
+        file = os.open(_path(), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError:
+        return  # an earlier one is there, and the first one is the cause
+    with os.fdopen(file, "wb") as target:
+        target.write(content)
 
 
 def _path() -> Path:

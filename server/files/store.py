@@ -25,6 +25,7 @@ import msgspec
 from model_executor.fair_queue import FairQueue
 from server.core.concurrency import forever, run_to_completion
 from server.core.errors import ApiError, BadRequestError, NotFoundError, StorageError
+from server.core.format_names import refusal
 from server.core.mime import HEAD_BYTES, detect_modality
 from server.core.settings import FilesSettings
 from server.files.directory_lock import LOCK_NAME, take
@@ -219,7 +220,7 @@ class FileStore:
         modality = detect_modality(upload.head)
         if modality is None:
             raise BadRequestError(
-                "The file is neither an image nor a video in a supported format.",
+                refusal(upload.head) or "The file is neither an image nor a video in a supported format.",
                 param="file",
                 code="unsupported_file",
             )

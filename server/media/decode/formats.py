@@ -5,15 +5,16 @@ file and keeps within the worker's memory and time; the sandbox (`server/media/w
 """
 
 IMAGES = {
-    "JPEG": "MPO, too; without its end marker as well, with a note",
-    "PNG": "the first image of an APNG",
+    "JPEG": "a first image with others (MPO), too; one without its end marker, with a note",
+    "PNG": "the first image of an APNG; refused where a checksum is wrong",
     "WebP": "the first image of an animation",
     "GIF": "the first image",
     "BMP": "an alpha channel of zeros counts as opaque",
-    "TIFF": "the largest page; further ones are left out, with a note",
+    "TIFF": "the first page of full size, with a note where there are others; no camera's raw files",
     "AVIF": "the first image of an animation",
+    "HEIF": "HEIC of phones: grids of tiles, rotation; of a burst the primary image; gain maps are left out",
 }
-"""Formats of images, by the names Pillow has for them, and what to know of each."""
+"""Formats of images, and what to know of each."""
 
 CONTAINERS = {
     "MP4, MOV, 3GP": ("mov", "mp4"),

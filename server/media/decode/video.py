@@ -17,10 +17,14 @@ from typing import BinaryIO
 
 from av.video.frame import VideoFrame
 
+from server.core.format_names import name_format, refusal
+from server.core.mime import HEAD_BYTES
 from server.media.decode import demuxer
 from server.media.decode.animated_webp import AnimatedWebP, is_webp
 from server.media.decode.frame import display_size, find_transpose, render_frame
+from server.media.decode.frame_list import FrameList
 from server.media.decode.frame_sampling import Sampling, make_timeline, sample_frames
+from server.media.decode.image_files import iso, png
 from server.media.decode.video_source import (
     MissingFrameError,
     OpenWriter,
@@ -34,6 +38,9 @@ from server.media.decode.wide_color import color_space
 from server.media.errors import MediaError
 from server.media.messages import VideoBudget
 
+_STILLS = frozenset({"JPEG", "BMP", "TIFF"})
+"""Images that are never animated. A GIF may be, and one that is not is a video of one frame."""
+
 
 def open_video(file: BinaryIO, budget: VideoBudget) -> VideoSource:
     """Read a video's headers.
@@ -45,9 +52,21 @@ def open_video(file: BinaryIO, budget: VideoBudget) -> VideoSource:
     Raises:
         MediaError: not a supported video, nothing of it decodes, or it exceeds a limit.
     """
-    if not file.read(1):
+    head = file.read(HEAD_BYTES)
+    if not head:
         raise MediaError("empty_media_file", "The video is empty (0 bytes).")
-    return AnimatedWebP(file, budget) if is_webp(file) else FFmpegVideo(file, budget)
+    if is_webp(file):
+        return AnimatedWebP(file, budget)
+    name = name_format(head)
+    if (said := refusal(head)) is not None:
+        raise MediaError("invalid_media_format", said)
+    if name in ("AVIF", "HEIC") and not iso.has_track(file):
+        return FrameList([file], budget)
+    if name in _STILLS or (name == "PNG" and b"acTL" not in head):
+        raise MediaError("invalid_media_format", f"The file is an image ({name}), not a video; send it as an image.")
+    if name == "PNG":
+        png.check_checksums(file)
+    return FFmpegVideo(file, budget)
 
 
 class FFmpegVideo:

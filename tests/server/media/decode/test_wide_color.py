@@ -33,9 +33,14 @@ def hlg_samples(nits: Floats) -> Floats:
     return np.where(scene <= 1 / 12, np.sqrt(3 * scene), a * np.log(np.maximum(12 * scene - b, 1e-9)) + c)
 
 
-def made_hdr(pixels: Pixels, transfer: int, *, brightness: float = 1.0) -> Floats:
-    """SDR pixels as BT.2408 maps them: BT.1886 light at 203 cd/m2, BT.2020, then PQ or HLG; samples of 0..1."""
-    nits = (pixels / 255) ** 2.4 @ TO_BT2020.T * WHITE * brightness
+def made_hdr(pixels: Pixels, transfer: int, *, brightness: float = 1.0, srgb: bool = False) -> Floats:
+    """SDR pixels as BT.2408 maps them: light at 203 cd/m2, BT.2020, then PQ or HLG; samples of 0..1.
+
+    The light is that of a BT.1886 display, or of an sRGB one.
+    """
+    samples = pixels / 255
+    light = np.where(samples <= 0.04045, samples / 12.92, ((samples + 0.055) / 1.055) ** 2.4) if srgb else samples**2.4
+    nits = light @ TO_BT2020.T * WHITE * brightness
     return pq_from_nits(nits) if transfer == PQ else hlg_samples(nits)
 
 
