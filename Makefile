@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup serve test test-gpu quick check check-docker chaos fmt bench soak soak-hour examples train train-quick lock model clean
+.PHONY: help setup serve test test-gpu quick check check-docker chaos fmt bench bench-vllm soak soak-hour examples train train-quick lock model clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -24,8 +24,8 @@ serve:  ## serve (settings: TESSERA_* variables, or ARGS="--port 9000"); install
 quick: setup  ## the quick tests, in parallel: no engine, no browser, nothing slow
 	@$(BIN)/python -m pytest $(ARGS)
 
-test: setup  ## all tests; those that share a server or an engine run in one process
-	@$(BIN)/python -m pytest -m "" $(ARGS)
+test: setup  ## all tests but `make chaos`; those that share a server or an engine run in one process
+	@$(BIN)/python -m pytest -m "not chaos" $(ARGS)
 
 test-gpu: setup  ## what needs a GPU: kernels, the engine against transformers, the bundled model (DEVICE=cuda)
 	@REQUIRE_GPU=1 $(BIN)/python -m pytest -m "" tests/model_executor/kernels/test_triton.py \
@@ -58,6 +58,10 @@ bench: model  ## side-by-side measurements
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.mrope
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.media --model models/random
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.executor
+
+bench-vllm: setup  ## the bundled model in alternating rounds against stock `vllm serve` (half an hour; ARGS="--model FOLDER")
+	@requirements/stock_vllm.sh
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.against_vllm $(ARGS)
 
 soak: setup  ## thirty-two clients at once for two minutes: streams stay whole, memory stays flat
 	@SOAK_S=120 $(BIN)/python -m pytest tests/e2e/test_soak.py -s $(ARGS)

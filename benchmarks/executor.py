@@ -37,9 +37,11 @@ from model_executor.cpu import has_native_bfloat16, num_cores
 from model_executor.engine import EngineSettings, EngineState, Prompt, SamplingParams
 from model_executor.kernels import native
 from model_executor.kernels.mrope import cos_sin_table, inverse_frequencies, mrope_
-from model_executor.models.qwen2_vl.vision import PixelStatistics, VisionTower
+from model_executor.models.qwen2_vl.vision import VisionTower
+from model_executor.models.shared.tower import PixelStatistics
 from model_executor.processor.geometry import Grid
-from training.random_checkpoint import CheckpointShape, TextShape, VisionShape, write_random_checkpoint
+from training.random_checkpoint import CheckpointShape, write_random_checkpoint
+from training.random_weights import TextShape, VisionShape
 
 TOWER: dict[str, Any] = {"depth": 4, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4, "hidden_size": 1536}
 """The 2B model's, with 4 of its 32 blocks."""

@@ -98,6 +98,8 @@ class MediaItem(msgspec.Struct, frozen=True):
     """Hex digest over content bytes, modality, every decode and resize parameter, and the tenant; it fixes the grid."""
     path: str
     """File of uint8 [P, C*D*14*14], C = 3 channels (RGB, 0..255), D = 1 frame for an image and 2 for a video."""
+    slice_s: float = 0.0
+    """Seconds from one temporal slice of a video to the next; `digest` fixes it, too."""
 
 
 class Prompt(msgspec.Struct, frozen=True):

@@ -23,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command line after the program's name. None: the process's own.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    parser = argparse.ArgumentParser(prog="tessera", description="Serve Qwen2-VL with the OpenAI API, and query it.")
+    parser = argparse.ArgumentParser(
+        prog="tessera", description="Serve Qwen2-VL and Qwen2.5-VL with the OpenAI API, and query it."
+    )
     parser.add_argument("--version", action="version", version=f"tessera {version('tessera-serve')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("serve", help="serve a model over HTTP", add_help=False)

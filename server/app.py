@@ -102,7 +102,7 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
     app = FastAPI(
         title="Tessera",
         version=version("tessera-serve"),
-        description="Qwen2-VL behind the OpenAI API: text, images and video.",
+        description="Qwen2-VL and Qwen2.5-VL behind the OpenAI API: text, images and video.",
         openapi_url=None,
         docs_url=None,
         redoc_url=None,

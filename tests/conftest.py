@@ -52,12 +52,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete checkpoint folder, far too small to be worth running."""
-    from training.random_checkpoint import (  # torch takes seconds, and not every test needs it
-        CheckpointShape,
-        TextShape,
-        VisionShape,
-        write_random_checkpoint,
-    )
+    # torch takes seconds, and not every test needs it
+    from training.random_checkpoint import CheckpointShape, write_random_checkpoint
+    from training.random_weights import TextShape, VisionShape
 
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     text = TextShape(num_layers=1, hidden=32, intermediate=32, num_heads=1, num_kv_heads=1, mrope_section=(4, 6, 6))

@@ -1,19 +1,18 @@
-"""A small random Qwen2-VL checkpoint of the true architecture, with the true tokenizer.
+"""A small random checkpoint of the true architecture, with the true tokenizer: a Qwen2-VL or a Qwen2.5-VL.
 
 Run it:
 
-    python -m training.random_checkpoint --out models/random --seed 0
+    python -m training.random_checkpoint --out models/random --seed 0 --family qwen2-vl
 
 It answers nonsense, but never the same nonsense twice: the weights are scaled so that every token and every picture
 changes what follows, which is what tests of exactness and a first `make serve` need. Nothing is trained here.
 
-Source: Qwen2-VL release for `config.json` and weight names; transformers 5 for the newer generation of both.
+Source: Qwen2-VL and Qwen2.5-VL releases for `config.json` and weight names; transformers 5 for the newer generation of
+both.
 """
 
 import argparse
 import json
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,35 +21,17 @@ import torch
 from safetensors.torch import save_file
 
 from model_executor.checkpoint.processor_files import CLIP_MEAN, CLIP_STD
-from training.qwen_tokenizer import NUM_ORDINARY_TOKENS, write_tokenizer
-
-_CONTROL_SCALE = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class TextShape:
-    """Sizes of the language model; the head dimension is `hidden / num_heads`."""
-
-    num_layers: int = 4
-    hidden: int = 256
-    intermediate: int = 768
-    num_heads: int = 4
-    num_kv_heads: int = 2
-    mrope_section: tuple[int, int, int] = (8, 12, 12)
-    """Rotary pairs for time, height and width; together half the head dimension."""
-    vocab_size: int = 151_936
-    max_model_len: int = 32_768
-    rope_theta: float = 1_000_000.0
-
-
-@dataclass(frozen=True, slots=True)
-class VisionShape:
-    """Sizes of the vision tower; the head dimension is `width / num_heads`, a multiple of 4."""
-
-    depth: int = 4
-    width: int = 160
-    num_heads: int = 2
-    mlp_ratio: int = 4
+from training.qwen_tokenizer import write_tokenizer
+from training.random_weights import (
+    Named,
+    Source,
+    TextShape,
+    VisionShape,
+    WindowVisionShape,
+    text_weights,
+    vision_weights,
+    window_vision_weights,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +39,8 @@ class CheckpointShape:
     """Everything that tells one random checkpoint from another, the seed aside."""
 
     text: TextShape = field(default_factory=TextShape)
-    vision: VisionShape = field(default_factory=VisionShape)
+    vision: VisionShape | WindowVisionShape = field(default_factory=VisionShape)
+    """Qwen2-VL's tower, or Qwen2.5-VL's."""
     tied: bool = True
     """Whether the output head is the embedding (as in the released 2B model) or a matrix of its own (7B, 72B)."""
     dtype: torch.dtype = torch.bfloat16
@@ -68,6 +50,9 @@ class CheckpointShape:
     them (`model.visual.*`, `model.language_model.*`)."""
     num_shards: int = 1
     """Safetensors files the weights are spread over."""
+
+
+_TOWERS: dict[str, VisionShape | WindowVisionShape] = {"qwen2-vl": VisionShape(), "qwen2.5-vl": WindowVisionShape()}
 
 
 def write_random_checkpoint(folder: Path, shape: CheckpointShape | None = None, *, seed: int = 0) -> None:
@@ -102,79 +87,14 @@ def _check(shape: CheckpointShape) -> None:
         raise ValueError("the vision tower's head dimension must be a multiple of 4")
 
 
-_Named = Iterator[tuple[str, torch.Tensor]]
-
-
-class _Source:
-    """Draws named parameters from one seeded generator, in a fixed order."""
-
-    def __init__(self, seed: int) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def normal(self, *size: int, std: float) -> torch.Tensor:
-        return torch.randn(*size, generator=self._generator) * std
-
-    def linear(self, name: str, out: int, into: int, *, gain: float = 1.0, bias: bool = True) -> _Named:
-        yield f"{name}.weight", self.normal(out, into, std=gain / math.sqrt(into))
-        if bias:
-            yield f"{name}.bias", self.normal(out, std=0.1 * gain)
-
-    def norm(self, name: str, width: int, *, gain: float = 1.0, bias: bool = False) -> _Named:
-        yield f"{name}.weight", gain + self.normal(width, std=0.1)
-        if bias:
-            yield f"{name}.bias", self.normal(width, std=0.1)
-
-    def token_rows(self, name: str, text: TextShape) -> _Named:
-        """One row per id; those of control and unused ids are small, so that they are never the most likely."""
-        rows = self.normal(text.vocab_size, text.hidden, std=0.1)
-        rows[NUM_ORDINARY_TOKENS:] *= _CONTROL_SCALE
-        yield f"{name}.weight", rows
-
-
-def _vision_weights(source: _Source, shape: VisionShape, hidden: int) -> _Named:
-    tower, width, inner = "model.visual", shape.width, shape.mlp_ratio * shape.width
-    yield f"{tower}.patch_embed.proj.weight", source.normal(width, 3, 2, 14, 14, std=1 / math.sqrt(3 * 2 * 14 * 14))
-    for i in range(shape.depth):
-        block = f"{tower}.blocks.{i}"
-        yield from source.norm(f"{block}.norm1", width, bias=True)
-        yield from source.linear(f"{block}.attn.qkv", 3 * width, width, gain=1.5)
-        yield from source.linear(f"{block}.attn.proj", width, width)
-        yield from source.norm(f"{block}.norm2", width, bias=True)
-        yield from source.linear(f"{block}.mlp.fc1", inner, width)
-        yield from source.linear(f"{block}.mlp.fc2", width, inner)
-    yield from source.norm(f"{tower}.merger.ln_q", width, bias=True)
-    yield from source.linear(f"{tower}.merger.mlp.0", 4 * width, 4 * width)
-    yield from source.linear(f"{tower}.merger.mlp.2", hidden, 4 * width)
-
-
-def _text_weights(source: _Source, shape: TextShape) -> _Named:
-    """Weights whose greedy output is alive.
-
-    Two scales decide that. Queries and keys are large, so that attention picks instead of averaging; and what layers
-    add is large against the embedding, so that a tied head does not just repeat its input.
-    """
-    model, hidden = "model.language_model", shape.hidden
-    kv = hidden // shape.num_heads * shape.num_kv_heads
-    yield from source.token_rows(f"{model}.embed_tokens", shape)
-    for i in range(shape.num_layers):
-        layer = f"{model}.layers.{i}"
-        yield from source.norm(f"{layer}.input_layernorm", hidden)
-        yield from source.linear(f"{layer}.self_attn.q_proj", hidden, hidden, gain=2)
-        yield from source.linear(f"{layer}.self_attn.k_proj", kv, hidden, gain=2)
-        yield from source.linear(f"{layer}.self_attn.v_proj", kv, hidden)
-        yield from source.linear(f"{layer}.self_attn.o_proj", hidden, hidden, gain=3, bias=False)
-        yield from source.norm(f"{layer}.post_attention_layernorm", hidden)
-        yield from source.linear(f"{layer}.mlp.gate_proj", shape.intermediate, hidden, bias=False)
-        yield from source.linear(f"{layer}.mlp.up_proj", shape.intermediate, hidden, bias=False)
-        yield from source.linear(f"{layer}.mlp.down_proj", hidden, shape.intermediate, gain=3, bias=False)
-    yield from source.norm(f"{model}.norm", hidden, gain=3)
-
-
-def _weights(shape: CheckpointShape, seed: int) -> _Named:
+def _weights(shape: CheckpointShape, seed: int) -> Named:
     """Float32 values under the names transformers 5 gives them."""
-    source = _Source(seed)
-    yield from _vision_weights(source, shape.vision, shape.text.hidden)
-    yield from _text_weights(source, shape.text)
+    source = Source(seed)
+    if isinstance(shape.vision, VisionShape):
+        yield from vision_weights(source, shape.vision, shape.text.hidden)
+    else:
+        yield from window_vision_weights(source, shape.vision, shape.text.hidden)
+    yield from text_weights(source, shape.text)
     if not shape.tied:
         yield from source.token_rows("lm_head", shape.text)
 
@@ -208,9 +128,10 @@ def _config(shape: CheckpointShape) -> dict[str, Any]:
     dtype = str(shape.dtype).removeprefix("torch.")
     language, tower = _text_config(shape.text), _vision_config(shape)
     theta, section = shape.text.rope_theta, list(shape.text.mrope_section)
+    architecture, model_type = _names(shape)
     config: dict[str, Any] = {
-        "architectures": ["Qwen2VLForConditionalGeneration"],
-        "model_type": "qwen2_vl",
+        "architectures": [architecture],
+        "model_type": model_type,
         "tie_word_embeddings": shape.tied,
         "vision_start_token_id": 151_652,
         "vision_end_token_id": 151_653,
@@ -221,14 +142,21 @@ def _config(shape: CheckpointShape) -> dict[str, Any]:
     config["transformers_version"] = "4.41.2" if shape.names == "release" else "5.19.0"  # what wrote files like these
     if shape.names == "release":
         rope = {"rope_theta": theta, "rope_scaling": {"type": "mrope", "mrope_section": section}}
-        tower |= {"model_type": "qwen2_vl", "in_chans": 3, "spatial_patch_size": 14}
+        tower |= {"model_type": model_type, "in_chans": 3, "spatial_patch_size": 14}
         return config | language | rope | {"torch_dtype": dtype, "vision_config": tower}
     rope = {"rope_parameters": {"rope_type": "default", "rope_theta": theta, "mrope_section": section}}
     return config | {
         "dtype": dtype,
-        "text_config": language | rope | {"model_type": "qwen2_vl_text", "dtype": dtype},
-        "vision_config": tower | {"model_type": "qwen2_vl_vision", "in_channels": 3, "dtype": dtype},
+        "text_config": language | rope | {"model_type": f"{model_type}_text", "dtype": dtype},
+        "vision_config": tower | {"model_type": f"{model_type}_vision", "in_channels": 3, "dtype": dtype},
     }
+
+
+def _names(shape: CheckpointShape) -> tuple[str, str]:
+    """Architecture and model type."""
+    if isinstance(shape.vision, VisionShape):
+        return "Qwen2VLForConditionalGeneration", "qwen2_vl"
+    return "Qwen2_5_VLForConditionalGeneration", "qwen2_5_vl"
 
 
 def _text_config(text: TextShape) -> dict[str, Any]:
@@ -250,15 +178,27 @@ def _text_config(text: TextShape) -> dict[str, Any]:
 
 def _vision_config(shape: CheckpointShape) -> dict[str, Any]:
     vision = shape.vision
-    return {
+    config = {
         "depth": vision.depth,
-        "embed_dim": vision.width,
         "num_heads": vision.num_heads,
-        "mlp_ratio": vision.mlp_ratio,
-        "hidden_size": shape.text.hidden,
         "patch_size": 14,
         "spatial_merge_size": 2,
         "temporal_patch_size": 2,
+    }
+    if isinstance(vision, VisionShape):
+        return config | {
+            "embed_dim": vision.width,
+            "mlp_ratio": vision.mlp_ratio,
+            "hidden_size": shape.text.hidden,
+        }
+    return config | {
+        "hidden_size": vision.width,
+        "intermediate_size": vision.intermediate,
+        "hidden_act": "silu",
+        "out_hidden_size": shape.text.hidden,
+        "window_size": vision.window_px,
+        "fullatt_block_indexes": list(vision.whole_slice_blocks),
+        "tokens_per_second": vision.time_ids_per_s,
     }
 
 
@@ -286,11 +226,12 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 def main() -> None:
     """Write a checkpoint of the default sizes."""
-    parser = argparse.ArgumentParser(description="Write a small random Qwen2-VL checkpoint.")
+    parser = argparse.ArgumentParser(description="Write a small random checkpoint.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights")
+    parser.add_argument("--family", choices=_TOWERS, default="qwen2-vl", help="what the checkpoint is")
     arguments = parser.parse_args()
-    write_random_checkpoint(arguments.out, seed=arguments.seed)
+    write_random_checkpoint(arguments.out, CheckpointShape(vision=_TOWERS[arguments.family]), seed=arguments.seed)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def main() -> int:
         end.sendall(encode(Unready(failure.reason) if failure.may_heal else Impossible(failure.reason)))
         return EXIT_UNREADY if failure.may_heal else EXIT_IMPOSSIBLE
     files = OpenMediaFiles(arguments.shared_memory)
-    engine = VllmEngine(vllm, stats, files, grammars, checkpoint.end_token_ids, adapters)
+    engine = VllmEngine(vllm, stats, files, grammars, checkpoint, adapters)
     try:
         settings = with_num_seqs(arguments.settings, vllm)
         warm_in = None if cpu else arguments.shared_memory

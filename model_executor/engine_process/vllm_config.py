@@ -194,7 +194,7 @@ def _arguments(
         structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
         mm_processor_cache_gb=0,  # items are file names
         skip_mm_profiling=cpu,
-        worker_extension_cls="model_executor.models.qwen2_vl.worker.EncodedMedia",
+        worker_extension_cls="model_executor.models.shared.worker.EncodedMedia",
         **lora,
         **_gpu_arguments(settings),
     )

@@ -19,6 +19,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from model_executor.checkpoint.config import Checkpoint
 from model_executor.checkpoint.lora import Adapter
 from model_executor.engine import (
     Delta,
@@ -39,8 +40,9 @@ from model_executor.engine_process.media_files import OpenMediaFiles
 from model_executor.engine_process.stats import StatsCollector
 from model_executor.engine_process.step_watch import StepWatch, engine_cpu_s
 from model_executor.engine_process.vllm_config import load_adapters
-from model_executor.models.qwen2_vl.processing import media_item
+from model_executor.models.shared.processing import media_item
 from model_executor.processor.geometry import Grid
+from model_executor.processor.mrope_positions import MAX_VIDEO_S, MediaSpan, mrope_positions, num_positions
 from model_executor.processor.placeholders import find_placeholder_fault
 
 _log = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ class VllmEngine:
         stats: collects the statistics of `engine`.
         files: keeps the media of running requests readable.
         grammars: decides which grammars may reach vLLM.
-        end_token_ids: ids that end an answer.
+        checkpoint: of the model.
         adapters: served in addition to the model itself, once they are loaded.
     """
 
@@ -67,7 +69,7 @@ class VllmEngine:
         stats: StatsCollector,
         files: OpenMediaFiles,
         grammars: GrammarCheck,
-        end_token_ids: tuple[int, ...],
+        checkpoint: Checkpoint,
         adapters: Sequence[Adapter],
     ) -> None:
         self._engine = engine
@@ -77,7 +79,8 @@ class VllmEngine:
         config = engine.model_config.hf_config
         self.placeholder_ids: dict[Modality, int] = {"image": config.image_token_id, "video": config.video_token_id}
         """Token ids that stand for images and videos."""
-        self._end_token_ids = end_token_ids
+        self._end_token_ids = checkpoint.end_token_ids
+        self._time_ids_per_s = checkpoint.time_ids_per_s
         self._adapters = adapters
         self._loaded: dict[str, LoRARequest] = {}
         self._retiring: set[asyncio.Task[None]] = set()
@@ -99,6 +102,7 @@ class VllmEngine:
         """As `engine.Engine.generate`."""
         if (fault := find_placeholder_fault(prompt, self.placeholder_ids)) is not None:
             raise RequestFailedError(fault)
+        self._require_positions(prompt, params.max_tokens)
         if prompt.adapter is not None and prompt.adapter not in self._loaded:
             raise RequestRefusedError("The adapter is not loaded.", param="model", code="model_not_found")
         if params.grammar is not None:
@@ -177,6 +181,20 @@ class VllmEngine:
         except (VLLMClientError, ValueError) as error:
             raise _refusal(error) from error
 
+    def _require_positions(self, prompt: Prompt, max_tokens: int) -> None:
+        """Refuse a prompt whose videos last so long that its positions run out; in other prompts they cannot."""
+        if self._time_ids_per_s is None or not any(item.modality == "video" for item in prompt.media):
+            return
+        spans = [MediaSpan(item.offset, Grid(*item.grid), item.slice_s) for item in prompt.media]
+        positions, _ = mrope_positions(len(prompt.token_ids), spans, self._time_ids_per_s)
+        max_model_len = self._engine.model_config.max_model_len
+        if int(positions.max()) + 1 + max_tokens > num_positions(max_model_len, self._time_ids_per_s):
+            raise RequestRefusedError(
+                f"The videos of this request last too long together; the model supports {MAX_VIDEO_S} seconds.",
+                param="messages",
+                code="request_limit_exceeded",
+            )
+
     async def _retire(self, paths: list[str], *, answered: bool) -> None:
         """Close a request's media files once no step can read them any more, and count the encoded items."""
         try:
@@ -198,7 +216,7 @@ def _inputs(prompt: Prompt, paths: list[str]) -> Any:
     hashes: dict[str, list[str]] = {}
     ranges: dict[str, list[PlaceholderRange]] = {}
     for item, path in zip(prompt.media, paths, strict=True):
-        items.setdefault(item.modality, []).append(media_item(path, Grid(*item.grid)))
+        items.setdefault(item.modality, []).append(media_item(path, Grid(*item.grid), item.slice_s))
         hashes.setdefault(item.modality, []).append(item.digest)
         ranges.setdefault(item.modality, []).append(PlaceholderRange(offset=item.offset, length=item.num_tokens))
     return mm_input(prompt.token_ids, MultiModalKwargsItems(items), hashes, ranges, cache_salt=prompt.cache_salt)

@@ -3,7 +3,7 @@
 Rows are ordered (t, h/2, w/2, 2, 2): the four patches of one token are adjacent. A row is (C, D, 14, 14) with D = 1
 frame for an image (the engine folds its duplicate frame into the weights) and D = 2 for a video.
 
-Twin that must agree: `model_executor/processor/geometry.py` (grids), `model_executor/models/qwen2_vl/vision.py` (the
+Twin that must agree: `model_executor/processor/geometry.py` (grids), `model_executor/models/shared/tower.py` (the
 patch embedding). Source: Qwen2-VL report (arXiv 2409.12191) section 2.1.
 """
 

@@ -59,7 +59,7 @@ def _preview(name: str, conversation: Conversation, media: Sequence[PreparedMedi
         ),
         max_model_len=model.engine.max_model_len,
         parts=parts,
-        media=list(media_report(conversation.media, media)),
+        media=list(media_report(conversation.media, media, model.family.box_unit)),
     )
 
 

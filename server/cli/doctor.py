@@ -206,7 +206,9 @@ def _check_model(settings: Settings) -> Finding:
     size = f"{num_bytes / 1e6:.0f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:.1f} GB"
     if not num_bytes:
         return Finding("FAIL", "model", f"{settings.model} has no *.safetensors file")
-    facts = f"{settings.model}: {size} of weights, context {checkpoint.max_model_len} tokens"
+    facts = (
+        f"{settings.model}, a {checkpoint.family.name}: {size} of weights, context {checkpoint.max_model_len} tokens"
+    )
     return Finding("ok", "model", facts + _threads(settings, num_bytes))
 
 

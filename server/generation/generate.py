@@ -15,6 +15,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from model_executor.engine import Delta, Engine, Prompt, SamplingParams
+from model_executor.families.family import BoxUnit
 from server.auth.rate_limits import KeyUsage
 from server.auth.usage import UsageObserver
 from server.core.metrics import Metrics
@@ -88,7 +89,7 @@ class Generator:
                     events = reader.read(number, delta)
                     if not started:
                         started = True
-                        yield GenerationStart(reader.usage(), _report(request, media))
+                        yield GenerationStart(reader.usage(), _report(request, media, self.model.family.box_unit))
                     if request.continuous_usage:
                         yield UsageSoFar(reader.usage())
                     for event in events:
@@ -152,8 +153,8 @@ def _build_prompts(model: ServedModel, request: GenerationRequest, media: Sequen
     return [builder.plain(prompt, cache_salt=cache_salt, adapter=adapter) for prompt in request.prompt]
 
 
-def _report(request: GenerationRequest, media: Sequence[PreparedMedia]) -> tuple[MediaReport, ...]:
-    return media_report(request.prompt.media, media) if isinstance(request.prompt, Conversation) else ()
+def _report(request: GenerationRequest, media: Sequence[PreparedMedia], box_unit: BoxUnit) -> tuple[MediaReport, ...]:
+    return media_report(request.prompt.media, media, box_unit) if isinstance(request.prompt, Conversation) else ()
 
 
 async def _deltas(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from model_executor.engine import Modality
-from model_executor.processor.geometry import Grid, Size
+from model_executor.processor.geometry import TEMPORAL_PATCH_FRAMES, Grid, Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +73,10 @@ class PreparedMedia:
     """Sampled frames per second of presentation time (videos only)."""
     notes: tuple[str, ...] = ()
     """What the client should know: a corrupt end that was left out, a rate that had to be lowered."""
+
+    @property
+    def slice_s(self) -> float:
+        """Seconds from one temporal slice of a video to the next; 1, as at two frames a second, where unknown."""
+        if self.modality == "image":
+            return 0.0
+        return TEMPORAL_PATCH_FRAMES / self.effective_fps if self.effective_fps else 1.0

@@ -60,6 +60,7 @@ class PromptBuilder:
                 num_tokens=item.grid.num_tokens,
                 digest=item.digest,
                 path=item.path,
+                slice_s=item.slice_s,
             )
             for item, offset in zip(media, encoded.media_offsets, strict=True)
         ]

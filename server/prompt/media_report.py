@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from model_executor.families.family import BoxUnit
 from server.api.base_models import ResponseModel
 from server.media.types import MediaPart, PreparedMedia
 
@@ -24,6 +25,8 @@ class MediaReport(ResponseModel):
     """As sent, upright."""
     size: Dimensions
     """As the model sees it."""
+    box_extent: Dimensions
+    """What corners of boxes in answers count to: 1000 on both sides, or `size`, as the model was trained."""
     grid: tuple[int, int, int]
     """Temporal slices, rows and columns of 14 px patches."""
     tokens: int
@@ -38,18 +41,28 @@ class MediaReport(ResponseModel):
     """What a person should know."""
 
 
-def media_report(parts: Sequence[MediaPart], media: Sequence[PreparedMedia]) -> tuple[MediaReport, ...]:
-    """One entry per part; `media` is what the parts became, in the same order."""
-    return tuple(_report(part, item) for part, item in zip(parts, media, strict=True))
+def media_report(
+    parts: Sequence[MediaPart], media: Sequence[PreparedMedia], box_unit: BoxUnit
+) -> tuple[MediaReport, ...]:
+    """One entry per part.
+
+    Args:
+        parts: of the request.
+        media: what the parts became, in the same order.
+        box_unit: the family's.
+    """
+    return tuple(_report(part, item, box_unit) for part, item in zip(parts, media, strict=True))
 
 
-def _report(part: MediaPart, item: PreparedMedia) -> MediaReport:
+def _report(part: MediaPart, item: PreparedMedia, box_unit: BoxUnit) -> MediaReport:
     video = item.modality == "video"
+    size = Dimensions(width=item.size.width, height=item.size.height)
     return MediaReport(
         param=part.param,
         modality=item.modality,
         source_size=Dimensions(width=item.source_size.width, height=item.source_size.height),
-        size=Dimensions(width=item.size.width, height=item.size.height),
+        size=size,
+        box_extent=size if box_unit == "pixel" else Dimensions(width=1000, height=1000),
         grid=(item.grid.t, item.grid.h, item.grid.w),
         tokens=item.grid.num_tokens,
         frames=len(item.frame_times_s) if video else None,

@@ -17,6 +17,8 @@ from playwright.async_api import BrowserContext, Page, async_playwright, expect
 
 from model_executor.checkpoint.processor_files import DEFAULT_IMAGE_MAX_PIXELS, DEFAULT_IMAGE_MIN_PIXELS
 from model_executor.engine import EngineState
+from model_executor.families.family import Family
+from model_executor.families.qwen2_vl import QWEN2_VL
 from model_executor.processor.tokenizer import Tokenizer
 from server.app import create_app
 from server.core.settings import MediaSettings, Settings
@@ -116,7 +118,12 @@ def serve(tokenizer: Tokenizer, media: MediaPreprocessor, tmp_path: Path) -> Ope
 
     @asynccontextmanager
     async def served(
-        engine: FakeEngine | None = None, *, adapters: tuple[str, ...] = (), port: int = 0, **changes: Any
+        engine: FakeEngine | None = None,
+        *,
+        adapters: tuple[str, ...] = (),
+        family: Family = QWEN2_VL,
+        port: int = 0,
+        **changes: Any,
     ) -> AsyncIterator[ServerFixture]:
         engine = engine or FakeEngine()
         settings = Settings(**{"served_model_name": MODEL, "data_dir": tmp_path / "data", **changes})
@@ -134,6 +141,7 @@ def serve(tokenizer: Tokenizer, media: MediaPreprocessor, tmp_path: Path) -> Ope
                 chat_template=None,
                 end_token_ids=(end,),
                 adapters=adapters,
+                family=family,
             )
 
         app = create_app(settings, open_model)

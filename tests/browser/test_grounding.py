@@ -5,6 +5,7 @@ from typing import Any
 
 from playwright.async_api import Locator, Page, expect
 
+from model_executor.families.qwen2_5_vl import QWEN2_5_VL
 from tests.browser.conftest import OpenPage, open_ready
 from tests.support.fakes import FakeEngine, say
 from tests.support.images import encoded, plain
@@ -100,3 +101,17 @@ async def test_half_a_box_is_not_shown_and_numbers_without_marks_are_no_box(page
         await expect(page.locator("[data-fact=cut]")).to_be_visible()
         assert (await page.locator(".answer .prose").inner_text()).strip() == "From (1,2),(3,4)"
         await expect(page.locator(".boxes")).to_have_count(0)
+
+
+async def test_boxes_in_pixels_as_the_model_sees_them_are_drawn_where_they_belong(
+    page: Page, serve: OpenPage, tmp_path: Path
+) -> None:
+    (tmp_path / "wide.png").write_bytes(encoded(plain(WIDTH, HEIGHT)))
+    seen = (588, 392)  # multiples of 28
+    json = f'```json\n[{{"bbox_2d": [0, 98, 294, {seen[1]}], "label": "the red ring"}}]\n```'
+    async with serve(FakeEngine(script=lambda *_: list(say(json))), family=QWEN2_5_VL) as world:
+        await open_ready(page, world)
+        await ask(page, [tmp_path / "wide.png"])
+        figure = page.locator(".boxes")
+        assert await rectangle(figure.locator("rect.box").first) == [0, HEIGHT / 4, WIDTH / 2, HEIGHT]
+        assert await figure.locator("li b").all_inner_texts() == ["the red ring"]

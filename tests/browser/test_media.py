@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from tests.browser.conftest import OpenPage, open_ready
+from tests.browser.conftest import OpenPage, ask, open_ready
 from tests.support.fakes import MODEL
 from tests.support.images import encoded, photo, plain, real_video
 from tests.support.world import ServerFixture
@@ -195,6 +195,36 @@ async def test_files_go_from_the_server_when_they_are_no_longer_needed(
         (kept,) = (await world.client.get("/v1/files")).json()["data"]
         assert kept["expires_at"] - kept["created_at"] == 86_400
         await page.get_by_role("button", name="New conversation").click()
-        async with asyncio.timeout(20):
-            while (await world.client.get("/v1/files")).json()["data"]:
-                await asyncio.sleep(0.05)
+        await page.get_by_role("button", name="Conversations").click()  # where what was begun is kept
+        assert await uploads(world) == ["plain.png"]
+        await page.get_by_role("button", name="Delete").click()
+        await until_uploads(world, [])  # after some seconds, in which it can be undone
+
+
+async def test_files_that_an_edit_pushed_aside_go_once_it_cannot_be_undone(
+    page: Page, serve: OpenPage, tmp_path: Path
+) -> None:
+    for name in ("asked.png", "aside.png"):
+        (tmp_path / name).write_bytes(encoded(plain(300, 200)))
+    async with serve() as world:
+        await open_ready(page, world)
+        await page.locator("#files").set_input_files(tmp_path / "asked.png")
+        await expect(page.locator(".chip")).to_have_attribute("data-state", "ready")
+        await ask(page, "Which color?")
+        await expect(page.locator(".measures dl")).to_be_visible()
+        await page.locator("#files").set_input_files(tmp_path / "aside.png")
+        await expect(page.locator(".chip")).to_have_attribute("data-state", "ready")
+        await page.get_by_role("button", name="Edit and ask again").click()
+        await expect(page.locator(".chip b")).to_have_text("asked.png")
+        assert await uploads(world) == ["aside.png", "asked.png"]
+        await until_uploads(world, ["asked.png"])
+
+
+async def uploads(world: ServerFixture) -> list[str]:
+    return sorted(file["filename"] for file in (await world.client.get("/v1/files")).json()["data"])
+
+
+async def until_uploads(world: ServerFixture, names: list[str]) -> None:
+    async with asyncio.timeout(30):
+        while await uploads(world) != names:
+            await asyncio.sleep(0.1)

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from model_executor.engine import EngineState
 from tests.browser.conftest import SCREENSHOTS, OpenPage, ask, open_ready, sent_by
 from tests.support.fakes import MODEL, FakeEngine, say
 from tests.support.images import encoded, photo, plain, real_video
+from tests.support.world import ServerFixture
 
 PHONE = {"width": 390, "height": 844}
 
@@ -71,20 +74,62 @@ async def test_a_key_can_be_remembered_for_other_tabs(page: Page, serve: OpenPag
 
 
 async def test_a_connection_that_breaks_keeps_the_half_answer(page: Page, serve: OpenPage) -> None:
-    go_on = asyncio.Event()
-    first, second = say("The beginning", " and the end.")
-    async with serve(FakeEngine(script=lambda *_: [first, go_on, second])) as world:
+    async with serve(half_an_answer()) as world, relay(world) as (url, cut):
+        await page.goto(url)
+        await expect(page.locator("#model")).to_have_attribute("data-state", "ready")
+        await ask(page, "Hi.")
+        await expect(page.locator(".answer .prose")).to_have_text("The beginning")
+        cut()
+        await expect_half_an_answer(page, "The connection broke off.")
+
+
+async def test_a_server_that_stops_says_so_and_the_half_answer_is_kept(page: Page, serve: OpenPage) -> None:
+    async with serve(half_an_answer()) as world:
         await open_ready(page, world)
         await ask(page, "Hi.")
         await expect(page.locator(".answer .prose")).to_have_text("The beginning")
         world.stop()
         world.stop()  # the second one cuts the answers that are still running
-        await expect(page.locator(".answer").get_by_role("alert")).to_contain_text("The connection broke off.")
-        await expect(page.locator(".answer .prose")).to_have_text("The beginning")
-        await expect(page.locator("#model")).to_have_attribute("data-state", "unreachable", timeout=5_000)
-        await page.get_by_label("Question", exact=True).fill("And then?")
-        await expect(page.locator("#cost")).to_have_text("The server is away: sent when it is back")
-        go_on.set()
+        await expect_half_an_answer(page, "The server is stopping.")
+
+
+def half_an_answer() -> FakeEngine:
+    first, second = say("The beginning", " and the end.")
+    return FakeEngine(script=lambda *_: [first, asyncio.Event(), second])
+
+
+async def expect_half_an_answer(page: Page, reason: str) -> None:
+    await expect(page.locator(".answer").get_by_role("alert")).to_contain_text(reason)
+    await expect(page.locator(".answer .prose")).to_have_text("The beginning")
+    await expect(page.locator("#model")).to_have_attribute("data-state", "unreachable", timeout=8_000)  # no poll later
+    await page.get_by_label("Question", exact=True).fill("And then?")
+    await expect(page.locator("#cost")).to_have_text("The server is away: sent when it is back")
+
+
+@asynccontextmanager
+async def relay(world: ServerFixture) -> AsyncIterator[tuple[str, Callable[[], None]]]:
+    """A way to the server that can be cut like a cable."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+        writer.close()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, questions = await asyncio.open_connection("127.0.0.1", world.client.base_url.port)
+        writers.extend((writer, questions))
+        await asyncio.gather(pipe(reader, questions), pipe(answers, writer))
+
+    def cut() -> None:
+        listener.close()
+        for writer in writers:
+            writer.transport.abort()
+
+    listener = await asyncio.start_server(connected, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/", cut
+    cut()
 
 
 async def test_a_question_waits_for_the_server_which_may_come_back_as_another(page: Page, serve: OpenPage) -> None:

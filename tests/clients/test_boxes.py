@@ -46,3 +46,23 @@ def test_corners_in_any_order_and_beyond_the_edge_stay_boxes() -> None:
 @pytest.mark.parametrize("answer", ["", "A red circle.", "(1,2)", "(a,b),(c,d)", FORMAL.replace("),(", ") and (")])
 def test_an_answer_without_boxes_has_none(answer: str) -> None:
     assert boxes(answer, width=10, height=10) == []
+
+
+def test_corners_in_pixels_as_the_model_sees_them_become_pixels_of_the_image_sent() -> None:
+    answer = (
+        '```json\n[{"bbox_2d": [28, 56, 140, 280], "label": "a \\"red\\" cup"}, {"bbox_2d": [0, 0, 280, 560]}]\n```'
+    )
+    assert boxes(answer, width=2800, height=1120, extent=(280, 560)) == [
+        Box('a "red" cup', 280, 112, 1400, 560),
+        Box("", 0, 0, 2800, 1120),
+    ]
+
+
+def test_qwen_vls_own_tags() -> None:
+    answer = "<ref>the cup</ref><box>(100,200),(300,400)</box><box>(0,0),(10,10)</box>"
+    assert boxes(answer, width=1000, height=500) == [Box("the cup", 100, 100, 300, 200), Box("the cup", 0, 0, 10, 5)]
+
+
+@pytest.mark.parametrize("written", ["[1, 2, 3]", '"1, 2, 3, 4"', "[1, 2, 3, null]", "[1, 2, 3, 4"])
+def test_json_that_is_no_box_is_none(written: str) -> None:
+    assert boxes(f'{{"bbox_2d": {written}, "label": "x"}}', width=10, height=10) == []

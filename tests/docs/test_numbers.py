@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from model_executor.checkpoint.processor_files import DEFAULT_IMAGE_MAX_PIXELS, DEFAULT_IMAGE_MIN_PIXELS
+from model_executor.families.known import FAMILIES
+from model_executor.families.qwen2_5_vl import QWEN2_5_VL
 from model_executor.processor.geometry import Grid, Size, fit, image_grid, num_video_frames, video_grid, video_size
-from model_executor.processor.mrope_positions import MediaSpan, mrope_positions
+from model_executor.processor.mrope_positions import MediaSpan, mrope_positions, num_positions
 from server.core.settings import declarations
 
 ROOT = Path(__file__).parent.parent.parent
@@ -55,6 +57,27 @@ def test_what_a_model_keeps_for_a_token(row: list[str]) -> None:
     layers, heads, head_size, num_bytes, video_mib = map(int, row[1:6])
     assert num_bytes == 2 * layers * heads * head_size * 2
     assert video_mib == num_bytes * 16_384 / (1 << 20)
+
+
+def test_the_families_are_those_that_are_served() -> None:
+    corners = {"thousandth": "thousandths of the image's sides", "pixel": "pixels of the image as the model sees it"}
+    config = {"vision_config": {}}
+    assert table("models.md", "families") == [
+        [
+            family.name,
+            f"`{family.architecture}`",
+            corners[family.box_unit],
+            "positions count seconds" if family.time_ids_per_s(config) else "one position a slice",
+        ]
+        for family in FAMILIES
+    ]
+
+
+def test_the_position_table_takes_what_it_is_said_to_take() -> None:
+    rows, megabytes = re.findall(r"has ([\d ]+) rows \((\d+) MB\)", (ROOT / "docs" / "sizing.md").read_text("utf-8"))[0]
+    extra = num_positions(0, QWEN2_5_VL.time_ids_per_s({"vision_config": {}}))
+    assert int(rows.replace(" ", "")) == extra
+    assert int(megabytes) == extra * 128 * 4 // 1_000_000
 
 
 def test_the_drawn_positions_are_the_computed_ones() -> None:

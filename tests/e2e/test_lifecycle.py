@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -87,5 +88,18 @@ def test_a_model_that_cannot_be_served_ends_the_process_with_a_sentence(tmp_path
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
     with RunningServer(tmp_path, ready=False) as broken:
         assert broken.wait_end() != 0
-    assert "LlamaForCausalLM" in broken.tail()
+    assert "this is a Llama; Tessera serves Qwen2-VL" in broken.tail()
     assert "Traceback" not in broken.tail()
+
+
+def test_a_killed_server_leaves_nothing_behind() -> None:
+    with TemporaryDirectory(prefix="tessera-") as scratch:
+        settings = {"TMPDIR": scratch}
+        with RunningServer(None, settings) as server:
+            processes = set(server.processes())
+            os.kill(server.pid, signal.SIGKILL)
+            wait_until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in processes))
+        left = set(Path(scratch).iterdir())
+        with RunningServer(None, settings):
+            assert not left & set(Path(scratch).iterdir())
+        assert not list(Path(scratch).iterdir())

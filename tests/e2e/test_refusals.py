@@ -74,7 +74,6 @@ CASES: dict[str, dict[str, Any]] = {
     "audio only": clip_part(silence()),
     "unknown codec": clip_part(unknown_codec()),
     "private clip": {"type": "video_url", "video_url": {"url": "http://10.0.0.1/clip.mp4"}},
-    "unknown key": {**picture_part(plain(28, 28)), "sharpness": 3},
     "unknown part": {"type": "smell", "smell": "rose"},
 }
 

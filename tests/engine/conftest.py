@@ -12,7 +12,8 @@ from model_executor.client.engine_client import EngineClient
 from model_executor.engine import EngineSettings
 from tests.support.engines import ready
 from tests.support.oracle import Oracle
-from training.random_checkpoint import CheckpointShape, TextShape, VisionShape, write_random_checkpoint
+from training.random_checkpoint import CheckpointShape, write_random_checkpoint
+from training.random_weights import TextShape, VisionShape, WindowVisionShape
 
 GPU_SHARE = 0.1
 """Both engines live at the same time, on one GPU where there is one."""
@@ -51,6 +52,28 @@ def other_oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
     )
     write_random_checkpoint(folder, shape, seed=1)
     return Oracle(folder)
+
+
+@pytest.fixture(scope="session")
+def window_oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
+    """A Qwen2.5-VL: tied head, bfloat16 on disk, heads of 64, blocks with and without windows in the tower."""
+    folder = tmp_path_factory.mktemp("models") / "windows"
+    write_random_checkpoint(folder, CheckpointShape(vision=WindowVisionShape()))
+    return Oracle(folder)
+
+
+@pytest.fixture(scope="module")
+def world(vllm_imported: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The process group, of one, that parallel linears want."""
+    from vllm.config import VllmConfig, set_current_vllm_config
+    from vllm.distributed import cleanup_dist_env_and_memory, init_distributed_environment, initialize_model_parallel
+
+    with set_current_vllm_config(VllmConfig()):
+        store = tmp_path_factory.mktemp("store") / "store"
+        init_distributed_environment(1, 0, f"file://{store}", 0, "gloo")
+        initialize_model_parallel()
+        yield
+        cleanup_dist_env_and_memory()
 
 
 @pytest.fixture(scope="session")

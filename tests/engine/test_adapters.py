@@ -28,7 +28,7 @@ def test_float16_is_refused_with_the_reason() -> None:
     ],
 )
 def test_unknown_rotations_are_refused(rope: dict[str, object]) -> None:
-    from model_executor.models.qwen2_vl.text import TextRotary
+    from model_executor.models.shared.text import TextRotary
 
     config = SimpleNamespace(rope_parameters=rope, hidden_size=256, num_attention_heads=4)
     with pytest.raises(ValueError, match=r"rope_type|mrope_section"):
@@ -36,7 +36,7 @@ def test_unknown_rotations_are_refused(rope: dict[str, object]) -> None:
 
 
 def test_dummy_media_are_of_the_largest_size_and_readable() -> None:
-    from model_executor.models.qwen2_vl import processing
+    from model_executor.models.shared import processing
 
     context: Any = SimpleNamespace(model_config=SimpleNamespace(max_model_len=1000))
     info = processing.ProcessingInfo(context)
@@ -51,7 +51,7 @@ def test_dummy_media_are_of_the_largest_size_and_readable() -> None:
 
 
 def test_media_items_come_back_as_they_went_in() -> None:
-    from model_executor.models.qwen2_vl.processing import item_grid, item_path, media_item
+    from model_executor.models.shared.processing import item_grid, item_path, media_item
 
     item = media_item("/dev/shm/tessera-1/ä", Grid(3, 4, 6))
     assert item_path(item["path"].data) == "/dev/shm/tessera-1/ä"
@@ -62,7 +62,7 @@ def test_positions_equal_a_literal_reading_of_the_paper() -> None:
     from vllm.multimodal.inputs import MultiModalFeatureSpec, PlaceholderRange
 
     from model_executor.models.qwen2_vl.model import Qwen2VL
-    from model_executor.models.qwen2_vl.processing import media_item
+    from model_executor.models.shared.processing import media_item
 
     ids = [1, 2, *[7] * 6, 3, *[8] * 20, 4, 5]
     grids = [(1, 4, 6), (10, 2, 4)]

@@ -51,7 +51,7 @@ def test_a_slice_of_many_patches_equals_transformers(tower: nn.Module, oracle: O
 
 
 def test_the_tower_attends_by_flash_attention_where_vllm_has_it() -> None:
-    from model_executor.models.qwen2_vl.flash import spans_of
+    from model_executor.models.shared.flash import spans_of
 
     device = torch.device("cuda")
     spans = spans_of([4, 9], device, torch.bfloat16, 80)

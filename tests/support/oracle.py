@@ -6,6 +6,7 @@ text encoded at once; positions are a literal reading of the paper. Nothing here
 """
 
 import io
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import torch
 from av.video.reformatter import Interpolation
 from PIL import Image
-from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
+from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
@@ -39,6 +40,8 @@ class Clip:
     content: bytes
     max_pixels: int = 768 * 784
     min_pixels: int = 128 * 784
+    fps: float = 2.0
+    """Frames a second that are looked at."""
 
 
 Turn = tuple[str, list[str | Still | Clip]]
@@ -57,7 +60,7 @@ class Answer:
 
 
 class Oracle:
-    """transformers' Qwen2-VL in float32.
+    """transformers' Qwen2-VL or Qwen2.5-VL in float32.
 
     Args:
         model: checkpoint folder.
@@ -67,7 +70,11 @@ class Oracle:
         """Load it."""
         torch.set_num_threads(1)  # threads that spin while they wait for each other crawl on a busy machine
         self.folder = model
-        self.network = Qwen2VLForConditionalGeneration.from_pretrained(model, dtype=torch.float32)
+        classes = {
+            each.__name__: each for each in (Qwen2VLForConditionalGeneration, Qwen2_5_VLForConditionalGeneration)
+        }
+        (architecture,) = json.loads((model / "config.json").read_text())["architectures"]
+        self.network = classes[architecture].from_pretrained(model, dtype=torch.float32)
         self.network.train(False)
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.processor = Qwen2VLImageProcessorPil.from_pretrained(model)
@@ -77,7 +84,7 @@ class Oracle:
         """The most likely token, `max_tokens` times over, end tokens included; or up to the token `until`."""
         text, grids, pixels = self.prompt(turns)
         ids = self.tokenizer.encode(text, add_special_tokens=False)
-        positions = literal_positions(ids, grids, self.placeholders())
+        positions = literal_positions(ids, grids, self.placeholders(), self.time_steps(turns))
         first: dict[str, Any] = {**pixels, "position_ids": torch.tensor(positions)[:, None]}
         step = self.network(input_ids=torch.tensor([ids]), use_cache=True, **first)
         position, chosen, logprobs = int(np.max(positions)) + 1, [], []
@@ -99,6 +106,14 @@ class Oracle:
     def text(self, token_ids: list[int]) -> str:
         """The ids as a client would read them."""
         return str(self.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def time_steps(self, turns: list[Turn]) -> list[float]:
+        """What the time id rises by from slice to slice, per picture and clip, before it is cut to a whole number."""
+        media = [part for _, parts in turns for part in parts if not isinstance(part, str)]
+        tokens_per_second = getattr(self.network.config.vision_config, "tokens_per_second", None)
+        if tokens_per_second is None:
+            return [1.0] * len(media)
+        return [tokens_per_second * slice_seconds(part) if isinstance(part, Clip) else 1.0 for part in media]
 
     def placeholders(self) -> tuple[int, int]:
         """Ids of the picture and the clip placeholder."""
@@ -144,12 +159,9 @@ class Oracle:
 
 
 def clip_rows(clip: Clip) -> tuple[npt.NDArray[np.float32], tuple[int, int, int]]:
-    """Normalized patch rows [P, 1176] and grid of a constant-rate clip sampled at two frames a second."""
-    with av.open(io.BytesIO(clip.content), "r") as container:
-        rate = float(container.streams.video[0].average_rate or 1)
-        frames = list(container.decode(video=0))
-    total = len(frames)
-    count = math.floor(min(max(total / rate * 2, 4), min(768, total) // 2 * 2) / 2) * 2
+    """Normalized patch rows [P, 1176] and grid of a constant-rate clip."""
+    frames, rate = decoded(clip)
+    total, count = len(frames), num_sampled(len(frames), rate, clip.fps)
     chosen = [frames[round(index)] for index in np.linspace(0, total - 1, count)]
     height, width = clip_size(frames[0].height, frames[0].width, count, clip.min_pixels, clip.max_pixels)
     resized = [frame.reformat(width, height, "gbrp", interpolation=BICUBIC, threads=1).to_ndarray() for frame in chosen]
@@ -157,6 +169,23 @@ def clip_rows(clip: Clip) -> tuple[npt.NDArray[np.float32], tuple[int, int, int]
     t, h, w = count // 2, height // 14, width // 14
     blocks = pixels.reshape(t, 2, h // 2, 2, 14, w // 2, 2, 14, 3)
     return blocks.transpose(0, 2, 5, 3, 6, 8, 1, 4, 7).reshape(t * h * w, 1176), (t, h, w)
+
+
+def decoded(clip: Clip) -> tuple[list[av.VideoFrame], float]:
+    """All frames, and their rate."""
+    with av.open(io.BytesIO(clip.content), "r") as container:
+        return list(container.decode(video=0)), float(container.streams.video[0].average_rate or 1)
+
+
+def num_sampled(total: int, rate: float, fps: float) -> int:
+    """How many of a clip's frames are looked at, by the published formula."""
+    return math.floor(min(max(total / rate * fps, 4), min(768, total) // 2 * 2) / 2) * 2
+
+
+def slice_seconds(clip: Clip) -> float:
+    """Seconds between two slices of two frames."""
+    frames, rate = decoded(clip)
+    return 2 * (len(frames) / rate) / num_sampled(len(frames), rate, clip.fps)
 
 
 def resized_still(picture: Image.Image, height: int, width: int) -> Image.Image:
@@ -181,19 +210,23 @@ def clip_size(height: int, width: int, count: int, min_pixels: int, max_pixels: 
 
 
 def literal_positions(
-    ids: list[int], grids: list[tuple[int, int, int]], placeholders: tuple[int, int]
+    ids: list[int],
+    grids: list[tuple[int, int, int]],
+    placeholders: tuple[int, int],
+    time_steps: list[float] | None = None,
 ) -> npt.NDArray[np.int64]:
     """Positions [3, T], token by token."""
     columns: list[tuple[int, int, int]] = []
-    remaining = iter(grids)
+    remaining = iter(zip(grids, time_steps or [1.0] * len(grids), strict=True))
     following = 0
     while len(columns) < len(ids):
         if ids[len(columns)] not in placeholders:
             columns.append((following,) * 3)
             following += 1
             continue
-        t, h, w = next(remaining)
-        run = [(a, b, c) for a in range(t) for b in range(h // 2) for c in range(w // 2)]
+        (t, h, w), step = next(remaining)
+        times = [int(np.float32(step) * np.float32(a)) for a in range(t)]
+        run = [(a, b, c) for a in times for b in range(h // 2) for c in range(w // 2)]
         columns.extend((following + a, following + b, following + c) for a, b, c in run)
-        following += max(t, h // 2, w // 2)
+        following += max(times[-1] + 1, h // 2, w // 2)
     return np.array(columns, np.int64).T

@@ -7,6 +7,7 @@ import hashlib
 import math
 import secrets
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from model_executor.client.engine_client import EngineClient
 from model_executor.engine import Delta, MediaItem, Modality, Prompt, SamplingParams
 from tests.support.images import made_clip, photo, real_video, small_photos
-from tests.support.oracle import MEAN, STD, Answer, Clip, Oracle, Still, Turn
+from tests.support.oracle import MEAN, STD, Answer, Clip, Oracle, Still, Turn, slice_seconds
 
 NUM_TOKENS = 32
 
@@ -38,6 +39,8 @@ def conversations() -> dict[str, list[Turn]]:
             ("user", ["\nAnd which animal, exactly?"]),
         ],
         "clip with t above max(h, w)": [("user", [long_clip, "Where does it go?"])],
+        "clip seen rarely": [("user", [replace(long_clip, fps=0.7), "Where does it go?"])],
+        "clip seen often, then a picture": [("user", ["Look: ", replace(long_clip, fps=5.3), a, "Where does it go?"])],
     }
 
 
@@ -52,6 +55,7 @@ def prompt_of(oracle: Oracle, turns: list[Turn], folder: Path) -> Prompt:
     }
     used = {"image": 0, "video": 0}
     media: list[MediaItem] = []
+    parts = [part for _, parts in turns for part in parts if not isinstance(part, str)]
     offset = 0
     for token, run in groupby(ids):
         length = len(list(run))
@@ -63,8 +67,9 @@ def prompt_of(oracle: Oracle, turns: list[Turn], folder: Path) -> Prompt:
             used[kind] += math.prod(grid)
             path = folder / secrets.token_hex(8)
             path.write_bytes(own.tobytes())
-            digest = hashlib.sha256(own.tobytes() + repr((kind, grid)).encode()).hexdigest()
-            media.append(MediaItem(kind, grid, offset, length, digest, str(path)))
+            slice_s = slice_seconds(part) if isinstance(part := parts[len(media)], Clip) else 0.0
+            digest = hashlib.sha256(own.tobytes() + repr((kind, grid, slice_s)).encode()).hexdigest()
+            media.append(MediaItem(kind, grid, offset, length, digest, str(path), slice_s))
         offset += length
     return Prompt(ids, media)
 

@@ -1,8 +1,8 @@
 """Which tests run, and in which process: a plugin of pytest, loaded by `tests/conftest.py`.
 
 Plain `pytest` runs the quick tests, in as many processes as there are cores. Whoever names files, single tests or a
-folder of slow ones gets all of them, in this process. `make test` runs everything: tests that share servers or engines
-stay together in one process, and the longest of these start first.
+folder of slow ones gets all of them, in this process. `make test` runs all but `make chaos`: tests that share servers
+or engines stay together in one process, and the longest of these start first.
 """
 
 import os
@@ -16,7 +16,7 @@ from xdist.scheduler import LoadScopeScheduling
 from model_executor.cpu import num_cores
 
 TESTS = Path(__file__).parents[1]
-QUICK = "not (engine or slow or gpu or browser)"
+QUICK = "not (engine or slow or gpu or browser or chaos)"
 """What plain `pytest` runs; `pyproject.toml` says it, too."""
 TOGETHER = ("e2e", "engine", "browser")
 """Folders whose tests share what takes long to start, the longest first."""

@@ -45,8 +45,9 @@ def test_true_answers_are_right() -> None:
 
 
 def _center(frame: np.ndarray, empty: np.ndarray) -> np.ndarray:
-    """Middle (x, y) of what differs from the background."""
-    rows, columns = np.nonzero(abs(frame.astype(int) - empty.astype(int)).sum(-1) > 120)
+    """Middle (x, y) of what differs most from the background, which the frames' median shows."""
+    difference = abs(frame.astype(int) - empty.astype(int)).sum(-1)
+    rows, columns = np.nonzero(difference > difference.max() / 2)
     return np.array([columns.mean(), rows.mean()])
 
 

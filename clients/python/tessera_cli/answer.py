@@ -19,8 +19,8 @@ def boxes_in_pixels(answer: str, report: list[dict[str, Any]]) -> list[Box] | No
     images = [media_item for media_item in report if media_item["modality"] == "image"]
     if len(images) != 1:
         return None
-    size = images[0]["source_size"]
-    return boxes(answer, width=size["width"], height=size["height"])
+    size, extent = images[0]["source_size"], images[0]["box_extent"]
+    return boxes(answer, width=size["width"], height=size["height"], extent=(extent["width"], extent["height"]))
 
 
 def show(

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from tessera_cli.answer import GROUNDED, boxes_in_pixels, show
 from tessera_cli.connection import UsageError, sentence
-from tessera_cli.grounded_text import without_tokens
+from tessera_cli.grounded_text import may_have_boxes, without_tokens
 from tessera_cli.sources import source_of
 from tessera_cli.terminal import uploading
 from tessera_client.parts import MediaError, Part, text
@@ -92,7 +92,7 @@ def _say(
             said = sentence(error) if isinstance(error, openai.OpenAIError) else str(error)
             console.print(said, markup=False)
             return False
-        for box in (boxes_in_pixels(answer, report) or ()) if "<|box_start|>" in answer else ():
+        for box in (boxes_in_pixels(answer, report) or ()) if may_have_boxes(answer) else ():
             place = f"{box.left:.0f}, {box.top:.0f} to {box.right:.0f}, {box.bottom:.0f} px"
             console.print(f"  {box.label or 'box'}: {place}", style="dim", markup=False, highlight=False)
         messages += [turn, {"role": "assistant", "content": without_tokens(answer)}]

@@ -1,11 +1,15 @@
-"""The text of a grounding answer for people: without control tokens, and without corners in thousandths."""
+"""The text of a grounding answer for people: without the tokens around boxes, and without their corners."""
 
 import re
 
 _LEFT_OUT = re.compile(
-    r"<\|box_start\|>.*?<\|box_end\|>|<\|(?:object_ref_start|object_ref_end|box_end|quad_start|quad_end)\|>", re.DOTALL
+    r"<\|box_start\|>.*?<\|box_end\|>|<\|(?:object_ref_start|object_ref_end|box_end|quad_start|quad_end)\|>"
+    r"|<box>.*?</box>|</?(?:ref|quad)>|</box>",
+    re.DOTALL,
 )
-_UNFINISHED = re.compile(r"<\|box_start\|>(?:(?!<\|box_end\|>).)*$|<(?:\|[a-z_]*\|?)?$", re.DOTALL)
+_UNFINISHED = re.compile(
+    r"<\|box_start\|>(?:(?!<\|box_end\|>).)*$|<box>(?:(?!</box>).)*$|<(?:\|[a-z_]*\|?|/?[a-z]{0,4})?$", re.DOTALL
+)
 
 
 class GroundedText:
@@ -24,7 +28,12 @@ class GroundedText:
 
     def rest(self) -> str:
         """What was held back and became neither; half a box is nothing."""
-        return re.sub(r"<\|box_start\|>[\d(),\s]*", "", self._held)
+        return re.sub(r"(?:<\|box_start\|>|<box>)[\d(),\s]*", "", self._held)
+
+
+def may_have_boxes(answer: str) -> bool:
+    """Whether a model has written boxes, not only numbers in brackets."""
+    return any(mark in answer for mark in ("<|box_start|>", "<box>", '"bbox_2d"'))
 
 
 def without_tokens(answer: str) -> str:

@@ -21,7 +21,7 @@ import { Settings } from "./panel/settings.js";
 import { Archive, lastOpen, markOpen, recordOf, rememberDraft, rememberedDraft, revived } from "./conversation/archive.js";
 import { openComparison } from "./conversation/comparison.js";
 import { question, titleOf } from "./conversation/conversation.js";
-import { Draft, hasOpenCalls, obstacle, showCost } from "./conversation/draft.js";
+import { Draft, hasOpenCalls, missingMedia, obstacle, showCost } from "./conversation/draft.js";
 import { watchHistory } from "./conversation/history.js";
 import { emptyConversation, Session } from "./conversation/session.js";
 import { showTurns, showWriting } from "./conversation/turns.js";
@@ -150,12 +150,12 @@ const actions = {
     field.focus();
   }, session.isLast(turn) && draft.isEmpty),
   remove: (/** @type {any} */ turn) => undoable(t("questionRemoved"), () => session.remove(turn)),
-  again: (/** @type {any} */ turn) => undoable(t("askedAgain"), () => session.again(turn)),
-  retry: (/** @type {any} */ turn) => session.retry(turn),
-  goOn: (/** @type {any} */ turn) => session.goOn(turn),
+  again: (/** @type {any} */ turn) => isWhole() && undoable(t("askedAgain"), () => session.again(turn)),
+  retry: (/** @type {any} */ turn) => isWhole(turn) && session.retry(turn),
+  goOn: (/** @type {any} */ turn) => isWhole() && session.goOn(turn),
   keepOnly: (/** @type {any} */ turn, /** @type {any} */ answer) => undoable(t("keptOne"), () => session.keepOnly(turn, answer)),
-  giveResults: (/** @type {any} */ results) => session.giveResults(results),
-  compare: (/** @type {any} */ turn) => openComparison(turn.answers[turn.chosen], server.models.map(({ id }) => id), (name, values) => session.compare(turn, name, values)),
+  giveResults: (/** @type {any} */ results) => isWhole() && session.giveResults(results),
+  compare: (/** @type {any} */ turn) => isWhole() && openComparison(turn.answers[turn.chosen], server.models.map(({ id }) => id), (name, values) => session.compare(turn, name, values)),
   pictures: (/** @type {any} */ turn) => {
     const asked = session.before(turn).findLast(({ attachments }) => attachments.length);
     return (asked?.attachments ?? []).filter(({ modality, report, url }) => modality === "image" && report && url);
@@ -163,19 +163,35 @@ const actions = {
   showCode: (/** @type {any} */ turn, /** @type {any} */ answer) => showCode(session.bodyOf(turn, answer), mediaOf(session.before(turn))),
 };
 
+/** Whether the conversation, with this failed turn of it, can be sent as it is; where not, why not is told. */
+function isWhole(/** @type {any} */ failed = { attachments: [] }) {
+  const missing = missingMedia([...session.turns, { attachments: failed.attachments }]);
+  if (missing) toast(missing.text);
+  return !missing;
+}
+
 /** Do something that takes away, with a way back; `silent` where nothing is lost. */
 function undoable(/** @type {string} */ text, /** @type {() => void} */ act, silent = false) {
   const restore = session.snapshot();
-  const { id } = session.current;
+  const conversation = session.current;
   const written = { text: field.value, attachments: draft.attachments };
+  const media = allMedia();
   act();
   const undo = () => {
-    if (session.current.id !== id) return;
+    if (session.current !== conversation) return;
     restore();
     draft.put(written);
   };
-  if (!silent) toast(text, { undo });
+  const done = () => {
+    if (session.current !== conversation) return; // their uploads live a day
+    const used = new Set(allMedia());
+    for (const attachment of media) if (!used.has(attachment)) attachment.discard();
+  };
+  if (!silent) toast(text, { undo, done });
 }
+
+/** What is attached anywhere in the conversation and the draft. */
+const allMedia = () => [...session.turns, draft].flatMap(({ attachments }) => attachments);
 
 function open(/** @type {any} */ kept) {
   archive.now(record());
@@ -228,7 +244,10 @@ session.addEventListener("writing", (event) => {
   keep();
 });
 session.addEventListener("failure", (event) => server.doubt(/** @type {CustomEvent} */ (event).detail));
-session.addEventListener("media", () => showState());
+session.addEventListener("media", (event) => {
+  changed(/** @type {CustomEvent} */ (event).detail); // one that was lost may be there again
+  sendWhatWaits();
+});
 draft.addEventListener("change", (event) => {
   changed(/** @type {CustomEvent} */ (event).detail);
   sendWhatWaits();

@@ -1,1 +1,1 @@
-"""Qwen2-VL for vLLM: the vision tower, the decoder layers, the model, and its multimodal processing interface."""
+"""Qwen2-VL for vLLM: the vision tower, and the model with it."""

@@ -1,130 +1,14 @@
-"""The Qwen2-VL model class that vLLM runs: vision tower and language model, weight names, and positions.
+"""The Qwen2-VL model class that vLLM runs."""
 
-Attribute names equal the names of the released checkpoints (`visual.*`, `model.*`, `lm_head.*`); those that
-transformers 5 writes are mapped to them.
-"""
-
-from collections.abc import Iterable
-from functools import partial
-from pathlib import Path
-
-import torch
-from torch import nn
-from vllm.config import VllmConfig
-from vllm.distributed import get_pp_group
-from vllm.model_executor.layers.logits_processor import LogitsProcessor
-from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
-from vllm.model_executor.models.interfaces import SupportsLoRA, SupportsMRoPE, SupportsMultiModal, SupportsPP
-from vllm.model_executor.models.module_mapping import MultiModelKeys
-from vllm.model_executor.models.qwen2 import Qwen2Model
-from vllm.model_executor.models.utils import AutoWeightsLoader, PPMissingLayer, WeightsMapper, maybe_prefix
 from vllm.multimodal import MULTIMODAL_REGISTRY
-from vllm.multimodal.inputs import MultiModalFeatureSpec
-from vllm.sequence import IntermediateTensors
 
-from model_executor.checkpoint.config import read_checkpoint
-from model_executor.models.qwen2_vl.processing import (
-    DummyInputs,
-    ProcessingInfo,
-    Processor,
-    item_grid,
-    item_path,
-    map_patches,
-)
-from model_executor.models.qwen2_vl.text import TextDecoderLayer, TextRotary
-from model_executor.models.qwen2_vl.vision import PixelStatistics, VisionTower
-from model_executor.processor.mrope_positions import MediaSpan, mrope_positions
+from model_executor.models.qwen2_vl.vision import VisionTower
+from model_executor.models.shared.model import VisionLanguageModel
+from model_executor.models.shared.processing import DummyInputs, ProcessingInfo, Processor
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=ProcessingInfo, dummy_inputs=DummyInputs)
-class Qwen2VL(nn.Module, SupportsMultiModal, SupportsMRoPE, SupportsPP, SupportsLoRA):
-    """The model vLLM runs."""
+class Qwen2VL(VisionLanguageModel):
+    """Qwen2-VL."""
 
-    # Without a dot at the end: lists of modules that are not quantized name whole parts, such as `model.visual`.
-    hf_to_vllm_mapper = WeightsMapper(orig_to_new_prefix={"model.visual": "visual", "model.language_model": "model"})
-    packed_modules_mapping = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
-
-    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        """Build the model without weights.
-
-        Raises:
-            ValueError: a number format or a variant that would give wrong answers.
-        """
-        super().__init__()
-        model_config = vllm_config.model_config
-        if model_config.dtype == torch.float16:
-            raise ValueError("Qwen2-VL overflows in float16; use bfloat16 or float32")
-        config, text = model_config.hf_config, model_config.hf_config.get_text_config()
-        text.tie_word_embeddings = config.tie_word_embeddings  # the outer value is the checkpoint's
-        checkpoint = read_checkpoint(Path(model_config.model))
-        statistics = PixelStatistics(checkpoint.image_mean, checkpoint.image_std)
-        rotary = TextRotary(text, model_config.max_model_len, checkpoint.yarn)
-        self.config = config  # vLLM reads it when it adds adapters
-        self.encoded_paths: set[str] = set()  # read and emptied by worker.EncodedMedia
-        self.visual = VisionTower(
-            config.vision_config, statistics, vllm_config.quant_config, maybe_prefix(prefix, "visual")
-        )
-        self.model = Qwen2Model(
-            vllm_config=vllm_config,
-            prefix=maybe_prefix(prefix, "model"),
-            decoder_layer_type=partial(TextDecoderLayer, rotary),
-        )
-        self.lm_head = self._head(vllm_config, maybe_prefix(prefix, "lm_head"))
-        self.logits_processor = LogitsProcessor(text.vocab_size)
-        self.make_empty_intermediate_tensors = self.model.make_empty_intermediate_tensors
-
-    def _head(self, vllm_config: VllmConfig, prefix: str) -> nn.Module:
-        if not get_pp_group().is_last_rank:
-            return PPMissingLayer()
-        text = self.model.config
-        head = ParallelLMHead(text.vocab_size, text.hidden_size, quant_config=vllm_config.quant_config, prefix=prefix)
-        return head.tie_weights(self.model.embed_tokens) if text.tie_word_embeddings else head
-
-    def forward(
-        self,
-        input_ids: torch.Tensor | None,
-        positions: torch.Tensor,
-        intermediate_tensors: IntermediateTensors | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        **_: object,
-    ) -> torch.Tensor | IntermediateTensors:
-        """Hidden states [T, hidden] of this step's tokens; positions int64 [3, T]."""
-        return self.model(input_ids, positions, intermediate_tensors, inputs_embeds)
-
-    def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
-        """Logits [T, vocabulary] on the first tensor-parallel rank, None on others."""
-        return self.logits_processor(self.lm_head, hidden_states)
-
-    def embed_multimodal(self, *, grid: Iterable[torch.Tensor], path: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-        """Embeddings [M, hidden] of each item; fields as `processing.media_item` writes them."""
-        paths, grids = [item_path(field) for field in path], [item_grid(field) for field in grid]
-        self.encoded_paths.update(paths)
-        rows = [self._on_device(map_patches(*item)) for item in zip(paths, grids, strict=True)]
-        return self.visual(rows, grids)
-
-    def _on_device(self, rows: torch.Tensor) -> torch.Tensor:
-        """Patches where the tower is. From pinned memory the device fetches them while earlier ones are computed."""
-        device = self.visual.patch_embed.bias.device
-        return rows if device.type == "cpu" else rows.pin_memory().to(device, non_blocking=True)
-
-    def get_mrope_input_positions(
-        self, input_tokens: list[int], mm_features: list[MultiModalFeatureSpec]
-    ) -> tuple[torch.Tensor, int]:
-        """Positions int64 [3, T] of a prompt, and the delta from a later token's index to its position."""
-        spans = [MediaSpan(f.mm_position.offset, item_grid(f.data["grid"].data)) for f in mm_features]
-        positions, delta = mrope_positions(len(input_tokens), sorted(spans, key=lambda span: span.offset))
-        return torch.from_numpy(positions), delta
-
-    def get_language_model(self) -> nn.Module:
-        """The decoder stack."""
-        return self.model
-
-    def get_mm_mapping(self) -> MultiModelKeys:
-        """The prefixes of language model, connector and tower; vLLM applies LoRA to the language model only."""
-        return MultiModelKeys.from_string_field(
-            language_model="model", connector="visual.merger.", tower_model="visual."
-        )
-
-    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
-        """Load a checkpoint of either generation of names; a tied head in the file is skipped."""
-        return AutoWeightsLoader(self).load_weights(weights, mapper=self.hf_to_vllm_mapper)
+    tower = VisionTower

@@ -92,7 +92,8 @@ def test_the_bundled_model_is_computed_in_float32_on_every_cpu() -> None:
     ("name", "values", "says"),
     [
         ("config.json", {"architectures": ["LlamaForCausalLM"]}, "this is a Llama; Tessera serves Qwen2-VL"),
-        ("config.json", {"architectures": ["Qwen2_5_VLForConditionalGeneration"]}, "this is a Qwen2.5-VL"),
+        ("config.json", {"architectures": ["Qwen3VLForConditionalGeneration"]}, "this is a Qwen3-VL"),
+        ("config.json", {"vision_config": None}, "this is a text model"),
         ("config.json", {"max_position_embeddings": 0}, "max_position_embeddings"),
         ("preprocessor_config.json", {"max_pixels": "many"}, "max_pixels"),
     ],

@@ -14,7 +14,7 @@ const SAVED_COLORS = ["#d6006e", "#0086a8", "#6a3df0", "#2e7d00", "#b85c00"];
 /** @typedef {{ label: string, left: number, top: number, right: number, bottom: number }} Box */
 
 /**
- * @param {Box[]} found boxes in thousandths, from grounding.js.
+ * @param {Box[]} found boxes as the model wrote them, from grounding.js.
  * @param {any[]} pictures attachments the boxes may lie on, with their reports; the last one is shown first.
  */
 export function boxesView(found, pictures) {
@@ -26,7 +26,7 @@ export function boxesView(found, pictures) {
 
 function content(/** @type {Box[]} */ found, /** @type {any} */ picture, /** @type {any[]} */ pictures, /** @type {(picture: any) => void} */ show) {
   const size = picture.report.source_size;
-  const placed = found.map((box) => inPixels(box, size));
+  const placed = found.map((box) => inPixels(box, size, picture.report.box_extent));
   const image = el("img", { src: picture.url, alt: t(found.length === 1 ? "withABox" : "withBoxes", { name: picture.name }), width: size.width, height: size.height });
   const tile = el("div", { class: "tile" }, image,
     svg("svg", { viewBox: `0 0 ${size.width} ${size.height}`, "aria-hidden": "true" }, ...placed.flatMap(rectangle)));

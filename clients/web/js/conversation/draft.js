@@ -7,6 +7,7 @@ import { t } from "../page/texts.js";
 import { addToTray, removeFromTray } from "../media/attachment_tray.js";
 import { Attachment } from "../media/attachment.js";
 import { watchLinks } from "../media/link_input.js";
+import { mediaOf } from "../server/request_body.js";
 
 const field = byId("question");
 const cost = byId("cost");
@@ -43,12 +44,11 @@ export class Draft extends EventTarget {
   add(/** @type {Attachment} */ attachment) {
     this.attachments.push(attachment);
     addToTray(attachment, (each) => this.#remove(each));
-    let told = JSON.stringify(asked(attachment));
+    let told = attachment.asked;
     attachment.addEventListener("change", () => {
       if (!this.attachments.includes(attachment)) return;
-      const now = JSON.stringify(asked(attachment));
-      this.#changed(now === told ? null : false);
-      told = now;
+      this.#changed(attachment.asked === told ? null : false);
+      told = attachment.asked;
     });
     this.#changed(false);
   }
@@ -85,9 +85,6 @@ export class Draft extends EventTarget {
   }
 }
 
-/** What of an attachment changes the question. */
-const asked = (/** @type {Attachment} */ { state, source, range }) => ({ state, source: source?.file_data?.length ?? source, range });
-
 /**
  * Why a question cannot be sent now; `waits` where it can be given and is sent once the server is back.
  * @param {{ draft: Draft, turns: import("./conversation.js").Turn[], server: import("../server/state.js").Server, told: any }} now
@@ -95,18 +92,30 @@ const asked = (/** @type {Attachment} */ { state, source, range }) => ({ state, 
  */
 export function obstacle({ draft, turns, server, told }) {
   const failed = draft.attachments.find(({ state }) => state === "failed");
-  const uploading = draft.attachments.filter(({ state }) => state === "uploading");
-  const gone = [...draft.attachments, ...turns.flatMap(({ attachments, failed: out }) => (out ? [] : attachments))].find(({ state, leftOut }) => state === "gone" && !leftOut);
+  const missing = missingMedia([...turns, draft]);
   if (server.state === "locked") return { text: t("needsKey") };
   if (failed) return { text: t("removeFailed", { name: failed.name }), bad: true };
-  if (gone) return { text: t("goneReason", { name: gone.name }), bad: true };
+  if (missing?.bad) return missing;
   if (hasOpenCalls(turns)) return { text: t("resultsFirst") };
-  if (uploading.length) return { text: t("uploading", { share: Math.round((100 * uploading.reduce((sum, { progress }) => sum + progress, 0)) / uploading.length) }) };
+  if (missing) return missing;
   if (draft.isEmpty) return { text: t("typeSomething") };
   if (server.state !== "ready") return { text: t(server.state === "unreachable" ? "waitsForServer" : server.state === "failed" ? "modelFailed" : "waitsForModel"), waits: server.state !== "failed" };
   const over = told ? told.prompt_tokens - told.max_model_len + 1 : 0;
   if (over > 0) return { text: t("tooManyTokens", { n: count(over) }), bad: true, over: true };
   return null;
+}
+
+/**
+ * Why turns cannot be sent as they are: some of their media are nowhere any more, or on their way.
+ * @param {any[]} turns anything with attachments
+ */
+export function missingMedia(turns) {
+  const media = mediaOf(turns);
+  const lost = media.find(({ isLost }) => isLost);
+  if (lost) return { text: t("goneReason", { name: lost.name }), bad: true };
+  const uploading = media.filter(({ state }) => state === "uploading");
+  const share = uploading.reduce((sum, { progress }) => sum + progress, 0) / uploading.length;
+  return uploading.length ? { text: t("uploading", { share: Math.round(100 * share) }) } : null;
 }
 
 /** Whether the model waits for what its functions give back. */

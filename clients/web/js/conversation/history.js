@@ -67,9 +67,15 @@ function entry(/** @type {any} */ record, /** @type {any} */ page, /** @type {()
         if (dialog.open) draw();
         else page.open(record);
       };
-      toast(t("deleted", { name }), { undo, done: () => uploads(record).forEach(forget) });
+      toast(t("deleted", { name }), { undo, done: () => forgetUploads(record) });
     }));
   return item;
+}
+
+/** Have the server forget the files that only this conversation had. */
+async function forgetUploads(/** @type {any} */ record) {
+  const kept = new Set((await all()).flatMap(uploads)); // copies and read files share them
+  uploads(record).filter((/** @type {string} */ id) => !kept.has(id)).forEach(forget);
 }
 
 /** Ids of a conversation's files on the server. */

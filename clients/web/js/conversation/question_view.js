@@ -42,11 +42,11 @@ function failure(/** @type {any} */ turn, /** @type {Record<string, (...given: a
 function sent(/** @type {import("../media/attachment.js").Attachment} */ attachment) {
   const item = el("li", { title: attachment.name });
   const draw = () => {
-    const { name, state, leftOut, range } = attachment;
+    const { name, leftOut, range } = attachment;
     const part = range.start !== null || range.end !== null;
     item.replaceChildren(opening(attachment), el("span", { class: "unseen" }, name),
       part ? el("span", { class: "hint" }, `${range.start ?? 0} – ${range.end ?? t("theEnd")} s`) : "",
-      state === "gone" ? gone(attachment) : leftOut ? el("span", { class: "hint" }, t("leftOut")) : "");
+      attachment.isLost ? gone(attachment) : leftOut ? el("span", { class: "hint" }, t("leftOut")) : "");
   };
   let shown = `${attachment.url} ${attachment.state}`;
   attachment.addEventListener("change", () => {

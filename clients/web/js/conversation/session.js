@@ -16,7 +16,7 @@ export const emptyConversation = () => ({ id: newId(), title: "", named: false, 
 
 /**
  * Dispatches "change" when turns came, went or ended, "writing" with `{ answer, status }` while one is written, and
- * "failure" with an ApiError.
+ * "failure" with an ApiError, and "media" when one of its attachments has changed, with `same` where it is asked for as before.
  */
 export class Session extends EventTarget {
   current = emptyConversation();
@@ -222,7 +222,11 @@ export class Session extends EventTarget {
   #follow(/** @type {any} */ attachment) {
     if (attachment.followed) return;
     attachment.followed = true;
-    attachment.addEventListener("change", () => this.dispatchEvent(new CustomEvent("media", { detail: attachment })));
+    let told = attachment.asked;
+    attachment.addEventListener("change", () => {
+      this.dispatchEvent(new CustomEvent("media", { detail: { same: attachment.asked === told } }));
+      told = attachment.asked;
+    });
   }
 
   #changed(conversation = this.current) {

@@ -95,6 +95,17 @@ export class Attachment extends EventTarget {
     return this.report?.modality ?? (this.type.startsWith("video/") ? "video" : "image");
   }
 
+  /** What of it changes the question, to compare. */
+  get asked() {
+    const { state, source, range, leftOut } = this;
+    return JSON.stringify({ state, source: source?.file_data?.length ?? source, range, leftOut });
+  }
+
+  /** Whether neither this page nor the server has it, and it is not on its way. */
+  get isLost() {
+    return this.source === null && this.state !== "uploading";
+  }
+
   /** Whether trying it again may help. */
   get mayPass() {
     return this.state === "failed" && this.file !== null && this.error.mayPass !== false;

@@ -16,7 +16,7 @@ let language = "curl";
  * @param {import("../media/attachment.js").Attachment[]} attachments whose media are in it
  */
 export function showCode(body, attachments) {
-  const files = attachments.flatMap(({ source, name }) => (source?.file_id ? [{ id: source.file_id, name }] : []));
+  const files = attachments.flatMap(({ source, name }) => (source?.file_data || source?.url ? [] : [{ id: source?.file_id ?? name, name }]));
   const inline = attachments.flatMap(({ source, name }) => (source?.file_data ? [{ id: source.file_data, name }] : []));
   const programs = /** @type {Record<string, string>} */ (snippets(body, { files, inline, base: BASE, needsKey: key() !== "" }));
   const tabs = Object.keys(programs).map((name) =>

@@ -34,7 +34,8 @@ export async function* ask(body, signal) {
       continue;
     }
     const chunk = JSON.parse(data);
-    if (chunk.error) throw errorOf(response.status, data);
+    // The status is 200 by now; whose fault it was says the type.
+    if (chunk.error) throw errorOf(chunk.error.type === "invalid_request_error" ? 400 : 500, data);
     end.usage = chunk.usage ?? end.usage;
     end.media = chunk.tessera?.media ?? end.media;
     const [choice] = chunk.choices;

@@ -13,6 +13,7 @@ const GONE = new Set(["file_not_found", "image_file_not_found", "video_file_not_
 export function sentence(/** @type {any} */ error, /** @type {{ file?: File | null, modality?: string }} */ { file = null, modality = "image" } = {}) {
   if (error.status === 401) return t("keyRefused");
   if (error.code === "model_not_found") return t("modelGone");
+  if (GONE.has(error.code)) return t("goneError");
   const [, limit] = TOO_LARGE.exec(error.message) ?? [];
   if (limit && file) return tooLarge(file.size, Number(limit), modality);
   const [, context, prompt] = TOO_LONG.exec(error.message) ?? [];

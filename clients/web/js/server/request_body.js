@@ -40,10 +40,11 @@ function answerMessage(/** @type {any} */ { raw, calls = [] }) {
   };
 }
 
-function mediaPart(/** @type {any} */ { source, modality, range }, /** @type {any} */ { max_pixels, fps, max_frames }) {
+/** One that is nowhere goes by its name, which no server knows. */
+function mediaPart(/** @type {any} */ { name, source, modality, range }, /** @type {any} */ { max_pixels, fps, max_frames }) {
   const limits = modality === "video" ? { max_pixels, fps, max_frames, video_start: range.start, video_end: range.end } : { max_pixels };
   const given = Object.fromEntries(Object.entries(limits).filter(([, value]) => value != null));
-  if (!source.url) return { type: "file", file: { ...source, ...given } };
+  if (!source?.url) return { type: "file", file: { ...(source ?? { file_id: name }), ...given } };
   const type = modality === "video" ? "video_url" : "image_url";
   return { type, [type]: { ...source, ...given } };
 }

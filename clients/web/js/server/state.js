@@ -5,6 +5,8 @@ import { ApiError, health, key, servedModels } from "./api.js";
 
 const SOON_MS = 1000;
 const LATER_MS = 10_000;
+/** How often to look soon after a failure: a server that is stopping still answers for a while. */
+const NUM_DOUBTS = 5;
 
 /** @typedef {{ id: string, max_model_len: number, parent?: string, description?: string, limits?: Record<string, number> }} Model */
 
@@ -18,6 +20,7 @@ export class Server extends EventTarget {
   wrongKey = false;
   #timer = 0;
   #looks = 0;
+  #doubts = 0;
   /** The key that was refused. @type {string | null} */
   #refused = null;
 
@@ -28,7 +31,8 @@ export class Server extends EventTarget {
     const next = document.hidden ? { state: this.state } : await this.#seen();
     if (look !== this.#looks) return; // somebody looked again meanwhile
     this.#become(next);
-    this.#timer = setTimeout(() => this.watch(), this.state === "ready" ? LATER_MS : SOON_MS);
+    const isTrusted = this.state === "ready" && this.#doubts-- <= 0;
+    this.#timer = setTimeout(() => this.watch(), isTrusted ? LATER_MS : SOON_MS);
   }
 
   /** There is a key to try, which may be the same again. */
@@ -41,7 +45,9 @@ export class Server extends EventTarget {
   doubt(/** @type {ApiError} */ error) {
     if (error.status === 401) this.#become({ state: "locked" });
     else if (error.code === "model_not_found") this.#become({ state: "restarting" });
-    if (error.mayPass || error.code === "model_not_found") this.watch();
+    if (!error.mayPass && error.code !== "model_not_found") return;
+    this.#doubts = NUM_DOUBTS;
+    this.watch();
   }
 
   /** @returns {Promise<{ state: string, models?: Model[] }>} */

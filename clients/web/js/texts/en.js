@@ -47,6 +47,7 @@ export const en = {
   goOnWithout: "Go on without it",
   leftOut: "left out",
   goneFromServer: "No longer on the server.",
+  goneError: "A file of this conversation is no longer on the server.",
   goneReason: "{name} is no longer on the server: choose it again, or go on without it",
   uploadOf: "Upload of {name}",
   uploadedShare: "{share} % of {size}",

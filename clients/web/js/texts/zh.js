@@ -47,6 +47,7 @@ export const zh = {
   goOnWithout: "不带它继续",
   leftOut: "未发送",
   goneFromServer: "服务器上已不存在。",
+  goneError: "对话中的一个文件已不在服务器上。",
   goneReason: "{name} 已不在服务器上：请重新选择，或不带它继续",
   uploadOf: "上传 {name}",
   uploadedShare: "{size} 的 {share} %",

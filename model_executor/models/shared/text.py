@@ -23,17 +23,14 @@ from model_executor.kernels.mrope import cos_sin_table, inverse_frequencies, rot
 
 
 class TextRotary(nn.Module):
-    """The rotary embedding that all layers share: one table and the three sections.
+    """The rotary embedding that all layers share: one table and the three sections."""
 
-    A position never exceeds the index of its token, so the table needs as many rows as the context has tokens.
-    """
-
-    def __init__(self, config: Any, max_model_len: int, yarn: Yarn | None) -> None:
+    def __init__(self, config: Any, num_rows: int, yarn: Yarn | None) -> None:
         """Prepare the table.
 
         Args:
             config: the checkpoint's text config.
-            max_model_len: context length in tokens.
+            num_rows: positions that requests may reach (`mrope_positions.num_positions`).
             yarn: how the context was stretched; None for plain M-RoPE.
 
         Raises:
@@ -46,17 +43,17 @@ class TextRotary(nn.Module):
         self.section = list(rope["mrope_section"])
         if sum(self.section) * 2 != head_dim:
             raise ValueError(f"mrope_section {self.section} does not add up to half of the head dimension {head_dim}")
-        self.register_buffer("cos_sin", _table(max_model_len, head_dim, rope["rope_theta"], yarn), persistent=False)
+        self.register_buffer("cos_sin", _table(num_rows, head_dim, rope["rope_theta"], yarn), persistent=False)
 
     def forward(self, positions: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Rotated q [T, Nq, D] and k [T, Nk, D], as `mrope.rotated`; positions int64 [3, T]."""
         return rotated(q, k, positions, self.cos_sin, self.section)
 
 
-def _table(max_model_len: int, head_dim: int, theta: float, yarn: Yarn | None) -> torch.Tensor:
-    """Cosines and sines of every position, float32 [max_model_len, head_dim]."""
+def _table(num_rows: int, head_dim: int, theta: float, yarn: Yarn | None) -> torch.Tensor:
+    """Cosines and sines of every position, float32 [num_rows, head_dim]."""
     if yarn is None:
-        return cos_sin_table(max_model_len, inverse_frequencies(head_dim, theta))
+        return cos_sin_table(num_rows, inverse_frequencies(head_dim, theta))
     frequencies = yarn_inverse_frequencies(
         head_dim,
         theta,
@@ -65,7 +62,7 @@ def _table(max_model_len: int, head_dim: int, theta: float, yarn: Yarn | None) -
         beta_fast=yarn.beta_fast,
         beta_slow=yarn.beta_slow,
     )
-    return cos_sin_table(max_model_len, frequencies, yarn.magnitude)
+    return cos_sin_table(num_rows, frequencies, yarn.magnitude)
 
 
 class TextAttention(nn.Module):

@@ -21,7 +21,7 @@ from vllm.multimodal.inputs import (
 )
 from vllm.multimodal.processing import BaseDummyInputsBuilder, BaseMultiModalProcessor, BaseProcessingInfo
 
-from model_executor.models.qwen2_vl.vision import FRAME_VALUES
+from model_executor.models.shared.tower import FRAME_VALUES
 from model_executor.processor.geometry import MAX_VIDEO_TOKENS, MERGE, Grid
 
 MAX_ITEM_TOKENS = MAX_VIDEO_TOKENS
@@ -31,16 +31,18 @@ MAX_ITEM_TOKENS = MAX_VIDEO_TOKENS
 _FIELD = MultiModalBatchedField(keep_on_cpu=True)
 
 
-def media_item(path: str, grid: Grid) -> MultiModalKwargsItem:
-    """An item as `Qwen2VL.embed_multimodal` and `get_mrope_input_positions` read it.
+def media_item(path: str, grid: Grid, slice_s: float = 0.0) -> MultiModalKwargsItem:
+    """An item as `VisionLanguageModel.embed_multimodal` and `get_mrope_input_positions` read it.
 
     Args:
         path: file of uint8 rows, readable by the engine's processes until the request has ended.
         grid: of the image or video.
+        slice_s: seconds from one temporal slice to the next.
     """
     return MultiModalKwargsItem(
         {
             "grid": MultiModalFieldElem(torch.tensor([grid.t, grid.h, grid.w]), _FIELD),
+            "slice_s": MultiModalFieldElem(torch.tensor(slice_s, dtype=torch.float64), _FIELD),
             "path": MultiModalFieldElem(torch.frombuffer(bytearray(path.encode()), dtype=torch.uint8), _FIELD),
         }
     )

@@ -1,0 +1,1 @@
+"""What the families share in vLLM: decoder layers, tower parts, the model around both, the processing interface."""
