@@ -118,7 +118,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     if not (directory / "tokenizer.json").is_file():
         raise CheckpointError(f"{_OWNER} has no tokenizer.json")
     generation = read_json(directory / "generation_config.json", _OWNER, optional=True)
-    ends = next(
+    ends: int | list[int] = next(
         (file["eos_token_id"] for file in (generation, config, text) if file.get("eos_token_id") is not None), []
     )
     check_windows(text)

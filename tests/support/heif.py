@@ -82,7 +82,7 @@ def _coded(pixels: Pixels, points: tuple[int, int], *, is_hidden: bool = False) 
     matrix = 9 if points[0] == 9 else 6
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
     frame = frame.reformat(format="yuv444p", dst_colorspace=9 if matrix == 9 else 5, dst_color_range=2)
-    configuration, data = _hevc(frame.to_ndarray(), "yuv444p")
+    configuration, data = _hevc(np.asarray(frame.to_ndarray(), np.uint8), "yuv444p")
     colors = _box(b"colr", b"nclx" + struct.pack(">HHHB", *points, matrix, 0x80))
     return _Item(b"hvc1", data, [configuration, _size(*pixels.shape[:2]), colors], is_hidden=is_hidden)
 

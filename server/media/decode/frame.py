@@ -58,7 +58,7 @@ def _on_white(frame: VideoFrame, space: ColorSpace | None) -> Image.Image:
     """A frame with transparency at its own size, mode RGB."""
     if space is None:
         return to_rgb(Image.fromarray(frame.to_ndarray(format="rgba", threads=1)))
-    deep = frame.to_ndarray(format="rgba64le", threads=1)
+    deep = np.asarray(frame.to_ndarray(format="rgba64le", threads=1), np.uint16)
     colors = to_sdr(np.moveaxis(deep[..., :3], -1, 0), space)
     return to_rgb(Image.fromarray(np.dstack([colors, (deep[..., 3] >> 8).astype(np.uint8)])))
 

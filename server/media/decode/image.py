@@ -76,7 +76,8 @@ class ImageDecoder:
             self.notes += self._choose_image()
         width, height = self._image.size
         check_source_pixels(width, height, max_source_pixels)
-        self._space = self._read_color_space()
+        with pillow_errors():
+            self._space = self._read_color_space()
         self.notes += self._space.notes if self._space else ()
         self._transpose = _UPRIGHT.get(self._read_orientation())
         self._full_size = self._image.size

@@ -7,6 +7,8 @@ decoders only libvpx's reads.
 Source: FFmpeg 8 `av_find_best_stream` and AV_DISPOSITION_*; the WebM project's `AlphaMode` element.
 """
 
+from typing import cast
+
 import av
 from av.codec.context import ThreadType
 from av.container import InputContainer
@@ -56,7 +58,7 @@ def make_decoder(track: VideoStream) -> VideoCodecContext:
     decoder = own
     alpha = next((value for name, value in track.metadata.items() if name.lower() == "alpha_mode"), "0")
     if own.name in _ALPHA_DECODERS and alpha == "1":
-        decoder = av.CodecContext.create(_ALPHA_DECODERS[own.name], "r")
+        decoder = cast("VideoCodecContext", av.CodecContext.create(_ALPHA_DECODERS[own.name], "r"))
         decoder.extradata = own.extradata
         decoder.width, decoder.height = own.width, own.height
     decoder.thread_count = DECODER_THREADS

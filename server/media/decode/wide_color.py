@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from model_executor.processor.patches import Pixels
 
 Floats = NDArray[np.float32]
+_Values = NDArray[np.float64] | np.float64
 
 WHITE_NITS = 203.0
 """Reference white of HDR, cd/m2: what is as bright becomes white."""
@@ -141,7 +142,8 @@ def _compression_table(peak: float) -> Floats:
     t = np.clip((relative - knee) / (1 - knee), 0, 1)
     spline = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (-2 * t**3 + 3 * t**2) * largest
     mapped = nits_from_pq(np.where(relative < knee, relative, spline) * end) / WHITE_NITS
-    return np.divide(mapped, light, out=np.ones_like(light), where=light > 0).astype(np.float32)
+    ratio: Floats = np.divide(mapped, light, out=np.ones_like(light), where=light > 0).astype(np.float32)
+    return ratio
 
 
 def _hlg_gain(scene: Floats) -> Floats:
@@ -181,7 +183,8 @@ def _matrix(primaries: int) -> Floats:
     if primaries == 1:
         return np.eye(3, dtype=np.float32)
     matrix = np.linalg.inv(_to_xyz(_BT709)) @ _to_xyz(_PRIMARIES[primaries])
-    return (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
+    balanced: Floats = (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
+    return balanced
 
 
 def _to_xyz(points: tuple[tuple[float, float], ...]) -> NDArray[np.float64]:
@@ -190,20 +193,20 @@ def _to_xyz(points: tuple[tuple[float, float], ...]) -> NDArray[np.float64]:
     return np.asarray(columns[:, :3] * np.linalg.solve(columns[:, :3], columns[:, 3]))
 
 
-def nits_from_pq(samples: NDArray[np.float64]) -> NDArray[np.float64]:
+def nits_from_pq(samples: _Values) -> NDArray[np.float64]:
     """The PQ EOTF: samples of 0..1 to cd/m2."""
     power = np.asarray(samples) ** (32 / 2523)
     low = np.maximum(power - 107 / 128, 0)
     return np.asarray(PQ_PEAK_NITS * (low / (2413 / 128 - 2392 / 128 * power)) ** (16_384 / 2610))
 
 
-def pq_from_nits(nits: NDArray[np.float64]) -> NDArray[np.float64]:
+def pq_from_nits(nits: _Values) -> NDArray[np.float64]:
     """The inverse of `nits_from_pq`."""
     power = (np.asarray(nits) / PQ_PEAK_NITS) ** (2610 / 16_384)
     return np.asarray(((107 / 128 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32))
 
 
-def scene_from_hlg(samples: NDArray[np.float64]) -> NDArray[np.float64]:
+def scene_from_hlg(samples: _Values) -> NDArray[np.float64]:
     """The inverse of the HLG OETF: samples of 0..1 to scene light of 0..1."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     return np.where(samples <= 0.5, samples**2 / 3, (np.exp((samples - c) / a) + b) / 12)

@@ -35,10 +35,10 @@ def _primary_code_points(meta: memoryview) -> tuple[int, int] | None:
     boxes = dict(_boxes(meta))
     properties = dict(_boxes(boxes.get(b"iprp", memoryview(b""))))
     primary = boxes.get(b"pitm", memoryview(b""))
-    item = struct.unpack_from(">H" if primary[:1] == b"\0" else ">I", primary, 4)[0]
+    item = struct.unpack_from(">I" if primary[0] else ">H", primary, 4)[0]
     wanted = _property_indices(properties.get(b"ipma", memoryview(b"")), item)
     for number, (name, content) in enumerate(_boxes(properties.get(b"ipco", memoryview(b""))), start=1):
-        if number in wanted and name == b"colr" and content[:4] == b"nclx":
+        if number in wanted and name == b"colr" and bytes(content[:4]) == b"nclx":
             primaries, transfer = struct.unpack_from(">HH", content, 4)
             return primaries, transfer
     return None

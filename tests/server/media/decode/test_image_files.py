@@ -233,7 +233,7 @@ def test_gray_is_as_bright_as_it_says(zero_is_white: bool, bits: int, order: str
     gray = PHOTO[..., 1]
     stored = 255 - gray if zero_is_white else gray
     content = stored.tobytes() if bits == 8 else (stored.astype(np.uint16) * 257).astype(f"{order}u2").tobytes()
-    tags = page(*gray.shape, 8, [len(content)], t258=bits, t262=0 if zero_is_white else 1, t277=1)
+    tags = page(gray.shape[0], gray.shape[1], 8, [len(content)], t258=bits, t262=0 if zero_is_white else 1, t277=1)
     assert differs(tiff([tags], [content], order), np.repeat(gray[..., None], 3, -1)) == 0
 
 
@@ -246,7 +246,7 @@ def test_compressed_gray_whose_zero_is_white_is_inverted() -> None:
 
 def rgb_page(pixels: Pixels, start: int, kind: int) -> tuple[dict[int, tuple[int, list[int]]], bytes]:
     content = pixels.tobytes()
-    tags = page(*pixels.shape[:2], start, [len(content)], t262=2, t277=3)
+    tags = page(pixels.shape[0], pixels.shape[1], start, [len(content)], t262=2, t277=3)
     return tags | {254: (4, [kind]), 258: (3, [8, 8, 8])}, content
 
 
