@@ -150,7 +150,7 @@ def _hlg_gain(scene: Floats) -> Floats:
     """What scene light is multiplied by to become display light relative to white, [N]; scene [3, N], BT.2020."""
     red, green, blue = scene
     luminance = np.float32(0.2627) * red + np.float32(0.6780) * green + np.float32(0.0593) * blue
-    return luminance ** np.float32(HLG_GAMMA - 1) * np.float32(HLG_PEAK_NITS / WHITE_NITS)
+    return np.asarray(luminance ** np.float32(HLG_GAMMA - 1) * np.float32(HLG_PEAK_NITS / WHITE_NITS))
 
 
 @lru_cache(maxsize=8)
