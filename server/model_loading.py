@@ -11,7 +11,7 @@ from model_executor.checkpoint.config import BUNDLED_MODEL, Checkpoint, read_che
 from model_executor.checkpoint.errors import CheckpointError
 from model_executor.checkpoint.lora import read_adapters
 from model_executor.checkpoint.weights import check_weights
-from model_executor.client.engine_client import EngineClient
+from model_executor.client.engine_pool import EnginePool
 from model_executor.processor.tokenizer import Tokenizer, TokenizerFileError
 from server.core.concurrency import run_abandonable
 from server.core.settings import Settings
@@ -36,7 +36,7 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
     checkpoint = await run_abandonable(lambda: _load_checkpoint(settings.model))
     adapters = await run_abandonable(lambda: _adapter_names(settings, checkpoint))
     async with AsyncExitStack() as stack:
-        engine = EngineClient(checkpoint.directory, settings.engine)
+        engine = EnginePool(checkpoint.directory, settings.engine)
         await engine.start()
         stack.push_async_callback(engine.close)
         media = MediaPreprocessor(
@@ -45,6 +45,8 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
             image_max_pixels=checkpoint.image_max_pixels,
             video_min_pixels=checkpoint.video_min_pixels,
             video_max_pixels=checkpoint.video_max_pixels,
+            image_size=checkpoint.family.image_size,
+            has_video=checkpoint.family.has_video,
         )
         await media.start()
         stack.push_async_callback(media.close)
@@ -61,6 +63,7 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
             sampling_defaults={} if settings.engine.generation_config == "none" else checkpoint.sampling_defaults,
             description=BUNDLED_DESCRIPTION if settings.model == BUNDLED_MODEL else None,
             family=checkpoint.family,
+            prompt_format=checkpoint.prompt_format,
         )
 
 
@@ -79,6 +82,7 @@ def _adapter_names(settings: Settings, checkpoint: Checkpoint) -> tuple[str, ...
 
 def _read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     try:
-        return Tokenizer(checkpoint.directory, checkpoint.family.prompt_format.placeholders)
+        prompt_format = checkpoint.prompt_format
+        return Tokenizer(checkpoint.tokenizer_dir, prompt_format.placeholders, prompt_format.user_tokens)
     except TokenizerFileError as error:
         raise CheckpointError(str(error)) from error

@@ -5,9 +5,9 @@ Finds or downloads the checkpoint, too. Does not read weights (the engine does) 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from model_executor.checkpoint.chat_templates import read_chat_templates
 from model_executor.checkpoint.errors import CheckpointError
@@ -16,8 +16,10 @@ from model_executor.checkpoint.positions import Yarn, check_windows, context_len
 from model_executor.checkpoint.processor_files import read_processor_files
 from model_executor.checkpoint.quantization import Quantization, read_quantization
 from model_executor.checkpoint.sampling_defaults import read_sampling_defaults
+from model_executor.checkpoint.vocabulary import tokenizer_dir
 from model_executor.families.family import Family
 from model_executor.families.known import UnknownFamilyError, family_of
+from model_executor.processor.chatml import PromptFormat
 
 BUNDLED_MODEL = "tessera-tiny"
 """Name of the checkpoint that ships with the project."""
@@ -32,6 +34,9 @@ class Checkpoint:
 
     directory: Path
     family: Family
+    tokenizer_dir: Path
+    """Where its `tokenizer.json` is."""
+    prompt_format: PromptFormat
     max_model_len: int
     """Context length in tokens that the model was trained for."""
     image_min_pixels: int
@@ -60,6 +65,8 @@ class Checkpoint:
     """Whether the model was trained in float32; released ones were trained in bfloat16."""
     time_ids_per_s: float | None
     """As `Family.time_ids_per_s`."""
+    trained_tokens: int | None
+    """As `Family.trained_tokens`."""
 
     def number_format(
         self, *, cpu: bool, native_bfloat16: bool, int8_tiles: bool = False
@@ -96,7 +103,11 @@ def resolve_checkpoint(model: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt"]))
+        files = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.tiktoken"]
+        directory = Path(snapshot_download(model, allow_patterns=files))
+        if not any(directory.glob("*.safetensors")):  # the first generation has its weights as a pickle only
+            snapshot_download(model, allow_patterns=["pytorch_model*.bin"])
+        return directory
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
             f"{model!r} is not a directory, and it cannot be downloaded from the Hugging Face hub: {error}"
@@ -115,8 +126,6 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     except UnknownFamilyError as error:
         raise CheckpointError(str(error)) from error
     text = dict(family.text_config(config))
-    if not (directory / "tokenizer.json").is_file():
-        raise CheckpointError(f"{_OWNER} has no tokenizer.json")
     generation = read_json(directory / "generation_config.json", _OWNER, optional=True)
     ends: int | list[int] = next(
         (file["eos_token_id"] for file in (generation, config, text) if file.get("eos_token_id") is not None), []
@@ -126,9 +135,11 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     return Checkpoint(
         directory=directory,
         family=family,
+        tokenizer_dir=tokenizer_dir(directory, family),
+        prompt_format=_prompt_format(family, generation),
         max_model_len=context_length(text),
         **asdict(read_processor_files(directory)),
-        end_token_ids=tuple(ends) if isinstance(ends, list) else (ends,),
+        end_token_ids=family.end_token_ids or (tuple(ends) if isinstance(ends, list) else (ends,)),
         chat_template=chat_template,
         tool_template=tool_template,
         yarn=read_yarn(text),
@@ -136,9 +147,18 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         sampling_defaults=read_sampling_defaults(generation),
         is_float32=(config.get("dtype") or config.get("torch_dtype") or text.get("dtype")) == "float32",
         time_ids_per_s=family.time_ids_per_s(config),
+        trained_tokens=family.trained_tokens(config),
     )
+
+
+def _prompt_format(family: Family, generation: Mapping[str, Any]) -> PromptFormat:
+    """The family's; the first generation says in its generation config whether it was trained on conversations."""
+    if family.names_chat_format and generation.get("chat_format") != "chatml":
+        return replace(family.prompt_format, is_raw=True)
+    return family.prompt_format
 
 
 def weight_bytes(directory: Path) -> int:
     """Size of a model directory's weights; 0 if it has none."""
-    return sum(path.stat().st_size for path in directory.glob("*.safetensors"))
+    files = [*directory.glob("*.safetensors")] or directory.glob("pytorch_model*.bin")
+    return sum(path.stat().st_size for path in files)

@@ -17,11 +17,13 @@ process is forked before any thread exists.
 import argparse
 import asyncio
 import ctypes
+import logging
 import os
 import resource
 import signal
 import socket
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,13 +76,15 @@ def main() -> int:
     from model_executor.engine_process.vllm_engine import VllmEngine
     from model_executor.start_failure import StartFailure
 
-    if not wait_for_start(end):
+    if (start := wait_for_start(end)) is None:
         return 0
+    if start.devices:  # CUDA reads it at its first use; nothing above uses CUDA
+        os.environ["CUDA_VISIBLE_DEVICES"] = start.devices
     try:
         checkpoint = read_checkpoint(arguments.model)
         check_pickled_weights(checkpoint.directory)
         adapters = read_adapters(arguments.settings.lora_dir, checkpoint.directory)
-        grammars = GrammarCheck.fork(checkpoint.directory)
+        grammars = GrammarCheck.fork(checkpoint.tokenizer_dir)
         vllm, stats = launch(checkpoint, arguments.settings, adapters, cpu=cpu)
     except (CheckpointError, SettingsError) as error:
         end.sendall(encode(Impossible(str(error))))
@@ -126,7 +130,7 @@ async def _serve(
     if warm_in is not None:
         from model_executor.engine_process.warm_up import warm_up
 
-        await warm_up(engine, warm_in)
+        await warm_up(engine, warm_in, engine.family.image_size)
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     channel = await Channel.open(end)
@@ -188,12 +192,17 @@ def _prepare_environment(settings: EngineSettings, model: Path, *, cpu: bool) ->
         variables["TRITON_F32_DEFAULT"] = "ieee"  # whoever asks for float32 means it, not its shortened form
     if cpu or settings.num_threads:  # on a GPU the processor's share is small, and vLLM keeps it to one thread
         variables["OMP_NUM_THREADS"] = str(
-            settings.num_threads or num_threads(weight_bytes(model), num_workers=num_workers)
+            settings.num_threads
+            or num_threads(weight_bytes(model), num_workers=num_workers * max(1, settings.replicas))
         )
     if settings.runs_single(cpu=cpu):
         variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # else the CPU platform moves the worker to a third process
     os.environ.update(variables)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else each start tells of NUMA nodes
+    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # some is said before vLLM reads it
+    # vLLM looks through all names of torch.distributed, and each start would tell that one of them is old.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.reduce_op`", FutureWarning)
 
 
 if __name__ == "__main__":

@@ -177,6 +177,7 @@ def _arguments(
         max_num_batched_tokens = max(max_num_batched_tokens, max_num_seqs)
     return AsyncEngineArgs(
         model=str(checkpoint.directory),
+        tokenizer=str(checkpoint.tokenizer_dir),
         dtype=dtype,
         max_model_len=max_model_len,
         max_num_batched_tokens=max_num_batched_tokens,
@@ -194,6 +195,7 @@ def _arguments(
         structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
         mm_processor_cache_gb=0,  # items are file names
         skip_mm_profiling=cpu,
+        use_tqdm_on_load=False,  # the server itself says how long it has been loading
         worker_extension_cls="model_executor.models.shared.worker.EncodedMedia",
         **lora,
         **_gpu_arguments(settings),

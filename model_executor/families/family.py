@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from model_executor.processor.chatml import PromptFormat
+from model_executor.processor.geometry import Size
 
 Config = Mapping[str, Any]
 """A checkpoint's `config.json`."""
@@ -36,3 +37,14 @@ class Family:
     """The language model's part of `config.json`, in Qwen2's terms."""
     time_ids_per_s: Callable[[Config], float | None]
     """Position ids per second of a video; None: one per temporal slice, whatever its duration."""
+    trained_tokens: Callable[[Config], int | None] = lambda _: None
+    """Tokens up to which prompts have the rotary base that was trained (`processor/dynamic_ntk.py`); None: all have."""
+    image_size: Size | None = None
+    """The one size of all images, stretched to it; None: sizes follow the image (`processor/geometry.py`)."""
+    has_video: bool = True
+    end_token_ids: tuple[int, ...] | None = None
+    """Ids that end an answer; None: those that the checkpoint names."""
+    names_chat_format: bool = False
+    """Whether a checkpoint's `generation_config.json` says (`chat_format`) if it was trained on conversations."""
+    vocabulary_file: str | None = None
+    """A rank list that `tokenizer.json` is made of, where checkpoints come without one."""

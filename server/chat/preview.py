@@ -48,7 +48,7 @@ def _preview(name: str, conversation: Conversation, media: Sequence[PreparedMedi
     totals: Counter[str] = Counter()
     for part in parts:
         totals[part.type] += part.tokens
-    placeholders = model.family.prompt_format.placeholders
+    placeholders = model.prompt_format.placeholders
     return ChatPreview(
         object="chat.completion.preview",
         model=name,

@@ -205,7 +205,7 @@ def _check_model(settings: Settings) -> Finding:
     num_bytes = weight_bytes(checkpoint.directory)
     size = f"{num_bytes / 1e6:.0f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:.1f} GB"
     if not num_bytes:
-        return Finding("FAIL", "model", f"{settings.model} has no *.safetensors file")
+        return Finding("FAIL", "model", f"{settings.model} has neither *.safetensors nor pytorch_model*.bin")
     facts = (
         f"{settings.model}, a {checkpoint.family.name}: {size} of weights, context {checkpoint.max_model_len} tokens"
     )

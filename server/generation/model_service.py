@@ -16,6 +16,7 @@ from model_executor.checkpoint.errors import CheckpointError
 from model_executor.engine import Engine, EngineState, EngineStats, EngineUnavailableError
 from model_executor.families.family import Family
 from model_executor.families.qwen2_vl import QWEN2_VL
+from model_executor.processor.chatml import QWEN2_FORMAT, PromptFormat
 from model_executor.processor.tokenizer import Tokenizer
 from server.core.errors import NotFoundError, UnavailableError
 from server.core.metrics import MediaLoad, Metrics
@@ -74,6 +75,8 @@ class ServedModel:
     """The checkpoint's Jinja template for conversations with tools, where it has another one for these."""
     family: Family = QWEN2_VL
     """The family it belongs to."""
+    prompt_format: PromptFormat = QWEN2_FORMAT
+    """How its prompts are written."""
 
     @property
     def prompt_builder(self) -> PromptBuilder:
@@ -82,7 +85,7 @@ class ServedModel:
             self.tokenizer,
             self.chat_template,
             self.engine.max_model_len,
-            self.family.prompt_format,
+            self.prompt_format,
             tool_template=self.tool_template,
         )
 

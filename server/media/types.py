@@ -22,6 +22,7 @@ class MediaLimits:
     # Of videos only:
     total_pixels: int | None = None
     fps: float | None = None
+    nframes: int | None = None
     min_frames: int | None = None
     max_frames: int | None = None
     video_start: float | None = None

@@ -17,6 +17,8 @@ from server.auth.rate_limits import KeyUsage
 from server.core.metrics import Metrics
 
 HEADER = "x-request-id"
+SERVER_HEADER = "x-tessera-server"
+"""The name of the server that answered, of several."""
 DURATION_HEADER = "openai-processing-ms"
 """Milliseconds until the response began, under the name OpenAI's clients look for."""
 CLIENT_GONE_STATUS = 499
@@ -36,12 +38,14 @@ class AccessLogMiddleware:
         app: the application inside.
         metrics: counts the requests.
         log: whether to write log lines.
+        server_name: of several servers, this one's.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, log: bool) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, log: bool, server_name: str | None = None) -> None:
         self._app = app
         self._is_logging = log
         self._metrics = metrics
+        self._server_name = server_name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -60,6 +64,8 @@ class AccessLogMiddleware:
                 status = event["status"]
                 headers = MutableHeaders(scope=event)
                 headers[HEADER] = request_id
+                if self._server_name is not None:
+                    headers[SERVER_HEADER] = self._server_name
                 headers[DURATION_HEADER] = str(round((time.perf_counter() - started_at_s) * 1000))
                 if scope["state"]["ignored"]:
                     headers[ignored.HEADER] = ignored.header_value(scope["state"]["ignored"])
@@ -77,13 +83,13 @@ class AccessLogMiddleware:
                     self._metrics.count_error(error)
                 if (usage := _key_usage(scope)) is not None:
                     self._metrics.count_key_request(usage.name, status)
-                if self._is_logging and not _is_good_health(scope, status):
+                if self._is_logging and not _is_usual_health(scope, status):
                     _log.info("request", extra={"fields": _log_fields(scope, request_id, status, duration_s)})
 
 
-def _is_good_health(scope: Scope, status: int) -> bool:
-    """Probes and open pages ask every few seconds; only an answer that is not 200 is news."""
-    return status == 200 and scope["path"] == "/health"
+def _is_usual_health(scope: Scope, status: int) -> bool:
+    """Probes and open pages ask every second or so; whether the model answers, the server prints when it changes."""
+    return status in (200, 503) and scope["path"] == "/health"
 
 
 def _request_id(headers: Headers) -> str:

@@ -3,8 +3,8 @@
 The engine (xgrammar 0.2.8, tried keyword by keyword) ignores a good deal without a word: keywords next to `enum`,
 `$ref` or `anyOf`, `required` names without a property, most of what lacks a `type`. So a schema is rebuilt from what is
 known to hold. Unknown keywords and formats are annotations, as JSON Schema has it, and are left out. What is known and
-cannot be enforced is refused by name or, where the client does not insist (`strict`), left out and told. Where nothing
-is, what the rebuilt schema allows, the client's allows:
+cannot be enforced is refused by name or, where the client does not insist (`strict`), left out and reported. Where
+nothing is, what the rebuilt schema allows, the client's allows:
 
 - A type list becomes an `anyOf` of single types, each with the keywords of its own.
 - Bounds on a string's length become a pattern, because the engine would let raw control characters through. Such a
@@ -134,8 +134,8 @@ class _Rebuilding:
         value = asserted[keyword]
         others = sorted(set(asserted) - {keyword} - ({"type"} if keyword in ("enum", "const") else set()))
         if keyword == "allOf" and (others or len(_entries(value)) > 1):
-            beside = {name: asserted[name] for name in others}
-            return self._merge([*_require_array(value, f"{path}.allOf"), *([beside] if others else [])], path)
+            siblings = {name: asserted[name] for name in others}
+            return self._merge([*_require_array(value, f"{path}.allOf"), *([siblings] if others else [])], path)
         for name in others:
             self._relax(path, name, f"is not supported next to '{keyword}'")
         if keyword in ("enum", "const"):

@@ -122,6 +122,7 @@ def serve(tokenizer: Tokenizer, media: MediaPreprocessor, tmp_path: Path) -> Ope
         *,
         adapters: tuple[str, ...] = (),
         family: Family = QWEN2_VL,
+        description: str | None = None,
         port: int = 0,
         **changes: Any,
     ) -> AsyncIterator[ServerFixture]:
@@ -142,6 +143,7 @@ def serve(tokenizer: Tokenizer, media: MediaPreprocessor, tmp_path: Path) -> Ope
                 end_token_ids=(end,),
                 adapters=adapters,
                 family=family,
+                description=description,
             )
 
         app = create_app(settings, open_model)

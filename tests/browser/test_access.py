@@ -1,5 +1,6 @@
 """Everybody can use the page: by keyboard alone, with a screen reader, in the dark, on a telephone."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -7,6 +8,7 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
+from model_executor.engine import EngineState
 from tests.browser.conftest import SCREENSHOTS, OpenPage, open_ready
 from tests.support.fakes import FakeEngine, say
 from tests.support.images import encoded, photo, real_video
@@ -41,6 +43,7 @@ async def test_axe_finds_nothing(
     async with serve(FakeEngine(script=lambda *_: list(say(*GROUNDED)), max_model_len=32_768)) as world:
         await open_ready(page, world)
         assert not await violations(page)
+        await expect(page.locator("#welcome-title")).to_be_in_viewport()
         await page.screenshot(path=SCREENSHOTS / f"{name}-empty.png")
         await page.locator("#files").set_input_files([tmp_path / "rocket.png", real_video()])
         await page.get_by_label("Question", exact=True).fill("Find the rocket.")
@@ -61,6 +64,9 @@ async def test_axe_finds_nothing(
         await page.screenshot(path=SCREENSHOTS / f"{name}-answer.png")
         assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # nothing to scroll sideways
         await page.get_by_role("button", name="As code").click()
+        assert not await violations(page)
+        await page.keyboard.press("Escape")
+        await page.locator(".question").get_by_role("button", name="Enlarge rocket.png").click()
         assert not await violations(page)
         await page.keyboard.press("Escape")
         await page.get_by_role("button", name="Compare").click()
@@ -121,10 +127,34 @@ async def test_everything_can_be_done_with_the_keyboard(page: Page, serve: OpenP
         assert await focused() == "As code"
 
 
+async def test_keys_theme_and_description_of_the_api_are_told(page: Page, serve: OpenPage) -> None:
+    async with serve() as world:
+        await open_ready(page, world)
+        await page.get_by_text("Connection and page").click()
+        await expect(page.locator(".keys kbd")).to_have_text(["Enter", "Shift", "Enter", "↑", "Esc"])
+        document = await page.request.get(await page.locator("#api-document").get_attribute("href") or "")
+        assert (await document.json())["info"]["title"] and document.url == f"{world.url}/openapi.json"
+        await page.get_by_label("Theme").select_option("dark")
+        assert await luminance(page, "body", "backgroundColor") < 0.05
+        await page.reload()  # it is remembered
+        assert await luminance(page, "body", "backgroundColor") < 0.05
+        send = [await luminance(page, "#send", name) for name in ("color", "backgroundColor")]
+        await expect(page.get_by_role("button", name="Send")).to_be_disabled()
+        assert (max(send) + 0.05) / (min(send) + 0.05) >= 3  # which WCAG asks of what has to be seen
+
+
+async def luminance(page: Page, selector: str, name: str) -> float:
+    """Relative luminance of an element's color, as WCAG 2 defines it."""
+    color = await page.locator(selector).evaluate("(element, name) => getComputedStyle(element)[name]", name)
+    linear = [(part / 255 + 0.055) ** 2.4 / 1.055**2.4 for part in map(int, re.findall(r"\d+", color)[:3])]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_axe_finds_nothing_where_something_is_wrong(
-    page: Page, serve: OpenPage, scheme: Literal["light", "dark"]
+    page: Page, serve: OpenPage, tmp_path: Path, scheme: Literal["light", "dark"]
 ) -> None:
+    (tmp_path / "notes.txt").write_text("not a picture")
     await page.emulate_media(color_scheme=scheme)
     call = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
     engine = FakeEngine(script=lambda *_: [RuntimeError("lost")])
@@ -154,3 +184,19 @@ async def test_axe_finds_nothing_where_something_is_wrong(
             await expect(page.locator(".answer").last.locator(".measures dl")).to_be_visible()
         await expect(page.locator(".call")).to_be_visible()
         assert not await violations(page)
+        await page.get_by_role("button", name="New conversation").click()
+        await page.locator("#files").set_input_files(tmp_path / "notes.txt")
+        await expect(page.locator(".chip")).to_have_attribute("data-state", "failed")
+        await page.get_by_role("button", name="Camera").click()
+        await expect(page.get_by_role("button", name="Take a picture")).to_be_enabled()
+        assert not await violations(page)
+        await page.keyboard.press("Escape")
+        await page.get_by_role("button", name="Conversations").click()
+        await page.get_by_role("button", name="Delete").first.click()  # which can be undone for a while
+        assert not await violations(page)
+        await page.keyboard.press("Escape")
+        engine.state = EngineState.RESTARTING
+        await expect(page.locator("#model")).to_have_attribute("data-state", "restarting")
+        assert not await violations(page)
+    await expect(page.locator("#model")).to_have_attribute("data-state", "unreachable")
+    assert not await violations(page)

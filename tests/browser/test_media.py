@@ -83,6 +83,19 @@ async def test_a_clip_is_shown_as_the_frames_that_are_sampled(page: Page, serve:
         assert await page.locator(".budget [data-kind=video] b").inner_text() == f"{report['tokens']:,}"
 
 
+async def test_many_attachments_are_folded(page: Page, serve: OpenPage, tmp_path: Path) -> None:
+    for number in range(10):
+        (tmp_path / f"{number}.png").write_bytes(encoded(plain(300, 200)))
+    async with serve() as world:
+        await open_ready(page, world)
+        await page.locator("#files").set_input_files([tmp_path / f"{number}.png" for number in range(10)])
+        await expect(page.locator(".fold")).to_have_count(10)
+        await expect(page.locator(".seen canvas")).to_have_count(0)
+        await page.locator(".fold summary").nth(3).click()
+        await expect(page.locator(".seen canvas")).to_have_count(1)
+        await expect(page.locator(".budget")).to_contain_text("template")
+
+
 async def test_limits_of_the_settings_change_what_is_seen(page: Page, serve: OpenPage) -> None:
     async with serve() as world:
         await open_ready(page, world)

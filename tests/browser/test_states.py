@@ -30,6 +30,7 @@ async def test_a_second_server_takes_pictures_in_the_request(page: Page, serve: 
         await expect(page.locator(".chip")).to_have_attribute("data-state", "ready")
         await expect(page.locator(".chip .status")).to_contain_text("sent with each request")
         await expect(page.locator(".seen canvas")).to_be_visible()
+        await page.screenshot(path=SCREENSHOTS / "second-server.png")
         body = await sent_by(page, lambda: ask(page, "Which color?"))
         assert body["messages"][0]["content"][0]["file"]["file_data"].startswith("data:image/png;base64,")
         await expect(page.locator(".answer .prose")).to_have_text("Hello, world!")

@@ -24,6 +24,8 @@ async def test_four_cards_ask_on_a_click(page: Page, serve: OpenPage) -> None:
         cards = page.locator(".card")
         await expect(cards).to_have_count(4)
         await expect(cards.locator("img, video")).to_have_count(4)
+        for place in await page.locator(".card-view").all():  # nothing of them is cut off
+            assert await place.evaluate("place => place.firstElementChild.offsetHeight <= place.clientHeight")
         await page.get_by_label("Question", exact=True).fill("My own")
         for number, question in enumerate(
             ("What is in this picture?", "Find the red circle.", "What does it say?", "What happens in the video?")
@@ -39,6 +41,15 @@ async def test_four_cards_ask_on_a_click(page: Page, serve: OpenPage) -> None:
         assert [grid[0] for grid in grids] == [1, 1, 1, 4]  # four seconds, two frames each
 
 
+async def test_the_empty_page_says_what_the_model_can_do(page: Page, serve: OpenPage) -> None:
+    async with serve(description="A toy: shapes only.") as world:
+        await open_ready(page, world)
+        await expect(page.locator("#welcome")).to_contain_text("A toy: shapes only.")
+        await expect(page.locator("#about-model")).to_be_visible()
+        await ask(page, "Hi.")
+        await expect(page.locator("#about-model")).to_be_hidden()
+
+
 async def test_two_answers_stand_side_by_side_with_their_tokens(page: Page, serve: OpenPage, tmp_path: Path) -> None:
     (tmp_path / "rocket.png").write_bytes(encoded(photo()))
     async with serve(FakeEngine(max_model_len=8192)) as world:
@@ -49,7 +60,7 @@ async def test_two_answers_stand_side_by_side_with_their_tokens(page: Page, serv
         await page.get_by_role("button", name="Compare").click()
         dialog = page.locator("#compare")
         await dialog.get_by_label("max_pixels", exact=True).fill("100352")
-        await dialog.get_by_role("button", name="Ask and compare").click()
+        await page.keyboard.press("Enter")
         versions = page.locator(".answer .version")
         await expect(versions.locator("[data-fact=prompt] dd")).to_have_count(2)
         shown = [
@@ -60,6 +71,7 @@ async def test_two_answers_stand_side_by_side_with_their_tokens(page: Page, serv
             "max_pixels not set",
             "max_pixels 100,352",
         ]
+        await expect(versions.nth(1).get_by_role("button", name="Keep this one")).to_be_in_viewport()
         await page.screenshot(path=SCREENSHOTS / "comparison.png")
         await versions.nth(1).get_by_role("button", name="Keep this one").click()
         await expect(page.locator(".answer .version")).to_have_count(1)

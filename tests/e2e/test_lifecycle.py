@@ -51,6 +51,12 @@ def test_serves_once_loaded(own_server: RunningServer) -> None:
     assert ask(own_server).status_code == 200
 
 
+def test_nothing_foreign_stands_among_what_the_start_says(own_server: RunningServer) -> None:
+    own_server.wait_ready()
+    ours = ("Tessera listens on ", "Still loading, ", "Ready after ", '{"time": ')
+    assert not [line for line in own_server.log if not line.startswith(ours)]
+
+
 @pytest.mark.slow
 def test_a_killed_engine_ends_streams_cleanly_and_comes_back(own_server: RunningServer) -> None:
     own_server.wait_ready()

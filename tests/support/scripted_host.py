@@ -24,6 +24,9 @@ from model_executor.engine import (
 from model_executor.engine_process.session import Session
 from model_executor.ipc import Channel, Impossible, Unready, encode, wait_for_start
 
+SLOW_S = 1.0
+"""Before the first delta of a slow request."""
+
 
 class Scripted:
     """Yields one delta per requested token; the first prompt id chooses what else happens."""
@@ -44,6 +47,8 @@ class Scripted:
                 os._exit(9)
         self.num_running += 1
         try:
+            if prompt.token_ids[0] == 5:
+                await asyncio.sleep(SLOW_S)
             for number in range(params.max_tokens):
                 await asyncio.sleep(0)
                 self.num_yielded += 1

@@ -11,6 +11,8 @@ import pytest
 from server.cli.doctor import main
 from server.files.directory_lock import take
 
+pytestmark = pytest.mark.slow
+
 
 def findings(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, dict[str, str]]]:
     status = main(["--json", *arguments])

@@ -52,15 +52,16 @@ async def test_logs_one_line_without_contents(open_world: OpenWorld, caplog: pyt
     assert not any(word in line for word in ("private", "secret", "Hello"))
 
 
-async def test_good_health_is_no_news(open_world: OpenWorld, caplog: pytest.LogCaptureFixture) -> None:
+async def test_usual_health_is_no_news(open_world: OpenWorld, caplog: pytest.LogCaptureFixture) -> None:
     engine = FakeEngine()
     async with open_world(engine=engine) as world:
         with caplog.at_level(logging.INFO, "tessera.access"):
             await world.client.get("/health")
             engine.state = EngineState.RESTARTING
             await world.client.get("/health")
+            await world.client.post("/health")
     entries = [json.loads(JsonFormatter().format(each)) for each in caplog.records if each.name == "tessera.access"]
-    assert [(entry["path"], entry["status"]) for entry in entries] == [("/health", 503)]
+    assert [(entry["path"], entry["status"]) for entry in entries] == [("/health", 405)]
 
 
 async def test_the_log_names_the_key_and_can_be_turned_off(

@@ -19,12 +19,10 @@ export function openComparison(answer, models, ask) {
   const select = byId("compare-model");
   select.replaceChildren(...models.map((name) => el("option", { value: name, selected: name === answer.model }, name)));
   byId("compare-model-row").hidden = models.length < 2;
-  const go = () => {
-    if (!settings?.check()) return;
+  byId("compare-settings").onsubmit = () => { // the browser has checked the fields
     dialog.close();
-    ask(select.value || answer.model, settings.read());
+    ask(select.value || answer.model, /** @type {Settings} */ (settings).read());
   };
-  byId("compare-go").onclick = byId("compare-settings").onsubmit = go;
   dialog.showModal();
   byId("compare-settings").elements.max_pixels.focus();
 }

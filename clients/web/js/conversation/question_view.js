@@ -32,7 +32,7 @@ function failure(/** @type {any} */ turn, /** @type {Record<string, (...given: a
   const mayPass = failed.stopped || failed.mayPass || failed.status === 0 || failed.status >= 500 || failed.code === "model_not_found";
   return el("div", { class: failed.stopped ? "problem mild" : "problem", role: "alert" },
     el("p", {}, failed.stopped ? t("stoppedBefore") : sentence(failed)),
-    failed.param && el("p", { class: "hint" }, t("inField"), el("code", {}, failed.param)),
+    failed.param && failed.param !== "messages" && el("p", { class: "hint" }, t("inField"), el("code", {}, failed.param)),
     el("p", { class: "problem-actions" },
       mayPass && link(t("tryAgain"), () => actions.retry(turn), { class: "link only-last idle-only" }),
       role === "user" && link(t("editAndAsk"), () => actions.edit(turn)),

@@ -11,7 +11,7 @@ const talk = byId("talk");
 /** Whether the end is in sight: whoever scrolled up to read is left alone. */
 let atEnd = true;
 talk.addEventListener("scroll", () => (atEnd = talk.scrollHeight - talk.scrollTop - talk.clientHeight < 40));
-const follow = () => atEnd && talk.scrollTo(0, talk.scrollHeight);
+const follow = () => atEnd && talk.scrollTo(0, list.childElementCount ? talk.scrollHeight : 0); // an empty page is read from its top
 const sizes = new ResizeObserver(follow);
 sizes.observe(list);
 sizes.observe(byId("composer"));
@@ -28,15 +28,15 @@ const views = new WeakMap();
  * @param {boolean} running whether an answer is being written
  */
 export function showTurns(turns, actions, running) {
-  const before = list.childElementCount;
+  const before = list.querySelectorAll(".question, .version").length;
   const elements = turns.map((turn) => itemOf(turn, actions));
   for (const answer of turns.flatMap(({ answers }) => answers)) {
     const view = views.get(answer);
     if (view && answer.state !== "writing" && view.element.hasAttribute("aria-busy")) view.close();
   }
-  if (elements.length !== before || elements.some((element, index) => list.children[index] !== element)) list.replaceChildren(...elements);
+  if (elements.length !== list.childElementCount || elements.some((element, index) => list.children[index] !== element)) list.replaceChildren(...elements);
   list.toggleAttribute("data-running", running);
-  if (elements.length > before) {
+  if (list.querySelectorAll(".question, .version").length > before) {
     atEnd = true;
     follow();
   }

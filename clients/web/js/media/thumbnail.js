@@ -7,10 +7,10 @@ import { zoom } from "../page/zoom.js";
 
 /** A small view; a sign where there is nothing to see. */
 export function thumbnail(/** @type {import("./attachment.js").Attachment} */ attachment) {
-  const { url, whole, type, state } = attachment;
+  const { url, whole, type, state, range } = attachment;
   if (!url || state === "failed") return sign(attachment);
   if (whole && type.startsWith("video/")) {
-    return el("video", { src: `${url}#t=0.001`, muted: true, playsinline: true, preload: "metadata", class: "thumb", "aria-hidden": "true" });
+    return el("video", { src: `${url}#t=${Math.max(range.start ?? 0, 0.001)}`, muted: true, playsinline: true, preload: "metadata", class: "thumb", "aria-hidden": "true" });
   }
   const picture = el("img", { src: url, alt: "", class: "thumb" });
   picture.addEventListener("error", () => picture.replaceWith(sign(attachment)));
