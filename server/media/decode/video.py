@@ -8,7 +8,7 @@
 
 Conversion to RGB and bicubic resizing are one step (`server/media/decode/resize.py`); the result is within 1/255 mean
 absolute difference of resizing exactly converted frames. Animated WebPs are read by
-`server/media/decode/animated_webp.py`.
+`server/media/decode/animated_webp.py`, animated AVIFs with transparency by `server/media/decode/animated_avif.py`.
 """
 
 import itertools
@@ -20,6 +20,7 @@ from av.video.frame import VideoFrame
 from server.core.format_names import name_format, refusal
 from server.core.mime import HEAD_BYTES
 from server.media.decode import demuxer
+from server.media.decode.animated_avif import AnimatedAvif, has_opacity
 from server.media.decode.animated_webp import AnimatedWebP, is_webp
 from server.media.decode.frame import display_size, find_transpose, render_frame
 from server.media.decode.frame_list import FrameList
@@ -62,6 +63,8 @@ def open_video(file: BinaryIO, budget: VideoBudget) -> VideoSource:
         raise MediaError("invalid_media_format", said)
     if name in ("AVIF", "HEIC") and not iso.has_track(file):
         return FrameList([file], budget)
+    if name == "AVIF" and has_opacity(file):
+        return AnimatedAvif(file, budget)
     if name in _STILLS or (name == "PNG" and b"acTL" not in head):
         raise MediaError("invalid_media_format", f"The file is an image ({name}), not a video; send it as an image.")
     if name == "PNG":

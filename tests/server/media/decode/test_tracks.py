@@ -1,7 +1,7 @@
 """Which track of a container is shown, with its transparency, its real length, and which codecs are decoded."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 
 import av
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 from av.video.stream import VideoStream
+from PIL import Image
 
 from server.media.decode.formats import DECODER_NAMES
 from server.media.errors import MediaError
@@ -23,6 +24,15 @@ def see_through(count: int) -> Iterator[Pixels]:
         pixels[12:36, 8:24] = (0, 0, 0, 255)
         pixels[:, 32:] = (120, 120, 120, 255)
         yield pixels
+
+
+def check_on_white(frames: Iterable[Pixels]) -> None:
+    """Check that `see_through` lies on white."""
+    for frame in frames:
+        height, width = frame.shape[:2]
+        assert frame[2 : height // 8, 2 : width // 2 - 4].min() > 245, "nothing there"
+        assert frame[height // 3 : height // 2, width // 5 : width // 4].max() < 15, "ink"
+        assert abs(int(frame[height // 2, width * 3 // 4].mean()) - 120) < 6
 
 
 def encode_alpha(container: str, codec: str, pixel_format: str, **options: str) -> bytes:
@@ -62,11 +72,30 @@ def test_what_is_transparent_lies_on_white(
     container: str, codec: str, pixel_format: str, options: dict[str, str]
 ) -> None:
     _, frames = sampled(encode_alpha(container, codec, pixel_format, **options))
-    for frame in frames:
-        height, width = frame.shape[:2]
-        assert frame[2 : height // 8, 2 : width // 2 - 4].min() > 245, "nothing there"
-        assert frame[height // 3 : height // 2, width // 5 : width // 4].max() < 15, "ink"
-        assert abs(int(frame[height // 2, width * 3 // 4].mean()) - 120) < 6
+    check_on_white(frames)
+
+
+def animated_avif(frames: Iterable[Pixels], shown_ms: int) -> bytes:
+    first, *others = (Image.fromarray(pixels) for pixels in frames)
+    file = io.BytesIO()
+    first.save(file, "AVIF", save_all=True, append_images=others, duration=shown_ms, quality=95, subsampling="4:4:4")
+    return file.getvalue()
+
+
+def test_an_animated_avif_is_a_video() -> None:
+    video, frames = sampled(animated_avif(numbered(20), 100))
+    assert [number_of(frame) for frame in frames] == [0, 6, 13, 19]
+    assert video.frame_times_s == pytest.approx([0, 0.6, 1.3, 1.9])
+
+
+def test_a_transparent_animated_avif_lies_on_white() -> None:
+    data = animated_avif(see_through(10), 100)
+    video, frames = sampled(data)
+    assert video.frame_times_s == pytest.approx([0, 0.3, 0.6, 0.9])
+    check_on_white(frames)
+    assert sampled(data[: len(data) * 19 // 20])[0].grid.t <= 2, "a damaged one"
+    with pytest.raises(MediaError, match=r"lasts 1\.0 s; the limit is 0\.5 s"):
+        sampled(data, msgspec.structs.replace(TINY, max_s=0.5))
 
 
 def late(container: str, start_s: int, codec: str = "libx264") -> bytes:
