@@ -17,7 +17,7 @@ from PIL import Image
 from server.core.errors import ApiError
 from server.media.preprocessor import MediaPreprocessor
 from tests.server.media.decode.test_image_files import PHOTO, avif, page, tiff, with_cicp
-from tests.server.media.decode.test_tracks import ALPHA, MORE_CODECS, encode_alpha
+from tests.server.media.decode.test_tracks import ALPHA, MORE_CODECS, animated_avif, encode_alpha, see_through
 from tests.server.media.decode.test_video import CONTAINERS
 from tests.server.media.decode.test_wide_color import HLG, PQ, encode_hdr, made_hdr, patches
 from tests.support.heif import grid, heic
@@ -28,7 +28,7 @@ from tests.support.videos import animated_webp, encode, numbered
 pytestmark = pytest.mark.slow
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
-PER_FILE = 4
+PER_FILE = 2
 HANG_S = 90
 
 SMALL = PHOTO[:96, :128]
@@ -64,6 +64,8 @@ def videos() -> Iterator[tuple[str, bytes]]:
     for transfer in (PQ, HLG):
         yield f"HDR {transfer}", encode_hdr(made_hdr(patches(), transfer), "HEVC", 9, transfer)
     yield "animated WebP", animated_webp(numbered(6), 250)
+    yield "animated AVIF", animated_avif(numbered(6), 250)
+    yield "animated AVIF with alpha", animated_avif(see_through(6), 250)
     yield "HEIC as a video", heic(SMALL)
 
 
