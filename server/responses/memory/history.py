@@ -1,5 +1,7 @@
 """What a request builds on: items of earlier responses and conversations, and items it refers to by id."""
 
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydantic_core import PydanticCustomError
@@ -40,6 +42,20 @@ async def read_history(body: ResponseRequest, memory: Memory, tenant: str, find_
     """
     conversation = await _conversation(body, memory, tenant)
     before, source = await _before(body, conversation, memory, tenant)
+    referred = await _referred(body, memory, tenant)
+    # Texts may be long, and data: URLs longer.
+    return await asyncio.to_thread(_joined, body, before, source, referred, conversation, find_file)
+
+
+def _joined(
+    body: ResponseRequest,
+    before: tuple[StoredItem, ...],
+    source: str,
+    referred: Mapping[str, StoredItem],
+    conversation: StoredConversation | None,
+    find_file: FindFile,
+) -> History:
+    """What came before, and the request's own items behind it."""
     placed = [
         (place, read_again(item, place, find_file))
         for place, item in ((f"{source}[{index}]", item) for index, item in enumerate(before))
@@ -52,20 +68,30 @@ async def read_history(body: ResponseRequest, memory: Memory, tenant: str, find_
         for index, item in enumerate(body.input):
             place = f"input[{index}]"
             if isinstance(item, ItemReference):
-                found = await memory.find_item(tenant, item.id)
-                if found is None:
-                    raise NotFoundError(
-                        f"'{place}' refers to the item {item.id[:100]!r}, which is not kept (any more).",
-                        param=f"{place}.id",
-                        code="item_not_found",
-                    )
-                placed.append((place, read_again(found, place, find_file)))
-                kept.append(found)
+                placed.append((place, read_again(referred[item.id], place, find_file)))
+                kept.append(referred[item.id])
             else:
                 placed.append((place, item))
                 kept += stored_input([item])
     _require_answered_calls(placed)
     return History(tuple(placed), tuple(kept), conversation)
+
+
+async def _referred(body: ResponseRequest, memory: Memory, tenant: str) -> dict[str, StoredItem]:
+    """The items a request refers to, by their ids."""
+    found: dict[str, StoredItem] = {}
+    for index, item in enumerate(() if isinstance(body.input, str) else body.input):
+        if not isinstance(item, ItemReference):
+            continue
+        stored = await memory.find_item(tenant, item.id)
+        if stored is None:
+            raise NotFoundError(
+                f"'input[{index}]' refers to the item {item.id[:100]!r}, which is not kept (any more).",
+                param=f"input[{index}].id",
+                code="item_not_found",
+            )
+        found[item.id] = stored
+    return found
 
 
 async def _conversation(body: ResponseRequest, memory: Memory, tenant: str) -> StoredConversation | None:
