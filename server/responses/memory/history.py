@@ -1,5 +1,7 @@
 """What a request builds on: items of earlier responses and conversations, and items it refers to by id."""
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic_core import PydanticCustomError
@@ -33,17 +35,14 @@ async def read_history(body: ResponseRequest, memory: Memory, tenant: str, find_
         body: what the client sent.
         memory: of earlier requests.
         tenant: whose entries may be read.
-        find_file: the uploaded file of an id.
+        find_file: the uploaded file of an id; may have to wait, so that it is called in a thread.
 
     Raises:
         ClientError: it builds on something that is not there (any more), or calls and results do not fit together.
     """
     conversation = await _conversation(body, memory, tenant)
     before, source = await _before(body, conversation, memory, tenant)
-    placed = [
-        (place, read_again(item, place, find_file))
-        for place, item in ((f"{source}[{index}]", item) for index, item in enumerate(before))
-    ]
+    placed = await asyncio.to_thread(_read_all, before, source, find_file)
     kept = list(before)
     if isinstance(body.input, str):
         placed.append(("input", UserInput(role="user", content=body.input)))
@@ -59,13 +58,18 @@ async def read_history(body: ResponseRequest, memory: Memory, tenant: str, find_
                         param=f"{place}.id",
                         code="item_not_found",
                     )
-                placed.append((place, read_again(found, place, find_file)))
+                placed.append((place, await asyncio.to_thread(read_again, found, place, find_file)))
                 kept.append(found)
             else:
                 placed.append((place, item))
                 kept += stored_input([item])
     _require_answered_calls(placed)
     return History(tuple(placed), tuple(kept), conversation)
+
+
+def _read_all(items: Sequence[StoredItem], source: str, find_file: FindFile) -> list[tuple[str, AnyInput]]:
+    places = (f"{source}[{index}]" for index in range(len(items)))
+    return [(place, read_again(item, place, find_file)) for place, item in zip(places, items, strict=True)]
 
 
 async def _conversation(body: ResponseRequest, memory: Memory, tenant: str) -> StoredConversation | None:
