@@ -39,6 +39,8 @@ class PromptBuilder:
     """Length of the context, in tokens; texts far beyond it are not encoded."""
     prompt_format: PromptFormat = QWEN2_FORMAT
     """Of the model's family."""
+    tool_template: str | None = None
+    """The checkpoint's Jinja chat template for conversations with tools; None if `template` is for these, too."""
 
     def chat(
         self, conversation: Conversation, media: Sequence[PreparedMedia], *, cache_salt: str | None, adapter: str | None
@@ -84,7 +86,8 @@ class PromptBuilder:
         Raises:
             BadRequestError: the template refuses the conversation, or it is far too long.
         """
-        segments = render_conversation(conversation, self.template, self.prompt_format)
+        template = self.tool_template if conversation.tools and self.tool_template else self.template
+        segments = render_conversation(conversation, template, self.prompt_format)
         check_context_length(segments, num_media_tokens, self.tokenizer, self.max_model_len, param=conversation.param)
         return segments
 
