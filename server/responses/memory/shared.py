@@ -187,9 +187,9 @@ def _head(entry: Entry) -> _Head:
 
 def _encoded(item: StoredItem) -> tuple[str, str, bytes]:
     """Digest, id and content."""
-    content = msgspec.json.encode({"id": item.id, "fields": item.fields, "num_bytes": item.num_bytes})
+    content = msgspec.msgpack.encode((item.id, item.data))
     return hashlib.sha256(content).hexdigest()[:32], item.id, content
 
 
 def _decoded(content: bytes) -> StoredItem:
-    return StoredItem(**msgspec.json.decode(content))
+    return StoredItem(*msgspec.msgpack.decode(content, type=tuple[str, bytes]))
