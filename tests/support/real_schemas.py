@@ -145,7 +145,7 @@ _SCALARS: dict[str, Any] = {
     "decimal": decimal.Decimal,
     "byte size": ByteSize,
     "secret": SecretStr,
-    "json": Json[Any],
+    "json": Json[Any],  # type: ignore[misc]
     "positive": PositiveInt,
     "not negative": NonNegativeInt,
     "negative": NegativeFloat,
@@ -196,7 +196,7 @@ def pydantic_schemas() -> dict[str, dict[str, Any]]:
     """What Pydantic makes of types: each alone, in a list, and as one that may be missing; and of models."""
     made: dict[str, dict[str, Any]] = {}
     for name, kind in _SCALARS.items():
-        for form, annotation in (("", kind), (" list", list[kind]), (" or none", kind | None)):
+        for form, annotation in (("", kind), (" list", list[kind]), (" or none", kind | None)):  # type: ignore[valid-type]
             model = create_model("Answer", value=(annotation, ...))
             made[f"pydantic {name}{form}"] = model.model_json_schema()
     for name, kind in _SHAPES.items():
