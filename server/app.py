@@ -49,6 +49,7 @@ from server.prompt.messages import StoredFile
 from server.responses import router as responses
 from server.responses.memory import conversation_router as conversations
 from server.responses.memory import router as kept_responses
+from server.responses.memory.shared import SharedMemory
 from server.responses.memory.store import ProcessMemory
 from server.tokenize import router as tokenize
 
@@ -151,7 +152,9 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
     app.state.files = store
     app.state.find_file = partial(_find_file, store) if isinstance(store, FileStore) else partial(_wait_for_file, store)
     app.state.finding_blocks = not isinstance(store, FileStore)
-    app.state.memory = ProcessMemory(settings.responses, clock)
+    app.state.memory = (
+        ProcessMemory(settings.responses, clock) if state is None else SharedMemory(settings.responses, state)
+    )
     app.state.large_bodies = large_body_queue()
     app.state.page = page
     app.state.needs_key = bool(keys)

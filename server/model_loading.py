@@ -45,7 +45,6 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
             video_min_pixels=checkpoint.video_min_pixels,
             video_max_pixels=checkpoint.video_max_pixels,
             image_size=checkpoint.family.image_size,
-            has_video=checkpoint.family.has_video,
         )
         await media.start()
         stack.push_async_callback(media.close)

@@ -5,7 +5,7 @@ layers. A family is this value and a model class for vLLM (`model_executor/model
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from model_executor.processor.chatml import PromptFormat
@@ -41,10 +41,13 @@ class Family:
     """Tokens up to which prompts have the rotary base that was trained (`processor/dynamic_ntk.py`); None: all have."""
     image_size: Size | None = None
     """The one size of all images, stretched to it; None: sizes follow the image (`processor/geometry.py`)."""
-    has_video: bool = True
+    frames_as_images: int = 0
+    """Frames of a video, evenly spaced, that are seen as so many images; 0: videos are seen as such."""
     end_token_ids: tuple[int, ...] | None = None
     """Ids that end an answer; None: those that the checkpoint names."""
     names_chat_format: bool = False
     """Whether a checkpoint's `generation_config.json` says (`chat_format`) if it was trained on conversations."""
+    adapter_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Modules of a layer as LoRA adapters name them, and Qwen2's modules that each is; empty: the names are Qwen2's."""
     vocabulary_file: str | None = None
     """A rank list that `tokenizer.json` is made of, where checkpoints come without one."""

@@ -56,8 +56,15 @@ QWEN_VL = Family(
     time_ids_per_s=lambda _: None,
     trained_tokens=lambda config: int(config["seq_length"]),
     image_size=Size(IMAGE_PX, IMAGE_PX),
-    has_video=False,
+    frames_as_images=4,  # as the authors did, without having trained on it
     end_token_ids=(151_643, 151_644, 151_645),  # the release names the first alone, which ends no turn
     names_chat_format=True,
+    adapter_names={
+        "attn.c_attn": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        "attn.c_proj": ("self_attn.o_proj",),
+        "mlp.w2": ("mlp.gate_proj",),  # the one that passes through SiLU
+        "mlp.w1": ("mlp.up_proj",),
+        "mlp.c_proj": ("mlp.down_proj",),
+    },
     vocabulary_file="qwen.tiktoken",
 )

@@ -117,6 +117,7 @@ class Tokenizer:
             raise TokenizerFileError(f"the model's tokenizer has no {error.args[0]} token") from error
         longest_first = sorted(self._special, key=len, reverse=True)
         self._splitter = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+        self._user_special = {name: self._special[name] for name in user_tokens if name in self._special}
         self._user_splitter = re.compile("(" + "|".join(map(re.escape, user_tokens)) + ")") if user_tokens else None
         self._byte_of = byte_alphabet()
 
@@ -181,11 +182,9 @@ class Tokenizer:
         """Plain texts, ids of special tokens, media, and None at a cut, each with the number of its segment."""
         for number, segment in enumerate(segments):
             match segment:
-                case UserText(text) if self._user_splitter is None:
-                    yield number, text
                 case UserText(text):
-                    for part in self._user_splitter.split(text):
-                        yield number, self._special[part] if self._user_splitter.fullmatch(part) else part
+                    for part in [text] if self._user_splitter is None else self._user_splitter.split(text):
+                        yield number, self._user_special.get(part, part)
                 case TemplateText(text, is_cut):
                     for part in self._splitter.split(text):
                         yield number, self._special.get(part, part)

@@ -162,7 +162,7 @@ class FilesSettings(BaseModel):
 
 
 class ResponsesSettings(BaseModel):
-    """The `responses` section: what the Responses API remembers, in memory, for requests that build on it."""
+    """The `responses` section: what the Responses API remembers, for requests that build on it."""
 
     model_config = _SECTION
 
@@ -171,7 +171,7 @@ class ResponsesSettings(BaseModel):
     max_key_bytes: int = Field(default=64 << 20, ge=0)
     """Size of what is kept of one API key, `data:` URLs included."""
     max_total_bytes: int = Field(default=256 << 20, ge=0)
-    """Size of what is kept of all keys together."""
+    """Size of what is kept of all keys together; without `state_url`."""
     expires_after_s: int = Field(default=86_400, ge=1)
     """Time after which a response, or a conversation that nothing was added to, is forgotten."""
 
@@ -227,7 +227,7 @@ class Settings(BaseSettings):
     """Directory of what must outlive the process: uploaded files. Created by the first upload."""
     state_url: SecretStr | None = None
     """Redis or Valkey (`redis://`, `rediss://`, `unix://`) in which several servers keep the counts behind the limits
-    of keys, and records of files in `files.store`. Unset: each server counts for itself."""
+    of keys, remembered responses, and records of files in `files.store`. Unset: each server keeps its own."""
     state_fail_open: bool = False
     """While `state_url` does not answer, let requests of keys with limits pass uncounted instead of answering 503."""
     server_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,64}$")

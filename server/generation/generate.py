@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model_executor.engine import Delta, Engine, EngineState, EngineUnavailableError, Prompt, SamplingParams
 from model_executor.families.family import BoxUnit
@@ -29,6 +29,7 @@ from server.media.progress import Progress
 from server.media.types import PreparedMedia
 from server.prompt.conversation import Conversation
 from server.prompt.media_report import MediaReport, media_report
+from server.prompt.video_frames import with_frames
 
 _MAX_PATH_CHARS = 200
 PARALLEL_PROMPTS = 8
@@ -88,6 +89,9 @@ class Generator:
             EngineError: the engine refuses it, fails or is not there.
         """
         started_s = time.perf_counter()
+        if isinstance(request.prompt, Conversation):
+            prompt = with_frames(request.prompt, self.model.family.frames_as_images)
+            request = replace(request, prompt=prompt)
         async with self._media(request, progress) as media:
             with self.metrics.stage_s.labels("prompt").time():
                 prompts = await asyncio.to_thread(_build_prompts, self.model, request, media)

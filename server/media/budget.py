@@ -5,6 +5,9 @@ the limit: limits that contradict each other, and limits of videos on an image. 
 """
 
 from dataclasses import dataclass
+from typing import Any
+
+from msgspec import structs
 
 from model_executor.processor.geometry import TEMPORAL_PATCH_FRAMES, TOKEN_PX, Size
 from server.core.settings import MediaSettings
@@ -25,8 +28,7 @@ class CheckpointLimits:
     video_min_pixels: int
     video_max_pixels: int
     image_size: Size | None = None
-    """The one size of all images; None: within the limits."""
-    has_video: bool = True
+    """The one size of all images, and of frames that are seen as images; None: within the limits."""
 
 
 def image_budget(part: MediaPart, settings: MediaSettings, checkpoint: CheckpointLimits) -> ImageBudget:
@@ -62,11 +64,9 @@ def video_budget(part: MediaPart, settings: MediaSettings, checkpoint: Checkpoin
     """The budget of a video.
 
     Raises:
-        MediaError: the model does not see videos, two limits contradict each other, or a list of frames is too long or
-            has limits that do not apply to it.
+        MediaError: two limits contradict each other, or a list of frames is too long or has limits that do not apply
+            to it.
     """
-    if not checkpoint.has_video:
-        raise MediaError("invalid_value", "This model does not see videos; send some of its frames as images.")
     limits = part.limits
     _check_pairs(limits)
     # Every slice of two frames costs at least one token.
@@ -74,7 +74,7 @@ def video_budget(part: MediaPart, settings: MediaSettings, checkpoint: Checkpoin
     if isinstance(part.source, tuple):
         _check_frame_list(part.source, limits, max_frames)
     least_frames, most_frames = _counts(limits)
-    return VideoBudget(
+    budget = VideoBudget(
         fps=settings.video_fps if limits.fps is None else limits.fps,
         min_frames=settings.video_min_frames if least_frames is None else least_frames,
         max_frames=_least(most_frames, max_frames),
@@ -87,6 +87,17 @@ def video_budget(part: MediaPart, settings: MediaSettings, checkpoint: Checkpoin
         max_s=settings.max_video_s,
         max_source_pixels=settings.max_source_pixels,
     )
+    return budget if part.frame is None else _frame_budget(budget, part.frame, checkpoint.image_size)
+
+
+def _frame_budget(budget: VideoBudget, frame: tuple[int, int], size: Size | None) -> VideoBudget:
+    """The budget of one frame that is seen as an image."""
+    changes: dict[str, Any] = {"only_frame": frame, "min_frames": frame[1], "max_frames": frame[1]}
+    if size is not None:
+        area = size.height * size.width
+        changes |= {"min_pixels": area, "max_pixels": area, "resized": (size.height, size.width)}
+        changes["total_pixels"] = area * frame[1]
+    return structs.replace(budget, **changes)
 
 
 def _check_pairs(limits: MediaLimits) -> None:

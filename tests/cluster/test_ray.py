@@ -22,10 +22,11 @@ import pytest
 from cluster.__main__ import ENVIRONMENT
 from tests.support.cluster import free_port, missing
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1800)]
 
 SERVER = "x-tessera-server"
-START_TIMEOUT_S = 300
+START_TIMEOUT_S = 600
+"""On a busy machine."""
 SETTINGS = {
     "TESSERA_ENGINE__WARM_STANDBY": "false",
     "TESSERA_ENGINE__KV_CACHE_BYTES": str(128 << 20),

@@ -62,8 +62,8 @@ def test_what_a_model_keeps_for_a_token(row: list[str]) -> None:
 
 
 def time_of(family: Family) -> str:
-    if not family.has_video:
-        return "no videos"
+    if family.frames_as_images:
+        return f"{family.frames_as_images} frames as images"
     return "positions count seconds" if family.time_ids_per_s({"vision_config": {}}) else "one position a slice"
 
 

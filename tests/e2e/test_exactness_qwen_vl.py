@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.test_exactness import NUM_LONG_TOKENS, ask, check
 from tests.support.images import asked, clip_part, made_clip, small_photos, text_part
-from tests.support.oracle import Answer, Still, Turn
+from tests.support.oracle import BICUBIC, Answer, Clip, Still, Turn, decoded
 from tests.support.prompts import NUM_TOKENS
 from tests.support.qwen_vl_oracle import QwenVLOracle
 from tests.support.serving import RunningServer
@@ -127,12 +127,20 @@ async def test_keys_are_not_shared_between_bases(server: RunningServer, oracle: 
         check(await ask(server.url, turns), oracle.answer(turns, NUM_TOKENS))
 
 
-async def test_a_video_is_refused_by_name(server: RunningServer) -> None:
-    messages = asked(clip_part(made_clip(10)), text_part("What happens?"))
+async def test_a_video_is_four_pictures(server: RunningServer, oracle: QwenVLOracle) -> None:
+    clip = Clip(made_clip(31, rate=10, width=448, height=448))
+    frames = [decoded(clip)[0][index] for index in (0, 10, 20, 30)]
+    shown = [Still(frame.reformat(format="gbrp", interpolation=BICUBIC).to_image()) for frame in frames]
+    check(
+        await ask(server.url, [("user", ["See ", clip, "What happens?"])]),
+        oracle.answer([("user", ["See ", *shown, "What happens?"])], NUM_TOKENS),
+    )
+    messages = asked(clip_part(clip.content), text_part("What happens?"))
+    body = {"model": "tessera-test", "messages": messages, "include": ["media"], "max_tokens": 1}
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
-        answer = await client.post("/v1/chat/completions", json={"model": "tessera-test", "messages": messages})
-    assert answer.status_code == 400
-    assert "does not see videos" in answer.json()["error"]["message"]
+        (report,) = (await client.post("/v1/chat/completions", json=body)).json()["tessera"]["media"]
+    assert (report["modality"], report["frames"], report["tokens"]) == ("video", 4, 1024)
+    assert report["timestamps"] == [0, 1, 2, 3]
 
 
 async def test_tools_are_forced_or_refused(server: RunningServer) -> None:

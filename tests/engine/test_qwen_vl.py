@@ -162,3 +162,40 @@ async def test_int4_answers_as_the_dequantised_weights(tmp_path: Path, shared_me
     assert len(set(ids)) > 12
     assert (chosen - torch.tensor(logprobs)).abs().median() < 0.4
     assert (best - chosen).quantile(0.9) < 0.75
+
+
+async def test_an_adapter_in_the_authors_names_equals_merged_weights(tmp_path: Path, shared_memory: Path) -> None:
+    write_random_qwen_vl(tmp_path / "model")
+    oracle, generator = QwenVLOracle(tmp_path / "model"), torch.Generator().manual_seed(3)
+    tensors: dict[str, torch.Tensor] = {}
+    prompt, _ = oracle.prompt([("user", ["Tell me about the sea."])])
+    plain = oracle.answer([("user", ["Tell me about the sea."])], 24)
+    for layer in range(oracle.config["num_hidden_layers"]):
+        for module in ("attn.c_attn", "attn.c_proj", "mlp.w1", "mlp.w2"):
+            weight = oracle.weights[f"transformer.h.{layer}.{module}.weight"]
+            a = torch.randn(4, weight.shape[1], generator=generator) / weight.shape[1] ** 0.5
+            b = torch.randn(weight.shape[0], 4, generator=generator) * 0.2 / 4**0.5
+            weight += 8 / 4 * (b @ a)
+            name = f"base_model.model.transformer.h.{layer}.{module}"
+            tensors |= {f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}
+    adapter = tmp_path / "adapters" / "own"
+    adapter.mkdir(parents=True)
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    modules = ["c_attn", "attn.c_proj", "w1", "w2"]
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": modules, "bias": "none"}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    expected = oracle.answer([("user", ["Tell me about the sea."])], 24)
+    settings = EngineSettings(
+        dtype="float32", max_model_len=2048, kv_cache_bytes=64 << 20, warm_standby=False, lora_dir=adapter.parent
+    )
+    engine = EngineClient(tmp_path / "model", settings, shared_memory=shared_memory)
+    await engine.start()
+    try:
+        await ready(engine)
+        for name, answer in (("own", expected), (None, plain)):
+            ids, logprobs, _ = await greedy(engine, Prompt(prompt, adapter=name), 24)
+            assert ids == answer.token_ids
+            assert logprobs == pytest.approx(answer.logprobs, abs=1e-3)
+    finally:
+        await engine.close()
+    assert expected.token_ids != plain.token_ids

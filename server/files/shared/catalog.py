@@ -102,9 +102,9 @@ class Catalog:
         Returns:
             The limit, or an empty text.
         """
-        arguments = (owner, record.id, msgspec.json.encode(record), record.num_bytes, record.expires_at, *self._limits)
+        arguments: list[Any] = [owner, record.id, msgspec.json.encode(record), record.num_bytes, record.expires_at]
         with self._state.errors():
-            limit = await self._add(keys=[*_KEYS, _records(owner)], args=arguments)
+            limit = await self._add(keys=[*_KEYS, _records(owner)], args=[*arguments, *self._limits])
         return limit.decode()  # type: ignore[no-any-return]  # one of the script's four
 
     async def get(self, owner: str, file_id: str) -> SharedRecord | None:
@@ -122,7 +122,7 @@ class Catalog:
     async def remove(self, owner: str, record: Record) -> bool:
         """Make a file unknown and its content garbage; whether this call was the one that did."""
         with self._state.errors():
-            arguments = [owner, record.id, record.num_bytes]
+            arguments: list[Any] = [owner, record.id, record.num_bytes]
             return bool(await self._remove(keys=[*_KEYS, _records(owner)], args=arguments))
 
     async def expired(self) -> AsyncIterator[tuple[str, SharedRecord]]:

@@ -1,5 +1,6 @@
 """What routes ask FastAPI for: the memory, and a key's entries in it; pages of items."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Annotated, TypeVar
@@ -22,7 +23,8 @@ async def _memory(request: Request) -> Memory:
 
 
 async def _find_file(request: Request) -> FindFile:
-    return partial(request.app.state.find_file, tenant=request.state.tenant)
+    loop = asyncio.get_running_loop()
+    return partial(request.app.state.find_file, tenant=request.state.tenant, loop=loop)
 
 
 MemoryDep = Annotated[Memory, Depends(_memory)]
