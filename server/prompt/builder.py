@@ -39,6 +39,8 @@ class PromptBuilder:
     """Length of the context, in tokens; texts far beyond it are not encoded."""
     prompt_format: PromptFormat = QWEN2_FORMAT
     """Of the model's family."""
+    num_answer_tokens: int | None = None
+    """The longest answer a client requests, for refusals of texts far too long; None where it names none."""
 
     def chat(
         self, conversation: Conversation, media: Sequence[PreparedMedia], *, cache_salt: str | None, adapter: str | None
@@ -85,7 +87,7 @@ class PromptBuilder:
             BadRequestError: the template refuses the conversation, or it is far too long.
         """
         segments = render_conversation(conversation, self.template, self.prompt_format)
-        check_context_length(segments, num_media_tokens, self.tokenizer, self.max_model_len, param=conversation.param)
+        self._check_length(segments, num_media_tokens, conversation.param)
         return segments
 
     def text_ids(self, text: str, param: str) -> list[int]:
@@ -99,8 +101,18 @@ class PromptBuilder:
             BadRequestError: it is far too long.
         """
         segments = [UserText(text)]
-        check_context_length(segments, [], self.tokenizer, self.max_model_len, param=param)
+        self._check_length(segments, [], param)
         return self.tokenizer.encode(segments, []).token_ids
+
+    def _check_length(self, segments: Sequence[Segment], num_media_tokens: Sequence[int], param: str) -> None:
+        check_context_length(
+            segments,
+            num_media_tokens,
+            self.tokenizer,
+            self.max_model_len,
+            param=param,
+            num_answer_tokens=self.num_answer_tokens,
+        )
 
     def plain(self, prompt: PlainPrompt, *, cache_salt: str | None, adapter: str | None) -> Prompt:
         """The prompt of a text or of token ids.
