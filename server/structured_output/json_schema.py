@@ -61,7 +61,11 @@ _REFERENCE = re.compile(r"#|#/(\$defs|definitions)/([\w.-]+)", re.ASCII)
 _EXACT = 1 << 53
 _DECIMALS = 6
 _MAX_COUNT = 100_000
-_EMPTY = (("propertyNames", {"type": "string"}), ("propertyNames", {}), ("propertyNames", True))
+_EMPTY: tuple[tuple[str, Any], ...] = (
+    ("propertyNames", {"type": "string"}),
+    ("propertyNames", {}),
+    ("propertyNames", True),
+)
 """Keywords and values that assert nothing."""
 _ASSERTING = (_KNOWN | _NOT_ENFORCED) - _ANNOTATIONS - frozenset(_DEFINITIONS)
 _LOOSE = frozenset(
