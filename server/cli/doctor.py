@@ -27,6 +27,7 @@ from model_executor.checkpoint.config import (
     weight_bytes,
 )
 from model_executor.checkpoint.errors import CheckpointError
+from model_executor.checkpoint.weights import check_weights
 from model_executor.cpu import num_threads, on_cpu
 from model_executor.engine import CPU_KV_CACHE_BYTES, SHARED_MEMORY
 from server.cli.probe import ProbeError, is_listening, probe_new_server, probe_running_server
@@ -204,6 +205,7 @@ def _check_model(settings: Settings) -> Finding:
         return Finding("note", "model", f"{settings.model} is downloaded from the hub when the server starts")
     try:
         checkpoint = read_checkpoint(resolve_checkpoint(settings.model))
+        check_weights(checkpoint.directory)
     except CheckpointError as error:
         return Finding("FAIL", "model", str(error))
     num_bytes = weight_bytes(checkpoint.directory)

@@ -35,7 +35,7 @@ async def read_history(body: ResponseRequest, memory: Memory, tenant: str, find_
         body: what the client sent.
         memory: of earlier requests.
         tenant: whose entries may be read.
-        find_file: the uploaded file of an id; may have to wait, so that it is called in a thread.
+        find_file: the uploaded file of an id.
 
     Raises:
         ClientError: it builds on something that is not there (any more), or calls and results do not fit together.
