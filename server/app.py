@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 
@@ -18,15 +18,23 @@ from starlette.middleware import Middleware
 
 from server.api.request_body import large_body_queue
 from server.auth.api_keys import KeyRing
+from server.auth.rate_limits import LocalCounts
+from server.auth.shared_limits import SharedLimits
 from server.chat import preview_router
 from server.chat import router as chat
 from server.completions import router as completions
 from server.core.concurrency import forever, watch_loop
+from server.core.errors import NotFoundError
 from server.core.metrics import Metrics
 from server.core.settings import Settings, split_list
+from server.core.shared_state import SharedState, SharedStateError
 from server.files import router as files
+from server.files.interface import Files
+from server.files.shared.store import SharedFileStore
 from server.files.store import FileStore
 from server.generation.model_service import ModelService, OpenModel
+from server.messages import errors as messages_errors
+from server.messages import router as messages
 from server.middleware.access_log import AccessLogMiddleware
 from server.middleware.authentication import AuthenticationMiddleware
 from server.middleware.body_limit import BodyLimitMiddleware
@@ -39,6 +47,10 @@ from server.ops import health, metrics, models, openapi, playground
 from server.ops.playground_files import read_page
 from server.prompt.messages import StoredFile
 from server.responses import router as responses
+from server.responses.memory import conversation_router as conversations
+from server.responses.memory import router as kept_responses
+from server.responses.memory.shared import SharedMemory
+from server.responses.memory.store import ProcessMemory
 from server.tokenize import router as tokenize
 
 _log = logging.getLogger("tessera.app")
@@ -51,6 +63,9 @@ _FEATURES = (
     chat,
     preview_router,
     responses,
+    kept_responses,
+    conversations,
+    messages,
     files,
     completions,
     tokenize,
@@ -72,25 +87,32 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
 
     Raises:
         KeyFileError: the key file cannot be used.
+        SharedStateError: what several servers share cannot be used as the settings say.
     """
     measurements = Metrics(shows_keys=settings.metrics_key is not None)
     fixed_keys = split_list(settings.api_key.get_secret_value() if settings.api_key else None)
     keys = KeyRing(fixed_keys, settings.api_keys_file, clock=clock)
+    open_routes = split_list(settings.open_routes)
     service = ModelService(settings.model_name, open_model, measurements)
-    store = FileStore(settings.files, settings.data_dir)
+    state = None if settings.state_url is None else SharedState(settings.state_url)
+    limits = None if state is None else SharedLimits(state, fail_open=settings.state_fail_open)
+    store = _file_store(settings, state)
     page = read_page()
     measurements.add_files(store)
+    if settings.server_name is not None:
+        measurements.add_server(settings.server_name)
     store.on_delete(service.forget_file)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with store.running(), service.running():
-            if num_orphaned := store.num_orphaned([key.tenant for key in keys.all] or [""]):
-                _log.warning(
-                    "%d uploaded files belong to keys that are not known any more, or that were given in another way; "
-                    "they are kept until they expire (docs/deploy/api-keys.md)",
-                    num_orphaned,
-                )
+        async with AsyncExitStack() as stack:
+            if state is not None and limits is not None:
+                stack.push_async_callback(state.close)
+                await stack.enter_async_context(limits.running())
+            await stack.enter_async_context(store.running())
+            await stack.enter_async_context(service.running())
+            if isinstance(store, FileStore):
+                _warn_of_orphans(store, keys)
             watching = asyncio.create_task(
                 forever(lambda: watch_loop(measurements.loop_lag_s.observe), "the watch over the event loop")
             )
@@ -102,7 +124,7 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
     app = FastAPI(
         title="Tessera",
         version=version("tessera-serve"),
-        description="Qwen2-VL and Qwen2.5-VL behind the OpenAI API: text, images and video.",
+        description="Qwen-VL, Qwen2-VL and Qwen2.5-VL behind the OpenAI API: text, images and video.",
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
@@ -113,10 +135,14 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
             Middleware(
                 AuthenticationMiddleware,
                 keys=keys,
-                open_paths=(*OPEN_PATHS, *page),
+                open_paths=(*OPEN_PATHS, *open_routes, *page),
                 metrics_key=settings.metrics_key.get_secret_value() if settings.metrics_key else None,
             ),
-            Middleware(RateLimitMiddleware, metrics=measurements, clock=clock),
+            Middleware(
+                RateLimitMiddleware,
+                metrics=measurements,
+                counts_of=(lambda _: LocalCounts(clock)) if limits is None else limits.of_key,
+            ),
             *_inner_middleware(settings),
         ],
         exception_handlers={HTTPException: translate_http_exception},
@@ -124,11 +150,18 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
     app.state.settings = settings
     app.state.service = service
     app.state.files = store
-    app.state.find_file = partial(_find_file, store)
+    app.state.find_file = partial(_find_file, store) if isinstance(store, FileStore) else partial(_wait_for_file, store)
+    app.state.finding_blocks = not isinstance(store, FileStore)
+    app.state.memory = (
+        ProcessMemory(settings.responses, clock) if state is None else SharedMemory(settings.responses, state)
+    )
     app.state.large_bodies = large_body_queue()
     app.state.page = page
     app.state.needs_key = bool(keys)
-    app.state.schemas = [feature.SCHEMAS for feature in (chat, completions, files, responses, tokenize)]
+    app.state.open_paths = (*OPEN_PATHS, *open_routes)
+    app.state.schemas = [
+        feature.SCHEMAS for feature in (chat, completions, conversations, files, messages, responses, tokenize)
+    ]
     for feature in _FEATURES:
         app.include_router(feature.router)
     return app
@@ -137,10 +170,12 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
 def _outer_middleware(settings: Settings, measurements: Metrics) -> list[Middleware]:
     origins = split_list(settings.cors_origins)
     return [
-        Middleware(AccessLogMiddleware, metrics=measurements, log=settings.access_log),
+        Middleware(
+            AccessLogMiddleware, metrics=measurements, log=settings.access_log, server_name=settings.server_name
+        ),
         Middleware(HeadMiddleware),
         *([Middleware(CorsMiddleware, origins=origins)] if origins else []),
-        Middleware(ErrorMiddleware),
+        Middleware(ErrorMiddleware, bodies={messages_errors.PATH: messages_errors.error_body}),
     ]
 
 
@@ -153,7 +188,43 @@ def _inner_middleware(settings: Settings) -> list[Middleware]:
     ]
 
 
-def _find_file(store: FileStore, file_id: str, tenant: str) -> StoredFile | None:
+def _find_file(
+    store: FileStore, file_id: str, tenant: str, loop: asyncio.AbstractEventLoop | None = None
+) -> StoredFile | None:
     """The uploaded file of an id, if the tenant has one."""
     record = store.get(file_id, tenant)
-    return None if record is None else StoredFile(str(store.path(record, tenant)), record.modality)
+    return None if record is None else StoredFile(record.id, str(store.path(record, tenant)), record.modality)
+
+
+def _file_store(settings: Settings, state: SharedState | None) -> Files:
+    if settings.files.store is None:
+        return FileStore(settings.files, settings.data_dir)
+    if state is None:
+        raise SharedStateError("files.store needs state_url to be set as well: records of shared files are kept there.")
+    return SharedFileStore(settings.files, settings.data_dir, state)
+
+
+async def _find_shared(store: Files, file_id: str, tenant: str) -> StoredFile | None:
+    try:
+        record = await store.find(file_id, tenant, param="file_id")
+        return StoredFile(record.id, str(await store.content(record, tenant)), record.modality)
+    except NotFoundError:
+        return None
+
+
+def _wait_for_file(store: Files, file_id: str, tenant: str, loop: asyncio.AbstractEventLoop) -> StoredFile | None:
+    """As `_find_file` of a store that has to be waited for; called outside of the event loop.
+
+    Raises:
+        UnavailableError: the store does not answer.
+    """
+    return asyncio.run_coroutine_threadsafe(_find_shared(store, file_id, tenant), loop).result()
+
+
+def _warn_of_orphans(store: FileStore, keys: KeyRing) -> None:
+    if num_orphaned := store.num_orphaned([key.tenant for key in keys.all] or [""]):
+        _log.warning(
+            "%d uploaded files belong to keys that are not known any more, or that were given in another way; "
+            "they are kept until they expire (docs/deploy/api-keys.md)",
+            num_orphaned,
+        )

@@ -10,7 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from model_executor.checkpoint.config import BUNDLED_MODEL, Checkpoint, read_checkpoint, resolve_checkpoint
 from model_executor.checkpoint.errors import CheckpointError
 from model_executor.checkpoint.lora import read_adapters
-from model_executor.client.engine_client import EngineClient
+from model_executor.checkpoint.weights import check_weights
+from model_executor.client.engine_pool import EnginePool
 from model_executor.processor.tokenizer import Tokenizer, TokenizerFileError
 from server.core.concurrency import run_abandonable
 from server.core.settings import Settings
@@ -35,7 +36,7 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
     checkpoint = await run_abandonable(lambda: _load_checkpoint(settings.model))
     adapters = await run_abandonable(lambda: _adapter_names(settings, checkpoint))
     async with AsyncExitStack() as stack:
-        engine = EngineClient(checkpoint.directory, settings.engine)
+        engine = EnginePool(checkpoint.directory, settings.engine)
         await engine.start()
         stack.push_async_callback(engine.close)
         media = MediaPreprocessor(
@@ -44,6 +45,7 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
             image_max_pixels=checkpoint.image_max_pixels,
             video_min_pixels=checkpoint.video_min_pixels,
             video_max_pixels=checkpoint.video_max_pixels,
+            image_size=checkpoint.family.image_size,
         )
         await media.start()
         stack.push_async_callback(media.close)
@@ -54,16 +56,20 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
             media=media,
             tokenizer=await run_abandonable(lambda: _read_tokenizer(checkpoint)),
             chat_template=checkpoint.chat_template,
+            tool_template=checkpoint.tool_template,
             end_token_ids=checkpoint.end_token_ids,
             adapters=adapters,
             sampling_defaults={} if settings.engine.generation_config == "none" else checkpoint.sampling_defaults,
             description=BUNDLED_DESCRIPTION if settings.model == BUNDLED_MODEL else None,
             family=checkpoint.family,
+            prompt_format=checkpoint.prompt_format,
         )
 
 
 def _load_checkpoint(model: str) -> Checkpoint:
-    return read_checkpoint(resolve_checkpoint(model))
+    checkpoint = read_checkpoint(resolve_checkpoint(model))
+    check_weights(checkpoint.directory)
+    return checkpoint
 
 
 def _adapter_names(settings: Settings, checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -75,6 +81,7 @@ def _adapter_names(settings: Settings, checkpoint: Checkpoint) -> tuple[str, ...
 
 def _read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     try:
-        return Tokenizer(checkpoint.directory, checkpoint.family.prompt_format.placeholders)
+        prompt_format = checkpoint.prompt_format
+        return Tokenizer(checkpoint.tokenizer_dir, prompt_format.placeholders, prompt_format.user_tokens)
     except TokenizerFileError as error:
         raise CheckpointError(str(error)) from error

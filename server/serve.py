@@ -4,10 +4,13 @@ import asyncio
 import ipaddress
 import logging
 import resource
+import signal
 import socket
 import ssl
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -15,13 +18,14 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from model_executor.client.engine_pool import EnginePool
 from model_executor.engine import EngineState
 from model_executor.privacy import close_to_others, forget_variable
 from server.app import create_app
 from server.connection import Connection, Connections
 from server.core.json_log import configure_logging
 from server.core.settings import Settings
-from server.generation.model_service import ModelService
+from server.generation.model_service import ModelService, ServedModel
 from server.model_loading import open_model
 
 _log = logging.getLogger("tessera.serve")
@@ -46,11 +50,12 @@ def serve(settings: Settings) -> int:
         KeyFileError: the key file cannot be used.
     """
     close_to_others()
-    forget_variable("TESSERA_API_KEY")
+    for variable in ("TESSERA_API_KEY", "TESSERA_STATE_URL"):
+        forget_variable(variable)
     _check_certificate(settings)
-    configure_logging()
+    configure_logging(settings.server_name)
     _allow_many_files(settings)
-    app = create_app(settings, lambda: open_model(settings))
+    app = create_app(settings, lambda: _open_restartable(settings))
     listener = _bind(settings.host, settings.port)
     if not app.state.needs_key and not _is_loopback(listener):
         _log.warning(
@@ -149,6 +154,28 @@ class Server(uvicorn.Server):
             self.exit_status = 1
             self.should_exit = True
         self._state, self._since_s = state, now_s
+
+
+@asynccontextmanager
+async def _open_restartable(settings: Settings) -> AsyncIterator[ServedModel]:
+    """The model, whose engines SIGUSR1 replaces one after another."""
+    async with open_model(settings) as model:
+        restarts: set[asyncio.Task[None]] = set()
+
+        def restart() -> None:
+            assert isinstance(model.engine, EnginePool)
+            task = asyncio.create_task(model.engine.restart(settings.shutdown_timeout_s))
+            restarts.add(task)
+            task.add_done_callback(restarts.discard)
+
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, restart)
+        try:
+            yield model
+        finally:
+            loop.remove_signal_handler(signal.SIGUSR1)
+            for task in restarts:
+                task.cancel()
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -122,7 +122,7 @@ def test_paths_in_container_files_exist() -> None:
         source for service in SERVICES.values() for volume in service.get("volumes", ())
         if (source := volume.split(":")[0]).startswith("./")
     ]  # fmt: skip
-    assert len(copied) == 2 and len(bound) == 1 and len(mounted) == 3
+    assert len(copied) == 2 and len(bound) == 2 and len(mounted) == 4
     assert not [path for path in (*copied, *bound, *mounted) if not (ROOT / path).exists()]
 
 
@@ -157,10 +157,27 @@ def test_servers_are_confined_and_have_what_they_need(name: str) -> None:
 
 
 def test_ports_are_open_to_this_machine_only_and_differ() -> None:
-    ports = [port.rsplit(":", 1)[0] for service in SERVICES.values() for port in service["ports"]]
+    ports = [port.rsplit(":", 1)[0] for service in SERVICES.values() for port in service.get("ports", ())]
     assert all(port.startswith("127.0.0.1:") for port in ports) and len(set(ports)) == len(ports)
     assert sum("profiles" not in service for service in SERVICES.values()) == 1
     assert ports[0] == f"127.0.0.1:${{PORT:-{Settings.model_fields['port'].default}}}"
+
+
+def test_the_servers_of_a_cluster_share_what_is_there() -> None:
+    one, two = (SERVICES[name] for name in ("one", "two"))
+    shared = {name: value for name, value in one["environment"].items() if name != "TESSERA_SERVER_NAME"}
+    assert shared.items() <= two["environment"].items()
+    proxy = SERVICES["haproxy"]
+    named = set(re.findall(r"\$\{(\w+)\}", (ROOT / "docker" / "haproxy.cfg").read_text("utf-8")))
+    assert named == {*proxy["environment"], "CERTIFICATE"}
+    for name in ("one", "two"):
+        assert (
+            proxy["environment"][f"SERVER_{name.upper()}"] == f"{name}:{SERVICES[name]['environment']['TESSERA_PORT']}"
+        )
+    hosts = {matched(r"//(\w+):", shared[variable]) for variable in ("TESSERA_STATE_URL", "AWS_ENDPOINT_URL")}
+    assert hosts == {"valkey", "s3"} <= SERVICES.keys()
+    bucket = matched(r"s3://(\w+)/", shared["TESSERA_FILES__STORE"])
+    assert SERVICES["bucket"]["command"][-1] == f"s3/{bucket}"
 
 
 def test_prometheus_reads_every_server_and_grafana_reads_prometheus() -> None:

@@ -113,7 +113,7 @@ def encode(sample: Sample, tokenizer: Tokenizer, limits: SizeLimits) -> EncodedS
     prompts = [texts.prompt(exchange, grids) for exchange in sample.exchanges]
     offsets = prompts[0][1]
     spans = [MediaSpan(offset, grid) for offset, grid in zip(offsets, grids, strict=True)]
-    common = len(commonprefix([ids for ids, _ in prompts])) if len(prompts) > 1 else 0
+    common = len(commonprefix([ids for ids, _ in prompts])) if len(prompts) > 1 else 0  # noqa: RUF071  # of lists
     behind = max((span.offset + span.grid.num_tokens for span in spans), default=0)
     if len(prompts) > 1 and common < behind:
         raise ValueError("exchanges that share media must begin with them")

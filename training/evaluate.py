@@ -37,8 +37,9 @@ from training.judge import is_right
 from training.loop import Run
 from training.model import Model
 from training.pack import collate, room_for
-from training.recipe import Recipe, SizeLimits
+from training.recipe import Recipe, SizeLimits, Stage
 from training.sample import Media, Sample
+from training.tasks.scenes import OUTSIDE
 from training.tasks.videos import FRAMES_PER_SECOND
 
 ImageFormat = Literal["PNG", "JPEG", "WEBP"]
@@ -195,6 +196,7 @@ def _write_video(buffer: io.BytesIO, item: Media, repeats: int) -> None:
 
 SERVED_NAME = "tessera-tiny"
 ABLATIONS = ("M-RoPE", "1-D", "h and w swapped")
+_INSIDE = ("caption", "color", "position", "word", "motion")
 _ABLATED = ("position", "grounding", "what is at", "caption", "motion", "order", "second", "blinking")
 
 
@@ -250,7 +252,16 @@ async def evaluate_server(url: str, recipe: Recipe, folder: Path, number: int) -
             for task in ("color", "shape", "number")
         ]
         formats[name] = sum(one.right for one in right) / sum(one.asked for one in right)
+    values["declined"] = await measure_declined(url, stage, number)
+    print(f"declined though it is there: {values['declined']:.1%}", flush=True)
     record(folder, {"server": values})
+
+
+async def measure_declined(url: str, stage: Stage, number: int) -> float:
+    """Share of `number` questions about things the model knows that it says it cannot answer."""
+    asked = [case for task in _INSIDE for case in cases(stage, task, number // len(_INSIDE))]
+    replies = await ask_server(url, SERVED_NAME, asked)
+    return sum(reply.text == OUTSIDE for reply in replies) / len(asked)
 
 
 async def measure_quarters(url: str, side: int) -> dict[str, int]:

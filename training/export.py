@@ -8,11 +8,11 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402  the backend has to be chosen first
+from matplotlib import pyplot
 
-from training.checkpoint_files import write_checkpoint  # noqa: E402
-from training.loop import Run  # noqa: E402
-from training.model_card import CURVE, card  # noqa: E402
+from training.checkpoint_files import write_checkpoint
+from training.loop import Run
+from training.model_card import CURVE, card
 
 HASHES = "SHA256SUMS"
 

@@ -100,7 +100,10 @@ def _accuracy(measured: dict[str, Any]) -> str:
         stopped = measured["server"]["stopped"].values()
         text += f"\nAnswers that ended by themselves: {sum(stopped) / len(stopped):.1%}."
         formats = ", ".join(f"{name} {share:.1%}" for name, share in measured["server"].get("formats", {}).items())
-        text += f" Color, shape and number by image format: {formats}.\n" if formats else "\n"
+        text += f" Color, shape and number by image format: {formats}." if formats else ""
+        if "declined" in measured["server"]:
+            text += f" It declines {measured['server']['declined']:.1%} of questions about what it knows."
+        text += "\n"
     if "transformers" in measured:
         text += (
             f"\nServer and transformers gave the same answer to {measured['transformers']['same']:.2%} of questions.\n"

@@ -6,14 +6,13 @@ What it does: turns the tiktoken rank list into the files a checkpoint carries (
 Source: Qwen2-VL release, `tokenizer.json` and `tokenizer_config.json` (splitting pattern, special tokens).
 """
 
-import base64
 import importlib.util
 import json
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken
 
-from model_executor.processor.tokenizer import byte_alphabet
+from model_executor.processor.rank_list import build_tokenizer, read_rank_list
 
 NUM_ORDINARY_TOKENS = 151_643
 SPECIAL_TOKENS = (
@@ -33,11 +32,6 @@ SPECIAL_TOKENS = (
     "<|video_pad|>",
 )
 """In the order of their ids, which follow the ordinary tokens: 151 643 to 151 656."""
-
-SPLIT_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 
 CHAT_TEMPLATE = """\
 {%- set pictures = namespace(images=0, videos=0) -%}
@@ -70,8 +64,8 @@ CHAT_TEMPLATE = """\
 """ChatML with the release's meaning; a conversation without a system turn gets the default one."""
 
 
-def read_ranks() -> dict[bytes, int]:
-    """The 151 643 ordinary tokens of the public Qwen vocabulary: bytes to id, the id being the merge rank.
+def vocabulary_path() -> Path:
+    """The public list of the 151 643 ordinary tokens.
 
     Raises:
         FileNotFoundError: the `dashscope` package is not installed.
@@ -79,57 +73,7 @@ def read_ranks() -> dict[bytes, int]:
     spec = importlib.util.find_spec("dashscope")
     if spec is None or spec.origin is None:
         raise FileNotFoundError("the Qwen vocabulary is in PyPI's dashscope package, which is not installed")
-    lines = (Path(spec.origin).parent / "resources" / "qwen.tiktoken").read_bytes().split(b"\n")
-    pairs = (line.split() for line in lines if line)
-    return {base64.b64decode(token): int(rank) for token, rank in pairs}
-
-
-def merges_of(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The pair each token of two bytes or more was merged from, in order of rank.
-
-    A token's pair is what remains when its bytes are merged with lower ranks only.
-
-    Args:
-        ranks: token bytes to merge rank.
-    """
-    ordered = sorted(ranks.items(), key=lambda item: item[1])
-    return [_last_pair(token, rank, ranks) for token, rank in ordered if len(token) > 1]
-
-
-def _last_pair(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
-    pieces = [token[i : i + 1] for i in range(len(token))]
-    while len(pieces) > 2:
-        candidates = [ranks.get(left + right, rank) for left, right in zip(pieces, pieces[1:], strict=False)]
-        best = min(candidates)
-        if best >= rank:
-            raise ValueError(f"token {rank} is not a merge of two earlier ones")
-        at = candidates.index(best)
-        pieces[at : at + 2] = [pieces[at] + pieces[at + 1]]
-    return pieces[0], pieces[1]
-
-
-def build_tokenizer() -> Tokenizer:
-    """The tokenizer of the released Qwen2-VL models, special tokens included."""
-    ranks = read_ranks()
-    characters = {byte: character for character, byte in byte_alphabet().items()}
-
-    def spell(token: bytes) -> str:
-        return "".join(characters[byte] for byte in token)
-
-    vocabulary = {spell(token): rank for token, rank in ranks.items()}
-    merges = [(spell(left), spell(right)) for left, right in merges_of(ranks)]
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.ByteLevel(add_prefix_space=False, trim_offsets=False)
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
-    return tokenizer
+    return Path(spec.origin).parent / "resources" / "qwen.tiktoken"
 
 
 def write_tokenizer(folder: Path, *, max_model_len: int) -> None:
@@ -139,7 +83,8 @@ def write_tokenizer(folder: Path, *, max_model_len: int) -> None:
         folder: the checkpoint folder, which exists.
         max_model_len: context length in tokens, for the configuration.
     """
-    build_tokenizer().save(str(folder / "tokenizer.json"), pretty=False)
+    special = [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
+    build_tokenizer(read_rank_list(vocabulary_path()), special).save(str(folder / "tokenizer.json"), pretty=False)
     config = {
         "tokenizer_class": "Qwen2Tokenizer",
         "model_max_length": max_model_len,

@@ -1,4 +1,4 @@
-"""A small random checkpoint of the true architecture, with the true tokenizer: a Qwen2-VL or a Qwen2.5-VL.
+"""A small random checkpoint of the true architecture, with the true tokenizer, of any family.
 
 Run it:
 
@@ -20,8 +20,9 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save_file
 
-from model_executor.checkpoint.config import CLIP_MEAN, CLIP_STD
+from model_executor.checkpoint.processor_files import CLIP_MEAN, CLIP_STD
 from training.qwen_tokenizer import write_tokenizer
+from training.random_qwen_vl import write_random_qwen_vl
 from training.random_weights import (
     Named,
     Source,
@@ -229,8 +230,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write a small random checkpoint.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights")
-    parser.add_argument("--family", choices=_TOWERS, default="qwen2-vl", help="what the checkpoint is")
+    families = ("qwen-vl", *_TOWERS)
+    parser.add_argument("--family", choices=families, default="qwen2-vl", help="what the checkpoint is")
     arguments = parser.parse_args()
+    if arguments.family == "qwen-vl":
+        write_random_qwen_vl(arguments.out, seed=arguments.seed)
+        return
     write_random_checkpoint(arguments.out, CheckpointShape(vision=_TOWERS[arguments.family]), seed=arguments.seed)
 
 

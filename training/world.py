@@ -230,7 +230,7 @@ def draw_look(rng: Random, shape: str, rgb: Rgb, background: Background) -> Look
     return Look(True, None, 0.0, smooth, angle, wobble, form, fade)
 
 
-def make_thing(size: Size, color: str, shape: str, rgb: Rgb, place: Place, look: Look = Look()) -> Thing:  # noqa: B008
+def make_thing(size: Size, color: str, shape: str, rgb: Rgb, place: Place, look: Look = Look()) -> Thing:
     """A thing with the words for its size and its place in an image of `size`."""
     left, top, width, height = place
     share = max(width, height) / min(size.height, size.width)

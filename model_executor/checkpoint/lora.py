@@ -9,7 +9,8 @@ B [out, r].
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from model_executor.checkpoint.errors import CheckpointError
 from model_executor.checkpoint.json_file import read_json
+from model_executor.families.known import family_of
 
 MAX_RANK = 512
 """The largest rank vLLM supports."""
@@ -25,6 +27,8 @@ _TENSOR = re.compile(
     r"layers\.(\d+)\.(self_attn|mlp)\.(\w+)\.lora_([AB])\.weight"
 )
 """PEFT's tensor names, for both generations of transformers' Qwen2-VL."""
+_OWN_TENSOR = re.compile(r"base_model\.model\.transformer\.h\.(\d+)\.(attn|mlp)\.(\w+)\.lora_([AB])\.weight")
+"""The same for families whose modules have names of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,8 @@ class Adapter:
     """Its `adapter_config.json`."""
     rank: int
     """The largest rank of its modules."""
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """As `Family.adapter_names`."""
 
 
 def read_adapters(directory: Path | None, model: Path) -> list[Adapter]:
@@ -58,8 +64,10 @@ def read_adapters(directory: Path | None, model: Path) -> list[Adapter]:
     adapter_dirs = sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not adapter_dirs:
         raise CheckpointError("TESSERA_ENGINE__LORA_DIR has no subdirectory; each adapter needs one of its own")
-    shapes = _module_shapes(read_json(model / "config.json", "the model"))
-    return [_read_adapter(path, shapes) for path in adapter_dirs]
+    config = read_json(model / "config.json", "the model")
+    family = family_of(config)
+    shapes = _module_shapes(family.text_config(config), family.adapter_names)
+    return [replace(_read_adapter(path, shapes), names=family.adapter_names) for path in adapter_dirs]
 
 
 _Shapes = dict[str, tuple[int, int]]
@@ -82,7 +90,7 @@ def _check_tensors(owner: str, tensors: dict[str, list[int]], ranks: list[int], 
     """Check that each tensor belongs to a module, has its shape, and comes with its partner (A with B)."""
     pairs: dict[str, dict[str, list[int]]] = {}
     for name, shape in tensors.items():
-        match = _TENSOR.fullmatch(name)
+        match = _TENSOR.fullmatch(name) or _OWN_TENSOR.fullmatch(name)
         module = f"{match[1]}.{match[2]}.{match[3]}" if match else ""
         if match is None or module not in shapes:
             raise CheckpointError(
@@ -101,8 +109,7 @@ def _check_tensors(owner: str, tensors: dict[str, list[int]], ranks: list[int], 
             )
 
 
-def _module_shapes(config: dict[str, Any]) -> _Shapes:
-    text = config.get("text_config", config)
+def _module_shapes(text: Mapping[str, Any], names: Mapping[str, tuple[str, ...]]) -> _Shapes:
     hidden, inner, num_heads = text["hidden_size"], text["intermediate_size"], text["num_attention_heads"]
     kv = hidden // num_heads * text["num_key_value_heads"]
     one_layer = {
@@ -114,6 +121,11 @@ def _module_shapes(config: dict[str, Any]) -> _Shapes:
         "mlp.up_proj": (inner, hidden),
         "mlp.down_proj": (hidden, inner),
     }
+    if names:
+        one_layer = {
+            own: (sum(one_layer[each][0] for each in modules), one_layer[modules[0]][1])
+            for own, modules in names.items()
+        }
     return {
         f"{layer}.{module}": shape for layer in range(text["num_hidden_layers"]) for module, shape in one_layer.items()
     }

@@ -5,6 +5,7 @@ supervisor restarts it.
 """
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -13,6 +14,7 @@ import msgspec
 
 from model_executor import ipc
 from model_executor.checkpoint.config import read_checkpoint
+from model_executor.client.standby import Standby
 from model_executor.client.supervisor import Supervisor
 from model_executor.engine import (
     SHARED_MEMORY,
@@ -32,6 +34,14 @@ SILENCE_S = 30.0
 """An engine process that has not replied for so long is lost."""
 _ACKNOWLEDGE_EVERY = ipc.WINDOW // 2
 """Deltas between two acknowledgments."""
+PROGRAM = "model_executor.engine_process.main"
+"""The engine process's module."""
+
+
+def engine_command(model_dir: Path, settings: EngineSettings, shared_memory: Path, module: str) -> tuple[str, ...]:
+    """How to start an engine process, but for the number of its socket."""
+    directories = ("--model", str(model_dir), "--shared-memory", str(shared_memory))
+    return (sys.executable, "-m", module, *directories, "--settings", settings.model_dump_json(), "--socket")
 
 
 class EngineClient:
@@ -42,6 +52,8 @@ class EngineClient:
         settings: of the engine.
         shared_memory: the file system that holds prepared media; the engine reads no other file.
         module: the engine process's program.
+        pooled: of one engine of several: its number, its GPUs as in `ipc.Start`, and the standby of all, if there is
+            one. None: the only engine, with a standby of its own if the settings say so.
 
     Raises:
         CheckpointError: the model's configuration files are missing or malformed.
@@ -53,18 +65,22 @@ class EngineClient:
         settings: EngineSettings,
         *,
         shared_memory: Path = SHARED_MEMORY,
-        module: str = "model_executor.engine_process.main",
+        module: str = PROGRAM,
+        pooled: tuple[int, str, Standby | None] | None = None,
     ) -> None:
         self._max_model_len = settings.max_model_len or read_checkpoint(model_dir).max_model_len
         self._inboxes: dict[str, asyncio.Queue[ipc.Generated | ipc.Ended | None]] = {}
         self._pending_stats: deque[asyncio.Future[EngineStats]] = deque()
         self._heartbeat: asyncio.Task[None] | None = None
-        arguments = ["--model", str(model_dir), "--shared-memory", str(shared_memory)]
+        command = engine_command(model_dir, settings, shared_memory, module)
+        self._own_standby = Standby(command) if pooled is None and settings.warm_standby else None
+        replica, devices, standby = pooled or (0, "", self._own_standby)
         self._supervisor = Supervisor(
-            module,
-            [*arguments, "--settings", settings.model_dump_json()],
+            command,
+            standby=standby,
+            replica=replica,
+            devices=devices,
             start_timeout_s=settings.start_timeout_s,
-            warm_standby=settings.warm_standby,
             on_message=self._deliver,
             on_loss=self._fail_all,
         )
@@ -100,6 +116,12 @@ class EngineClient:
             self._heartbeat.cancel()
             await asyncio.wait({self._heartbeat})
         await self._supervisor.close()
+        if self._own_standby is not None:
+            await self._own_standby.close()
+
+    async def restart(self) -> None:
+        """Replace the engine process; its requests are lost. Returns once the next one is ready, or none will be."""
+        await self._supervisor.restart()
 
     async def generate(self, request_id: str, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Delta, None]:
         """As `engine.Engine.generate`."""
@@ -136,7 +158,8 @@ class EngineClient:
         channel = self._channel()
         self._pending_stats.append(pending)  # the engine process replies in order
         channel.send_soon(ipc.ReadStats())
-        return msgspec.structs.replace(await pending, num_standby=self._supervisor.num_standby)
+        num_standby = self._own_standby.num_ready if self._own_standby else 0
+        return msgspec.structs.replace(await pending, num_standby=num_standby)
 
     async def _watch(self) -> None:
         """Ask the engine process for a sign of life, forever; kill it if it gives none."""

@@ -67,9 +67,9 @@ class EngineProcess:
         """Of the process, and also of its process group."""
         return self._process.pid
 
-    def start(self) -> None:
-        """Make it load the model and serve."""
-        self.channel.send_soon(Start())
+    def start(self, devices: str) -> None:
+        """Make it load the model and serve; `devices` as in `Start`."""
+        self.channel.send_soon(Start(devices))
 
     def kill(self) -> None:
         """Kill the process and its process group at once, for one that does not respond any more."""

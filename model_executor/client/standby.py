@@ -25,6 +25,7 @@ class Standby:
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
+        self._taking = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._spawning: asyncio.Task[EngineProcess] | None = None
         self._stopping: set[asyncio.Task[int]] = set()
@@ -37,11 +38,21 @@ class Standby:
         return int(is_ready)
 
     def schedule(self) -> None:
-        """Start one after `STANDBY_DELAY_S`."""
-        self._timer = asyncio.get_running_loop().call_later(STANDBY_DELAY_S, self._spawn)
+        """Start one after `STANDBY_DELAY_S`, unless there is one or soon will be."""
+        if self._timer is None and self._spawning is None:
+            self._timer = asyncio.get_running_loop().call_later(STANDBY_DELAY_S, self._spawn)
 
     async def take(self) -> EngineProcess | None:
         """The waiting process, which the caller owns from now on; None if there is none."""
+        async with self._taking:
+            return await self._take()
+
+    async def close(self) -> None:
+        """Stop the waiting process; nobody may take one any more."""
+        if process := await self.take():
+            await process.stop()
+
+    async def _take(self) -> EngineProcess | None:
         self._unschedule()
         spawning = self._spawning
         if spawning is not None:
@@ -59,6 +70,7 @@ class Standby:
         return None
 
     def _spawn(self) -> None:
+        self._timer = None
         self._spawning = asyncio.create_task(EngineProcess.spawn(self._command))
         self._spawning.add_done_callback(self._watch)
 

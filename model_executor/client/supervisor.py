@@ -1,18 +1,18 @@
 """Supervises the engine process: starts it, restarts it when it is lost, gives up after repeated failed starts.
 
-Of the messages it handles only `Ready` and `Impossible`; the others are passed on.
+Of the messages it handles only `Ready`, `Impossible` and `Unready`; the others are passed on.
 """
 
 import asyncio
 import logging
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
+from typing import Any
 
 from model_executor.client.process import EngineProcess
 from model_executor.client.scratch import sweep_scratch
 from model_executor.client.standby import Standby
 from model_executor.engine import EngineState
-from model_executor.ipc import Channel, FromEngine, Impossible, ProtocolError, Ready
+from model_executor.ipc import Channel, FromEngine, Impossible, ProtocolError, Ready, Unready
 
 _log = logging.getLogger(__name__)
 
@@ -33,33 +33,40 @@ class Supervisor:
     """Starts and restarts the engine process.
 
     Args:
-        module: the program, run as `python -m module ... --socket N`.
-        arguments: between the module and the socket.
+        command: as for `EngineProcess.spawn`.
+        standby: a process that waits, its libraries imported, to replace a lost one; None: there is none. The owner
+            closes it after this.
+        replica: which of several engines this is, for the log.
+        devices: the GPUs it gets, as in `Start`.
         start_timeout_s: maximum time from start to `Ready`.
-        warm_standby: whether a second process waits, its libraries imported, to replace a lost one.
-        on_message: called with every message except `Ready` and `Impossible`.
+        on_message: called with every message except `Ready`, `Impossible` and `Unready`.
         on_loss: called when a process is gone, ready or not.
     """
 
     def __init__(
         self,
-        module: str,
-        arguments: Sequence[str],
+        command: Sequence[str],
         *,
+        standby: Standby | None,
+        replica: int,
+        devices: str,
         start_timeout_s: float,
-        warm_standby: bool,
         on_message: Callable[[FromEngine], None],
         on_loss: Callable[[], None],
     ) -> None:
-        self._command = (sys.executable, "-m", module, *arguments, "--socket")
+        self._command = command
+        self._standby = standby
+        self._devices = devices
+        self._log = _ReplicaLog(_log, {"replica": replica})
         self._start_timeout_s = start_timeout_s
-        self._warm_standby = warm_standby
-        self._standby = Standby(self._command)
         self._on_message = on_message
         self._on_loss = on_loss
         self._ready_at_s: float | None = None
+        self._has_served = False
+        self._start_error: str | None = None
         self._task: asyncio.Task[None] | None = None
         self._process: EngineProcess | None = None
+        self._restarted = asyncio.Event()
         self.state = EngineState.LOADING
         """The engine's state."""
         self.failure: str | None = None
@@ -74,16 +81,18 @@ class Supervisor:
         sweep_scratch()
         self._task = asyncio.create_task(self._run())
 
-    @property
-    def num_standby(self) -> int:
-        """Processes that wait to replace a lost one."""
-        return self._standby.num_ready
-
     def give_up(self, reason: str) -> None:
         """Kill the process in service, which has become useless; another one is started as after any loss."""
         if self._process is not None:
-            _log.error("the engine process is killed: %s", reason)
+            self._log.error("the engine process is killed: %s", reason)
             self._process.kill()
+
+    async def restart(self) -> None:
+        """Replace the process in service; returns once the next one is ready, or none will be."""
+        if self._process is not None:
+            self._restarted.clear()
+            self._process.channel.close()
+            await self._restarted.wait()
 
     async def close(self) -> None:
         """Stop the process and its child processes; returns when all are gone."""
@@ -95,12 +104,11 @@ class Supervisor:
         try:
             await self._keep_running()
         except Exception as error:
-            _log.exception("the engine is not supervised any more")
+            self._log.exception("the engine is not supervised any more")
             self.failure = f"the supervision of the engine failed ({type(error).__name__})"
             self.state = EngineState.FAILED
         finally:
-            if standby := await self._standby.take():
-                await standby.stop()
+            self._restarted.set()
 
     async def _keep_running(self) -> None:
         num_losses = num_failed_starts = 0
@@ -109,7 +117,8 @@ class Supervisor:
             if served_s is None:
                 num_failed_starts += 1
                 if num_failed_starts == MAX_FAILED_STARTS:
-                    self.failure = self.failure or f"the engine failed to start {MAX_FAILED_STARTS} times in a row"
+                    times = f"the engine failed to start {MAX_FAILED_STARTS} times in a row"
+                    self.failure = self.failure or ": ".join(filter(None, (times, self._start_error)))
             else:
                 num_failed_starts = 0
                 self.state = EngineState.RESTARTING
@@ -122,14 +131,14 @@ class Supervisor:
     async def _run_once(self) -> float | None:
         """Run one process to its end: seconds in service, or None if it was never ready."""
         try:
-            process = await self._standby.take() or await EngineProcess.spawn(self._command)
+            process = (self._standby and await self._standby.take()) or await EngineProcess.spawn(self._command)
         except OSError as error:
-            _log.error("the engine process cannot be started: %s", error)
+            self._log.error("the engine process cannot be started: %s", error)
             await asyncio.sleep(SPAWN_PAUSE_S)
             return None
         self._process = process
         self.process_id = process.process_id
-        process.start()
+        process.start(self._devices)
         reading = asyncio.create_task(self._read_messages(process.channel))
         try:
             await asyncio.wait({process.ended, reading}, return_when=asyncio.FIRST_COMPLETED)
@@ -149,7 +158,7 @@ class Supervisor:
                 raise
             finally:
                 self._process = self.process_id = None
-        _log.warning("the engine process has ended with status %s", stopping.result())
+        self._log.warning("the engine process has ended with status %s", stopping.result())
         return None if ready_at_s is None else asyncio.get_running_loop().time() - ready_at_s
 
     async def _read_messages(self, channel: Channel) -> None:
@@ -161,15 +170,29 @@ class Supervisor:
                         case Ready():
                             deadline.reschedule(None)
                             self._ready_at_s = asyncio.get_running_loop().time()
+                            self._has_served, self._start_error = True, None
                             self.channel = channel
                             self.state = EngineState.READY
-                            if self._warm_standby:
+                            self._restarted.set()
+                            if self._standby is not None:
                                 self._standby.schedule()
+                        case Unready(reason) | Impossible(reason) if self._has_served or isinstance(message, Unready):
+                            # Of a model that has served, nothing is impossible.
+                            self._start_error = reason
+                            _log.error("the engine process has not started: %s", reason)
                         case Impossible(reason):
                             self.failure = reason
                         case _:
                             self._on_message(message)
         except TimeoutError:
-            _log.error("the engine was not ready after %.0f s", self._start_timeout_s)
+            self._log.error("the engine was not ready after %.0f s", self._start_timeout_s)
         except ProtocolError:
-            _log.exception("the engine process violates the protocol")
+            self._log.exception("the engine process violates the protocol")
+
+
+class _ReplicaLog(logging.LoggerAdapter[logging.Logger]):
+    """Says in every line which of several engines it is about."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Add the fields."""
+        return msg, {**kwargs, "extra": {"fields": dict(self.extra or {})}}

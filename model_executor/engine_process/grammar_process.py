@@ -92,7 +92,7 @@ def _keep(orders: socket.socket, model_dir: Path) -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for its children
     os.nice(_NICENESS)
     try:
-        tokenizer = Tokenizer(model_dir)
+        tokenizer = Tokenizer(model_dir, {})
         vocabulary = [tokenizer.token_bytes(token_id) for token_id in range(tokenizer.num_tokens)]
         info = xgrammar.TokenizerInfo(vocabulary, xgrammar.VocabType.RAW, stop_token_ids=[tokenizer.num_tokens - 1])
         while True:

@@ -5,9 +5,10 @@ Run by `model_executor/client/supervisor.py`, never by hand:
     python -m model_executor.engine_process.main --model DIRECTORY --shared-memory DIRECTORY --settings JSON --socket N
 
 where N is an inherited end of a socket pair. It imports its libraries, waits for `Start`, loads the model, sends
-`Ready` (or `Impossible`), serves until the peer closes its end or SIGTERM arrives, and logs to stderr. Exit status: 0
-when stopped, EXIT_IMPOSSIBLE when no start can succeed, EXIT_LOST when vLLM's own engine process was lost,
-EXIT_PROTOCOL when the peer violates the protocol, 1 for anything unexpected.
+`Ready` (or `Impossible`, or `Unready`), serves until the peer closes its end or SIGTERM arrives, and logs to stderr.
+Exit status: 0 when stopped, EXIT_IMPOSSIBLE when no start can succeed, EXIT_UNREADY when this one failed and another
+one may not, EXIT_LOST when vLLM's own engine process was lost, EXIT_PROTOCOL when the peer violates the protocol, 1 for
+anything unexpected.
 
 Order matters at startup: the environment is set before torch is imported (OpenMP reads it then), and vLLM's engine
 process is forked before any thread exists.
@@ -33,7 +34,7 @@ from model_executor.cpu import num_threads, on_cpu
 from model_executor.engine import EngineSettings
 from model_executor.engine_process.media_files import OpenMediaFiles
 from model_executor.engine_process.session import Session
-from model_executor.ipc import Channel, Impossible, encode, wait_for_start
+from model_executor.ipc import Channel, Impossible, Unready, encode, wait_for_start
 from model_executor.privacy import close_to_others
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 EXIT_IMPOSSIBLE = 3
 EXIT_LOST = 4
 EXIT_PROTOCOL = 5
+EXIT_UNREADY = 6
 _PR_SET_PDEATHSIG = 1
 _UNUSED_PACKAGES = ("scipy", "sklearn")
 """transformers and vLLM import these if installed, for audio, losses and drafting: a tenth of the import time."""
@@ -65,23 +67,32 @@ def main() -> int:
     for name in _UNUSED_PACKAGES:
         sys.modules[name] = None  # type: ignore[assignment]  # the documented way to make an import fail
     from model_executor.engine_process.grammar_check import GrammarCheck
+    from model_executor.engine_process.pickled_weights import check_pickled_weights
     from model_executor.engine_process.vllm_config import (  # torch and vllm read the environment when imported
         SettingsError,
         launch,
         with_num_seqs,
     )
     from model_executor.engine_process.vllm_engine import VllmEngine
+    from model_executor.start_failure import StartFailure
 
-    if not wait_for_start(end):
+    if (start := wait_for_start(end)) is None:
         return 0
+    if start.devices:  # CUDA reads it at its first use; nothing above uses CUDA
+        os.environ["CUDA_VISIBLE_DEVICES"] = start.devices
     try:
         checkpoint = read_checkpoint(arguments.model)
+        check_pickled_weights(checkpoint.directory)
         adapters = read_adapters(arguments.settings.lora_dir, checkpoint.directory)
-        grammars = GrammarCheck.fork(checkpoint.directory)
+        grammars = GrammarCheck.fork(checkpoint.tokenizer_dir)
         vllm, stats = launch(checkpoint, arguments.settings, adapters, cpu=cpu)
     except (CheckpointError, SettingsError) as error:
         end.sendall(encode(Impossible(str(error))))
         return EXIT_IMPOSSIBLE
+    except Exception as error:  # whatever vLLM raises, and whatever its processes died of
+        failure = StartFailure(error)
+        end.sendall(encode(Unready(failure.reason) if failure.may_heal else Impossible(failure.reason)))
+        return EXIT_UNREADY if failure.may_heal else EXIT_IMPOSSIBLE
     files = OpenMediaFiles(arguments.shared_memory)
     engine = VllmEngine(vllm, stats, files, grammars, checkpoint, adapters)
     try:
@@ -119,7 +130,7 @@ async def _serve(
     if warm_in is not None:
         from model_executor.engine_process.warm_up import warm_up
 
-        await warm_up(engine, warm_in)
+        await warm_up(engine, warm_in, engine.family.image_size)
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     channel = await Channel.open(end)
@@ -165,6 +176,7 @@ def _prepare_environment(settings: EngineSettings, model: Path, *, cpu: bool) ->
         "HF_HUB_OFFLINE": "1",  # the model has been downloaded
         "TRANSFORMERS_VERBOSITY": "error",
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # the limit is `Checkpoint.max_model_len`, which counts YaRN in
         "VLLM_PLUGINS": "tessera",
     }
     if cpu:
@@ -180,7 +192,8 @@ def _prepare_environment(settings: EngineSettings, model: Path, *, cpu: bool) ->
         variables["TRITON_F32_DEFAULT"] = "ieee"  # whoever asks for float32 means it, not its shortened form
     if cpu or settings.num_threads:  # on a GPU the processor's share is small, and vLLM keeps it to one thread
         variables["OMP_NUM_THREADS"] = str(
-            settings.num_threads or num_threads(weight_bytes(model), num_workers=num_workers)
+            settings.num_threads
+            or num_threads(weight_bytes(model), num_workers=num_workers * max(1, settings.replicas))
         )
     if settings.runs_single(cpu=cpu):
         variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # else the CPU platform moves the worker to a third process

@@ -3,6 +3,8 @@
 import math
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -19,6 +21,7 @@ from model_executor.checkpoint.lora import MAX_RANK, Adapter
 from model_executor.checkpoint.quantization import CPU_FORMATS
 from model_executor.cpu import has_int8_tiles, has_native_bfloat16
 from model_executor.engine import CPU_KV_CACHE_BYTES, EngineSettings
+from model_executor.engine_process.adapter_names import translated
 from model_executor.engine_process.stats import StatsCollector
 
 CPU_SEQS = 16
@@ -110,13 +113,14 @@ async def load_adapters(engine: AsyncLLM, adapters: Iterable[Adapter]) -> dict[s
         SettingsError: an adapter cannot be loaded.
     """
     requests = {}
-    for number, adapter in enumerate(adapters, start=1):
-        request = LoRARequest(adapter.name, number, str(adapter.directory))
-        try:
-            await engine.add_lora(request)
-        except Exception as error:  # vLLM's engine process passes on any error, as text only
-            raise SettingsError(f"vLLM cannot load the adapter {adapter.name!r}: {error}") from error
-        requests[adapter.name] = request
+    with TemporaryDirectory(prefix="tessera-adapters-") as scratch:
+        for number, adapter in enumerate(adapters, start=1):
+            request = LoRARequest(adapter.name, number, str(translated(adapter, Path(scratch))))
+            try:
+                await engine.add_lora(request)
+            except Exception as error:  # vLLM's engine process passes on any error, as text only
+                raise SettingsError(f"vLLM cannot load the adapter {adapter.name!r}: {error}") from error
+            requests[adapter.name] = request
     return requests
 
 
@@ -177,6 +181,7 @@ def _arguments(
         max_num_batched_tokens = max(max_num_batched_tokens, max_num_seqs)
     return AsyncEngineArgs(
         model=str(checkpoint.directory),
+        tokenizer=str(checkpoint.tokenizer_dir),
         dtype=dtype,
         max_model_len=max_model_len,
         max_num_batched_tokens=max_num_batched_tokens,

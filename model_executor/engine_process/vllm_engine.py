@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
 
+from msgspec import structs
 from vllm import SamplingParams as VllmSamplingParams
 from vllm.exceptions import VLLMClientError, VLLMError
 from vllm.inputs.engine import mm_input, tokens_input
@@ -41,12 +42,15 @@ from model_executor.engine_process.stats import StatsCollector
 from model_executor.engine_process.step_watch import StepWatch, engine_cpu_s
 from model_executor.engine_process.vllm_config import load_adapters
 from model_executor.models.shared.processing import media_item
+from model_executor.processor.dynamic_ntk import num_raises
 from model_executor.processor.geometry import Grid
 from model_executor.processor.mrope_positions import MAX_VIDEO_S, MediaSpan, mrope_positions, num_positions
 from model_executor.processor.placeholders import find_placeholder_fault
 
 _log = logging.getLogger(__name__)
 
+MAX_PROMPT_LOGITS_BYTES = 5 << 28
+"""Logits of a prompt that one step may compute, as float32; twice as much again is needed for what is made of them."""
 _DEATH_POLL_S = 0.05
 _STOP_TIMEOUT_S = 5
 
@@ -79,8 +83,10 @@ class VllmEngine:
         config = engine.model_config.hf_config
         self.placeholder_ids: dict[Modality, int] = {"image": config.image_token_id, "video": config.video_token_id}
         """Token ids that stand for images and videos."""
+        self.family = checkpoint.family
         self._end_token_ids = checkpoint.end_token_ids
         self._time_ids_per_s = checkpoint.time_ids_per_s
+        self._trained_tokens = checkpoint.trained_tokens
         self._adapters = adapters
         self._loaded: dict[str, LoRARequest] = {}
         self._retiring: set[asyncio.Task[None]] = set()
@@ -107,12 +113,16 @@ class VllmEngine:
             raise RequestRefusedError("The adapter is not loaded.", param="model", code="model_not_found")
         if params.grammar is not None:
             await self._grammars.require(params.grammar)
+        if params.prompt_logprobs is not None:
+            self._require_room_for_logits(len(prompt.token_ids))
         vllm_params = self._vllm_params(params)
         paths = self._files.open(prompt.media)
         answered = False
         try:
             adapter = None if prompt.adapter is None else self._loaded[prompt.adapter]
-            stream = self._engine.generate(_inputs(prompt, paths), vllm_params, request_id, lora_request=adapter)
+            stream = self._engine.generate(
+                _inputs(self._keyed(prompt), paths), vllm_params, request_id, lora_request=adapter
+            )
             async with contextlib.aclosing(stream):
                 async for output in stream:
                     answered = True
@@ -151,6 +161,22 @@ class VllmEngine:
         """Stop vLLM."""
         self._engine.shutdown(timeout=_STOP_TIMEOUT_S)
 
+    def _require_room_for_logits(self, num_tokens: int) -> None:
+        """Check that the logits of all of a prompt's positions in one step fit: vLLM sets no memory aside for them.
+
+        Raises:
+            RequestRefusedError: they do not.
+        """
+        config = self._engine.vllm_config
+        most = MAX_PROMPT_LOGITS_BYTES // (4 * int(config.model_config.get_vocab_size()))
+        if min(num_tokens, int(config.scheduler_config.max_num_batched_tokens)) > most:
+            raise RequestRefusedError(
+                f"Log-probabilities of a prompt are computed for up to {most} tokens, and the prompt has {num_tokens}; "
+                f"with engine.max_num_batched_tokens at {most} or less, the server computes them for any.",
+                param="echo",
+                code="invalid_value",
+            )
+
     def _vllm_params(self, params: SamplingParams) -> VllmSamplingParams:
         end_token_ids = [] if params.ignore_eos else self._end_token_ids
         try:
@@ -171,6 +197,7 @@ class VllmEngine:
                 ignore_eos=params.ignore_eos,
                 min_tokens=params.min_tokens,
                 logprobs=params.logprobs,
+                prompt_logprobs=params.prompt_logprobs,
                 logit_bias=params.logit_bias or None,
                 # For a grammar, a special token is its name; without it, the text would not follow the grammar.
                 skip_special_tokens=params.skip_special_tokens and params.grammar is None,
@@ -180,6 +207,13 @@ class VllmEngine:
             )
         except (VLLMClientError, ValueError) as error:
             raise _refusal(error) from error
+
+    def _keyed(self, prompt: Prompt) -> Prompt:
+        """A prompt that shares cached keys only with those whose rotary base was raised as often."""
+        if self._trained_tokens is None:
+            return prompt
+        raises = num_raises(len(prompt.token_ids), self._trained_tokens)
+        return structs.replace(prompt, cache_salt=f"{prompt.cache_salt or ''} {raises}")
 
     def _require_positions(self, prompt: Prompt, max_tokens: int) -> None:
         """Refuse a prompt whose videos last so long that its positions run out; in other prompts they cannot."""
@@ -231,19 +265,33 @@ def _deltas(output: RequestOutput, params: SamplingParams) -> Iterator[Delta]:
             text=choice.text,
             token_ids=list(choice.token_ids),
             logprobs=None if params.logprobs is None else _logprobs(choice, params.logprobs),
+            prompt_logprobs=_prompt_logprobs(output, params.prompt_logprobs),
             finish_reason=choice.finish_reason,
+            stop_string=choice.stop_reason if isinstance(choice.stop_reason, str) else None,
             num_cached_tokens=output.num_cached_tokens or 0,
         )
 
 
 def _logprobs(choice: CompletionOutput, num_top: int) -> list[PositionLogprobs]:
     """Log-probabilities per position; vLLM's dictionaries hold the sampled token and the `num_top` most likely ones."""
-    positions = []
-    for token_id, alternatives in zip(choice.token_ids, choice.logprobs or [], strict=True):
-        ranked = sorted((item for item in alternatives.items() if item[1].rank <= num_top), key=lambda i: i[1].rank)
-        top = [TokenLogprob(other, value.logprob) for other, value in ranked]
-        positions.append(PositionLogprobs(TokenLogprob(token_id, alternatives[token_id].logprob), top))
-    return positions
+    return [
+        _position(token_id, alternatives, num_top)
+        for token_id, alternatives in zip(choice.token_ids, choice.logprobs or [], strict=True)
+    ]
+
+
+def _prompt_logprobs(output: RequestOutput, num_top: int | None) -> list[PositionLogprobs] | None:
+    """Log-probabilities of the prompt where vLLM reports them: once, with nothing for the first token."""
+    if num_top is None or not output.prompt_logprobs or output.prompt_token_ids is None:
+        return None
+    tokens = zip(output.prompt_token_ids[1:], output.prompt_logprobs[1:], strict=True)
+    return [_position(token_id, alternatives, num_top) for token_id, alternatives in tokens]
+
+
+def _position(token_id: int, alternatives: Any, num_top: int) -> PositionLogprobs:
+    ranked = sorted((item for item in alternatives.items() if item[1].rank <= num_top), key=lambda i: i[1].rank)
+    top = [TokenLogprob(other, value.logprob) for other, value in ranked]
+    return PositionLogprobs(TokenLogprob(token_id, alternatives[token_id].logprob), top)
 
 
 def _refusal(error: Exception) -> RequestRefusedError:

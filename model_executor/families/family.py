@@ -5,10 +5,11 @@ layers. A family is this value and a model class for vLLM (`model_executor/model
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from model_executor.processor.chatml import PromptFormat
+from model_executor.processor.geometry import Size
 
 Config = Mapping[str, Any]
 """A checkpoint's `config.json`."""
@@ -36,3 +37,17 @@ class Family:
     """The language model's part of `config.json`, in Qwen2's terms."""
     time_ids_per_s: Callable[[Config], float | None]
     """Position ids per second of a video; None: one per temporal slice, whatever its duration."""
+    trained_tokens: Callable[[Config], int | None] = lambda _: None
+    """Tokens up to which prompts have the rotary base that was trained (`processor/dynamic_ntk.py`); None: all have."""
+    image_size: Size | None = None
+    """The one size of all images, stretched to it; None: sizes follow the image (`processor/geometry.py`)."""
+    frames_as_images: int = 0
+    """Frames of a video, evenly spaced, that are seen as so many images; 0: videos are seen as such."""
+    end_token_ids: tuple[int, ...] | None = None
+    """Ids that end an answer; None: those that the checkpoint names."""
+    names_chat_format: bool = False
+    """Whether a checkpoint's `generation_config.json` says (`chat_format`) if it was trained on conversations."""
+    adapter_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Modules of a layer as LoRA adapters name them, and Qwen2's modules that each is; empty: the names are Qwen2's."""
+    vocabulary_file: str | None = None
+    """A rank list that `tokenizer.json` is made of, where checkpoints come without one."""

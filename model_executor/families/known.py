@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from model_executor.families.family import Config, Family
 from model_executor.families.qwen2_5_vl import QWEN2_5_VL
 from model_executor.families.qwen2_vl import QWEN2_VL
+from model_executor.families.qwen_vl import QWEN_VL
 
-FAMILIES = (QWEN2_VL, QWEN2_5_VL)
+FAMILIES = (QWEN_VL, QWEN2_VL, QWEN2_5_VL)
 
 
 class UnknownFamilyError(Exception):

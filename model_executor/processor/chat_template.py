@@ -26,7 +26,7 @@ Text = UserText | TemplateText
 _SENTINELS = "sentinels of user text"
 """The variable that holds a rendering's `Sentinels`; no template can refer to this name."""
 _PLAIN_KEY = re.compile(r"[\w$.-]+")
-"""Keys of an object that a template may look up; they cannot contain a special token."""
+"""Keys of an object that a template may look up, and words it may compare; they cannot contain a special token."""
 
 
 class TemplateFaultError(Exception):
@@ -64,6 +64,10 @@ class Sentinels:
                 key if _PLAIN_KEY.fullmatch(key) else self.value(key): self.value(entry) for key, entry in value.items()
             }
         return [self.value(entry) for entry in value] if isinstance(value, list) else value
+
+    def option(self, value: Any) -> Any:
+        """A client's value of a variable of the template, in which plain words stay, for the template to compare."""
+        return value if isinstance(value, str) and _PLAIN_KEY.fullmatch(value) else self.value(value)
 
     def json(self, value: Any, **options: Any) -> str:
         """The sentinel of `value` as JSON text; writing it counts as writing the strings in it."""
@@ -109,7 +113,7 @@ class Sentinels:
         return [self._restore(entry, numbers) for entry in value] if isinstance(value, list | tuple) else value
 
 
-def render_template(template: str, sentinels: Sentinels, **variables: Any) -> list[Text]:
+def render_template(template: str, sentinels: Sentinels, /, **variables: Any) -> list[Text]:
     """The texts of a prompt.
 
     Args:
@@ -130,16 +134,26 @@ def render_template(template: str, sentinels: Sentinels, **variables: Any) -> li
 
 
 @lru_cache(maxsize=8)
+def variables(template: str) -> frozenset[str]:
+    """Names of the variables that a template reads and does not set, functions left out.
+
+    Raises:
+        TemplateFaultError: it cannot be read.
+    """
+    environment = _environment()
+    try:
+        return frozenset(find_undeclared_variables(environment.parse(template)) - environment.globals.keys())
+    except TemplateError as error:
+        raise TemplateFaultError(f"the model's chat template cannot be read: {error}") from error
+
+
 def supports_tools(template: str) -> bool:
     """Whether a template writes tool descriptions into the prompt.
 
     Raises:
         TemplateFaultError: it cannot be read.
     """
-    try:
-        return "tools" in find_undeclared_variables(_environment().parse(template))
-    except TemplateError as error:
-        raise TemplateFaultError(f"the model's chat template cannot be read: {error}") from error
+    return "tools" in variables(template)
 
 
 @lru_cache(maxsize=8)

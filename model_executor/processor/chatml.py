@@ -7,8 +7,11 @@ Twin: `model_executor/processor/tokenizer.py` turns the segments into ids.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Literal
 
 from model_executor.engine import Modality
@@ -37,6 +40,16 @@ class PromptFormat:
     """How a family of models writes prompts."""
 
     media: Mapping[Modality, MediaFormat]
+    is_numbered: bool = False
+    """Whether media are always numbered, also where a request does not ask for it."""
+    is_cut_after_roles: bool = False
+    """Whether the text of a turn is encoded apart from the line of its role."""
+    has_tools: bool = True
+    """Whether models have learned to call functions by themselves."""
+    is_raw: bool = False
+    """Whether a prompt is the turns' contents alone, as for a model that was not trained on conversations."""
+    user_tokens: tuple[str, ...] = ()
+    """Special tokens that may stand in user text: they mark regions, change no role and hold no place."""
 
     @property
     def placeholders(self) -> dict[Modality, str]:
@@ -77,6 +90,8 @@ class RenderedTurn:
 
     role: Role
     parts: tuple[Segment, ...]
+    calls: tuple[Call, ...] = ()
+    """Calls that are left to the template."""
 
 
 def turn_segments(turn: Message | RenderedTurn) -> list[Segment]:
@@ -93,6 +108,7 @@ def render(
     add_generation_prompt: bool = True,
     continue_final_message: bool = False,
     add_vision_id: bool = False,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[Segment]:
     """Segments of a conversation, in prompt order.
 
@@ -105,6 +121,7 @@ def render(
         add_generation_prompt: end with the beginning of an assistant turn.
         continue_final_message: leave the last turn open for the model to continue; excludes `add_generation_prompt`.
         add_vision_id: write a label such as `Picture 1: ` before each image and video.
+        options: further variables of the checkpoint's template, by a client; the built-in one has none.
 
     Raises:
         TemplateFaultError: the template rejects the conversation, or drops or repeats parts of it.
@@ -118,11 +135,12 @@ def render(
             messages, prompt_format, add_generation_prompt=add_generation_prompt, add_vision_id=add_vision_id
         )
     else:
-        rendered = _render_template(messages, template, tools, add_generation_prompt, add_vision_id)
+        switches = {"add_generation_prompt": add_generation_prompt, "add_vision_id": add_vision_id}
+        rendered = _render_template(messages, prompt_format, template, tools, {**options, **switches})
         placeholders = [part for message in messages for part in message.parts if isinstance(part, MediaPlaceholder)]
         segments = _place_media(rendered, placeholders, prompt_format)
     merged = _merge(segments)
-    return _reopen_last_turn(merged) if continue_final_message else merged
+    return _reopen_last_turn(merged) if continue_final_message and not prompt_format.is_raw else merged
 
 
 def _render_chatml(
@@ -134,40 +152,88 @@ def _render_chatml(
 ) -> list[Segment]:
     segments: list[Segment] = []
     counts: dict[Modality, int] = {"image": 0, "video": 0}
-    if not messages or messages[0].role != "system":
+    framed, cut = not prompt_format.is_raw, prompt_format.is_cut_after_roles
+    if framed and (not messages or messages[0].role != "system"):
         segments.append(TemplateText(f"<|im_start|>system\n{DEFAULT_SYSTEM}<|im_end|>\n"))
     for message in messages:
-        segments.append(TemplateText(f"<|im_start|>{message.role}\n"))
+        if framed:
+            segments.append(TemplateText(f"<|im_start|>{message.role}\n", is_cut=cut))
         for part in turn_segments(message):
             if not isinstance(part, MediaPlaceholder):
                 segments.append(part)
                 continue
             counts[part.modality] += 1
             media = prompt_format.media[part.modality]
-            label = f"{media.label} {counts[part.modality]}: " if add_vision_id else ""
+            label = f"{media.label} {counts[part.modality]}: " if add_vision_id or prompt_format.is_numbered else ""
             segments += [TemplateText(label + media.start), part, TemplateText(media.end)]
-        segments.append(TemplateText("<|im_end|>\n"))
-    if add_generation_prompt:
+        if framed:
+            segments.append(TemplateText("<|im_end|>\n"))
+    if add_generation_prompt and framed:
         segments.append(TemplateText("<|im_start|>assistant\n"))
     return segments
 
 
 def _render_template(
     messages: Sequence[Message | RenderedTurn],
+    prompt_format: PromptFormat,
     template: str,
     tools: Sequence[Mapping[str, Any]],
-    add_generation_prompt: bool,
-    add_vision_id: bool,
+    options: Mapping[str, Any],
 ) -> list[Text]:
     sentinels = Sentinels()
+    if not _takes_parts(template, prompt_format.media["image"].placeholder):
+        messages = _with_written_media(messages, prompt_format, add_vision_id=bool(options["add_vision_id"]))
     return render_template(
         template,
         sentinels,
+        **{name: sentinels.option(value) for name, value in options.items()},
         messages=[_template_message(message, sentinels) for message in messages],
         tools=[_template_function(tool, sentinels) for tool in tools] or None,
-        add_generation_prompt=add_generation_prompt,
-        add_vision_id=add_vision_id,
     )
+
+
+@lru_cache(maxsize=8)
+def _takes_parts(template: str, placeholder: str) -> bool:
+    """Whether a template writes an image's placeholder for a part of a message; others take text only."""
+    sentinels = Sentinels()
+    content = [{"type": "image", "image": ""}, {"type": "text", "text": sentinels.content([UserText("?")])}]
+    try:
+        texts = render_template(
+            template,
+            sentinels,
+            messages=[{"role": "user", "content": content}],
+            tools=None,
+            add_generation_prompt=True,
+            add_vision_id=False,
+        )
+    except TemplateFaultError:
+        return False
+    return any(placeholder in text.text for text in texts if isinstance(text, TemplateText))
+
+
+def _with_written_media(
+    messages: Sequence[Message | RenderedTurn], prompt_format: PromptFormat, *, add_vision_id: bool
+) -> list[Message | RenderedTurn]:
+    """Messages whose media are template text, as a template that takes text needs them."""
+    counts: Counter[Modality] = Counter()
+
+    def written(part: Segment) -> Segment:
+        if not isinstance(part, MediaPlaceholder):
+            return part
+        counts[part.modality] += 1
+        media = prompt_format.media[part.modality]
+        is_numbered = add_vision_id or prompt_format.is_numbered
+        label = f"{media.label} {counts[part.modality]}: " if is_numbered else ""
+        return TemplateText(label + media.start + media.placeholder + media.end)
+
+    turns: list[Message | RenderedTurn] = []
+    for message in messages:
+        if any(isinstance(part, MediaPlaceholder) for part in message.parts):
+            parts = tuple(written(part) for part in turn_segments(message))
+            turns.append(RenderedTurn(message.role, parts, message.calls))
+        else:
+            turns.append(message)
+    return turns
 
 
 def _template_message(message: Message | RenderedTurn, sentinels: Sentinels) -> dict[str, Any]:
@@ -185,7 +251,7 @@ def _template_message(message: Message | RenderedTurn, sentinels: Sentinels) -> 
     elif texts:
         content = sentinels.content(texts)
     turn: dict[str, Any] = {"role": message.role, "content": content}
-    if isinstance(message, Message) and message.calls:
+    if message.calls:
         turn["tool_calls"] = [
             _template_function(
                 {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}, sentinels
@@ -239,8 +305,9 @@ def _merge(segments: list[Segment]) -> list[Segment]:
     for segment in segments:
         if not isinstance(segment, MediaPlaceholder) and not segment.text:
             continue
-        if merged and isinstance(segment, TemplateText) and isinstance(merged[-1], TemplateText):
-            merged[-1] = TemplateText(merged[-1].text + segment.text)
+        last = merged[-1] if merged else None
+        if isinstance(segment, TemplateText) and isinstance(last, TemplateText) and not last.is_cut:
+            merged[-1] = TemplateText(last.text + segment.text, segment.is_cut)
         else:
             merged.append(segment)
     return merged

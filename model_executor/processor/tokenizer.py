@@ -8,7 +8,7 @@ whole prompt encoded at once unless the user text spells a special token.
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -30,6 +30,8 @@ class TemplateText:
     """Text of the prompt format; it may contain special tokens."""
 
     text: str
+    is_cut: bool = False
+    """Whether the text that follows is encoded apart from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +85,15 @@ class Tokenizer:
     Args:
         model_dir: the model's directory, of which `tokenizer.json` is read.
         placeholders: names of the placeholder tokens of the model's family.
+        user_tokens: special tokens that may stand in user text, too.
 
     Raises:
         TokenizerFileError: the file is malformed or lacks a placeholder token.
     """
 
-    def __init__(self, model_dir: Path, placeholders: Mapping[Modality, str] = PLACEHOLDERS) -> None:
+    def __init__(
+        self, model_dir: Path, placeholders: Mapping[Modality, str] = PLACEHOLDERS, user_tokens: Collection[str] = ()
+    ) -> None:
         source = (model_dir / "tokenizer.json").read_text("utf-8")
         try:
             self._full = Backend.from_str(source)
@@ -112,6 +117,8 @@ class Tokenizer:
             raise TokenizerFileError(f"the model's tokenizer has no {error.args[0]} token") from error
         longest_first = sorted(self._special, key=len, reverse=True)
         self._splitter = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+        self._user_special = {name: self._special[name] for name in user_tokens if name in self._special}
+        self._user_splitter = re.compile("(" + "|".join(map(re.escape, user_tokens)) + ")") if user_tokens else None
         self._byte_of = byte_alphabet()
 
     def encode(self, segments: Iterable[Segment], num_media_tokens: Sequence[int]) -> EncodedPrompt:
@@ -166,19 +173,23 @@ class Tokenizer:
             if run.texts:
                 yield run
                 run = _Run([], [])
-            yield number, atom
+            if atom is not None:
+                yield number, atom
         if run.texts:
             yield run
 
-    def _atoms(self, segments: Iterable[Segment]) -> Iterator[tuple[int, str | int | MediaPlaceholder]]:
-        """Plain texts, ids of special tokens, and media, each with the number of its segment."""
+    def _atoms(self, segments: Iterable[Segment]) -> Iterator[tuple[int, str | int | MediaPlaceholder | None]]:
+        """Plain texts, ids of special tokens, media, and None at a cut, each with the number of its segment."""
         for number, segment in enumerate(segments):
             match segment:
                 case UserText(text):
-                    yield number, text
-                case TemplateText(text):
+                    for part in [text] if self._user_splitter is None else self._user_splitter.split(text):
+                        yield number, self._user_special.get(part, part)
+                case TemplateText(text, is_cut):
                     for part in self._splitter.split(text):
                         yield number, self._special.get(part, part)
+                    if is_cut:
+                        yield number, None
                 case MediaPlaceholder():
                     yield number, segment
 

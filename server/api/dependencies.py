@@ -1,5 +1,6 @@
 """What routes ask FastAPI for: the settings, the tenant, a JSON body as a model."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated, TypeVar
@@ -32,9 +33,11 @@ def json_body(model: type[Body]) -> Callable[[Request], Awaitable[Body]]:
     """
 
     async def read(request: Request) -> Body:
-        find_file = partial(request.app.state.find_file, tenant=request.state.tenant)
+        loop = asyncio.get_running_loop()
+        find_file = partial(request.app.state.find_file, tenant=request.state.tenant, loop=loop)
         ignored: list[str] | None = None if request.app.state.settings.strict_requests else request.state.ignored
-        return await read_json(request, model, context={"find_file": find_file}, ignored=ignored)
+        blocks = request.app.state.finding_blocks
+        return await read_json(request, model, context={"find_file": find_file}, blocks=blocks, ignored=ignored)
 
     return read
 

@@ -1,7 +1,7 @@
-"""Fields of a request that the server takes and that change nothing: what they are, and how the client is told.
+"""Fields of a request that the server takes and that change nothing: what they are, and how the client learns of it.
 
 What changes an answer and is not there is refused by name, by the models themselves. Everything else a model does not
-declare is left out of the body before it is read, and told: in the response header and in the access log.
+declare is left out of the body before it is read, and reported: in the response header and in the access log.
 """
 
 import re

@@ -42,9 +42,14 @@ _ERRORS = {
 Responses = dict[int | str, dict[str, Any]]
 
 
-def errors(*statuses: int) -> Responses:
-    """The `responses` of a route that may answer with these errors."""
-    return {status: {"model": ErrorResponse, "description": _ERRORS[status]} for status in statuses}
+def errors(*statuses: int, body: type[BaseModel] = ErrorResponse) -> Responses:
+    """The `responses` of a route that may answer with these errors.
+
+    Args:
+        statuses: of the errors.
+        body: what they look like.
+    """
+    return {status: {"model": body, "description": _ERRORS[status]} for status in statuses}
 
 
 def json_request(model: type[BaseModel]) -> dict[str, Any]:
@@ -84,13 +89,16 @@ def named_events(models: Iterable[type[BaseModel]]) -> dict[str, Any]:
     return {"text/event-stream": {"schema": {"type": "string", "description": description}}}
 
 
-def describe(app: FastAPI, schemas: Iterable[Schemas], *, needs_key: bool) -> Mapping[str, Any]:
+def describe(
+    app: FastAPI, schemas: Iterable[Schemas], *, needs_key: bool, open_paths: Iterable[str]
+) -> Mapping[str, Any]:
     """The document.
 
     Args:
         app: whose routes to describe.
         schemas: of its routers.
         needs_key: whether keys are configured.
+        open_paths: those that need none even so.
     """
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     for path in document["paths"].values():
@@ -106,7 +114,12 @@ def describe(app: FastAPI, schemas: Iterable[Schemas], *, needs_key: bool) -> Ma
         components.pop(unused, None)
     components.update(definitions["$defs"])
     if needs_key:
-        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"key": []}]
-        document["paths"]["/health"]["get"]["security"] = []
+        document["components"]["securitySchemes"] = {
+            "key": {"type": "http", "scheme": "bearer"},
+            "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+        }
+        document["security"] = [{"key": []}, {"header": []}]
+        for path in open_paths:
+            for operation in document["paths"][path].values():
+                operation["security"] = []
     return document

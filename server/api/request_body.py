@@ -38,7 +38,7 @@ def large_body_queue() -> FairQueue:
 
 
 async def read_json(
-    request: Request, model: type[Model], *, context: Mapping[str, Any], ignored: list[str] | None
+    request: Request, model: type[Model], *, context: Mapping[str, Any], blocks: bool, ignored: list[str] | None
 ) -> Model:
     """The body of `request` as a `model`.
 
@@ -46,12 +46,14 @@ async def read_json(
         request: whose body.
         model: what to validate it against.
         context: what validators may look up.
+        blocks: whether they may have to wait for it, and must not in the event loop.
         ignored: takes the paths of fields that `model` does not declare, which are left out; None refuses them.
 
     Raises:
         BadRequestError: not JSON by its content type or its content, not an object, or not valid for the model.
         NotFoundError: it names an uploaded file the client does not have.
         TooLargeError: too many bytes or values.
+        UnavailableError: what validators look up cannot be reached.
     """
     _require_json(request.headers)
     body = bytearray()  # Starlette would keep it for as long as the answer takes
@@ -59,6 +61,8 @@ async def read_json(
         body += chunk
     try:
         if len(body) < LARGE_BODY_BYTES:
+            if blocks:
+                return await run_to_completion(lambda: _validate(body, model, context, ignored))
             return _validate(body, model, context, ignored)
         large_bodies: FairQueue = request.app.state.large_bodies
         async with large_bodies.place():

@@ -14,6 +14,7 @@ from server.generation.output_events import (
     GenerationStart,
     OutputEvent,
     OutputStart,
+    PromptEcho,
     SampledToken,
     TextDelta,
     ToolCallStart,
@@ -47,7 +48,7 @@ class CompletionEncoder:
                     self._extras["tessera"] = wire.Report(media=list(media))
             case GenerationEnd(counts):
                 self._extras["usage"] = usage(counts)
-            case UsageSoFar():
+            case UsageSoFar() | PromptEcho():
                 pass
             case _:
                 self._choices[event.index].add(event)
@@ -133,6 +134,8 @@ class ChunkEncoder:
         match event:
             case GenerationStart(media=media):
                 self._media = media
+                return []
+            case PromptEcho():
                 return []
             case UsageSoFar(counts):
                 self._usage_so_far = usage(counts)

@@ -16,6 +16,7 @@ from server.generation.model_service import ServedModel
 from server.media.types import MediaPart, PreparedMedia
 from server.prompt.conversation import Conversation
 from server.prompt.media_report import media_report
+from server.prompt.video_frames import with_frames
 
 
 async def preview(request: ChatCompletionRequest, model: ServedModel, tenant: str) -> ChatPreview:
@@ -31,6 +32,7 @@ async def preview(request: ChatCompletionRequest, model: ServedModel, tenant: st
     """
     conversation = read_request(request, tenant).prompt
     assert isinstance(conversation, Conversation)
+    conversation = with_frames(conversation, model.family.frames_as_images)
     media = await model.media.prepare(conversation.media, tenant)
     try:
         return await asyncio.to_thread(_preview, request.model, conversation, media, model)
@@ -48,7 +50,7 @@ def _preview(name: str, conversation: Conversation, media: Sequence[PreparedMedi
     totals: Counter[str] = Counter()
     for part in parts:
         totals[part.type] += part.tokens
-    placeholders = model.family.prompt_format.placeholders
+    placeholders = model.prompt_format.placeholders
     return ChatPreview(
         object="chat.completion.preview",
         model=name,

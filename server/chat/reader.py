@@ -25,12 +25,15 @@ def read_request(
     """
     tools = body.toolset
     relaxed: list[str] = []
+    conversation = read_conversation(body.messages)
     conversation = dataclasses.replace(
-        read_conversation(body.messages),
+        conversation,
+        media=body.limited(conversation.media),
         tools=tools,
         add_generation_prompt=body.opens_turn,
         continue_final_message=body.continue_final_message,
         add_vision_id=body.add_vision_id,
+        template_options=body.chat_template_kwargs,
     )
     return GenerationRequest(
         id=f"chatcmpl-{uuid.uuid4().hex}",

@@ -15,6 +15,7 @@ from server.api.base_models import (
     conflict,
 )
 from server.generation.sampling_fields import SamplingFields, StreamFields
+from server.prompt.media_fields import MediaFields
 from server.prompt.messages import AnyMessage
 from server.prompt.render_fields import Rendering
 from server.prompt.tool_messages import require_answered_calls
@@ -22,7 +23,7 @@ from server.structured_output.protocol import ResponseFormat, StructuredOutputs
 from server.tools.protocol import ToolUse
 
 
-class ChatCompletionRequest(SamplingFields, StreamFields, Rendering, ToolUse, ModelRequest):
+class ChatCompletionRequest(SamplingFields, StreamFields, Rendering, MediaFields, ToolUse, ModelRequest):
     """A conversation to answer, and how."""
 
     messages: Annotated[list[AnyMessage], bounded(MAX_MESSAGES, least=1)]

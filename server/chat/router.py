@@ -38,7 +38,7 @@ async def create_chat_completion(
 ) -> Response:
     """Answer a conversation of text, images and videos, with or without streaming."""
     request = read_request(body, tenant, default_max_tokens=settings.default_max_tokens)
-    http.state.ignored += request.relaxed
+    http.state.ignored += generator.left_out(request)
     if body.stream:
         progress = Progress()
         return EventStream(

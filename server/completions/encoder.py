@@ -11,8 +11,8 @@ from server.completions.protocol import Completion, CompletionChoice, Completion
 from server.generation.output_events import (
     Finish,
     GenerationEnd,
-    LikelyToken,
     OutputEvent,
+    PromptEcho,
     SampledToken,
     TextDelta,
     UsageSoFar,
@@ -44,6 +44,8 @@ class CompletionEncoder:
     def encode(self, event: OutputEvent) -> list[Event]:
         """What to send for an event of a stream."""
         match event:
+            case PromptEcho(index=index):
+                return [self._chunk(self._choices[index].encode_echo(event))]
             case TextDelta(index=index, text=text, logprobs=logprobs):
                 return [self._chunk(self._choices[index].encode(text, logprobs))]
             case Finish(index=index, reason=reason):
@@ -59,7 +61,7 @@ class CompletionEncoder:
     def add(self, event: OutputEvent) -> None:
         """Take in an event of an answer that is sent as a whole."""
         match event:
-            case TextDelta(index=index):
+            case PromptEcho(index=index) | TextDelta(index=index):
                 self._choices[index].add(event)
             case Finish(index=index, reason=reason):
                 self._choices[index].reason = _finish_reason(reason)
@@ -89,16 +91,24 @@ class _Choice:
         self._index = index
         self._logprobs = logprobs
         self._text: list[str] = []
+        self._prompt: PromptEcho | None = None
         self._tokens: list[SampledToken] = []
 
-    def add(self, event: TextDelta) -> None:
+    def add(self, event: PromptEcho | TextDelta) -> None:
         self._text.append(event.text)
-        self._tokens += event.logprobs
+        if isinstance(event, PromptEcho):
+            self._prompt = event
+        else:
+            self._tokens += event.logprobs
 
     def whole(self) -> CompletionChoice:
-        logprobs = None if self._logprobs is None else self._logprobs.encode(self._tokens)
+        logprobs = None if self._logprobs is None else self._logprobs.encode(self._tokens, self._prompt)
         text = "".join(self._text)
         return CompletionChoice(index=self._index, text=text, logprobs=logprobs, finish_reason=self.reason)
+
+    def encode_echo(self, prompt: PromptEcho) -> CompletionChoice:
+        logprobs = None if self._logprobs is None else self._logprobs.encode((), prompt)
+        return CompletionChoice(index=self._index, text=prompt.text, logprobs=logprobs, finish_reason=None)
 
     def encode(
         self, text: str, tokens: tuple[SampledToken, ...], reason: FinishReason | None = None
@@ -115,30 +125,43 @@ class _Logprobs:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._num_chars = 0
 
-    def encode(self, tokens: Iterable[SampledToken]) -> CompletionLogprobs:
-        """The log-probabilities of the next tokens."""
-        tokens = list(tokens)
+    def encode(self, tokens: Iterable[SampledToken], prompt: PromptEcho | None = None) -> CompletionLogprobs:
+        """The log-probabilities of the next tokens, after those of the prompt if it is there."""
+        answer = list(tokens)
+        echoed = [] if prompt is None else list(prompt.logprobs)
+        first = [] if prompt is None else [prompt.first]
         return CompletionLogprobs(
-            tokens=[_name(token) for token in tokens],
-            token_logprobs=[token.logprob for token in tokens],
-            top_logprobs=[{_name(likely): likely.logprob for likely in (*token.top, token)} for token in tokens],
-            text_offset=[self._advance(token) for token in tokens],
+            tokens=[_name(data) for data in (*first, *(token.data for token in (*echoed, *answer)))],
+            token_logprobs=[*(None for _ in first), *(token.logprob for token in (*echoed, *answer))],
+            top_logprobs=[*(None for _ in first), *(_top(token) for token in (*echoed, *answer))],
+            text_offset=[
+                *(self._advance(data) for data in first),
+                *(self._advance(token.data) for token in echoed),
+                *(self._advance(b"" if self._is_left_out(token) else token.data) for token in answer),
+            ],
         )
 
-    def _advance(self, token: SampledToken) -> int:
-        """Where the token begins."""
+    def _is_left_out(self, token: SampledToken) -> bool:
+        """Whether an answer's text lacks the token; a prompt is echoed whole."""
+        return token.is_special and self._skip_special_tokens
+
+    def _advance(self, data: bytes) -> int:
+        """Where a token begins, of which this is in the text."""
         offset = self._num_chars
-        if not (token.is_special and self._skip_special_tokens):
-            self._num_chars += len(self._decoder.decode(token.data))
+        self._num_chars += len(self._decoder.decode(data))
         return offset
 
 
-def _name(token: LikelyToken) -> str:
-    """The token's text, or its bytes where they are no text by themselves."""
+def _top(token: SampledToken) -> dict[str, float]:
+    return {_name(likely.data): likely.logprob for likely in (*token.top, token)}
+
+
+def _name(data: bytes) -> str:
+    """A token's text, or its bytes where they are no text by themselves."""
     try:
-        return token.data.decode()
+        return data.decode()
     except UnicodeDecodeError:
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.data)
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
 def _finish_reason(reason: str) -> FinishReason:

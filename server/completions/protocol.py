@@ -6,7 +6,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from model_executor.engine import FinishReason
-from server.api.base_models import MAX_TOKEN_IDS, AlwaysFalse, ModelRequest, ResponseModel, Unsupported, bounded
+from server.api.base_models import MAX_TOKEN_IDS, ModelRequest, ResponseModel, Unsupported, bounded
 from server.generation.response_fields import Usage
 from server.generation.sampling_fields import SamplingFields, StreamFields
 
@@ -43,13 +43,16 @@ class CompletionRequest(SamplingFields, StreamFields, ModelRequest):
     """Report the log-probability of each token of the answer, and of this many of the most likely ones."""
     best_of: Annotated[int, Field(ge=1)] | None = None
     """Accepted where it equals `n`."""
-    echo: AlwaysFalse = False
+    echo: bool = False
+    """Begin the answer with the prompt; with `logprobs`, its tokens have log-probabilities, too."""
     user: str | None = None
     """Accepted; cannot apply to a model on one's own machine."""
     suffix: Unsupported = None
     response_format: Unsupported = None
     structured_outputs: Unsupported = None
     prompt_embeds: Unsupported = None
+    mm_processor_kwargs: Unsupported = None
+    media_io_kwargs: Unsupported = None
 
     @property
     def max_answer_tokens(self) -> int | None:
@@ -67,14 +70,17 @@ class CompletionRequest(SamplingFields, StreamFields, ModelRequest):
 
 
 class CompletionLogprobs(ResponseModel):
-    """Log-probabilities of a choice, or of a chunk of it; all lists have an entry per token."""
+    """Log-probabilities of a choice, or of a chunk of it; all lists have an entry per token.
+
+    With `echo`, the prompt's tokens come first.
+    """
 
     tokens: list[str]
     """A token that is no whole character is written as `bytes:` and its bytes."""
-    token_logprobs: list[float]
-    """Natural logarithms of the probabilities, at least -9999."""
-    top_logprobs: list[dict[str, float]]
-    """The most likely tokens, and the one that was taken."""
+    token_logprobs: list[float | None]
+    """Natural logarithms of the probabilities, at least -9999; null for the first token of a prompt."""
+    top_logprobs: list[dict[str, float] | None]
+    """The most likely tokens, and the one that is there; null for the first token of a prompt."""
     text_offset: list[int]
     """Where each token begins in the choice's whole text, in characters (Unicode code points)."""
 

@@ -27,6 +27,7 @@ def read_request(body: CompletionRequest, tenant: str) -> GenerationRequest:
         max_output_tokens=body.max_answer_tokens,
         default_max_tokens=DEFAULT_MAX_TOKENS,
         num_top_logprobs=body.logprobs,
+        echoes=body.echo,
         continuous_usage=body.continuous_usage,
     )
 

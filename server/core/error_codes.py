@@ -69,9 +69,22 @@ CODES: dict[str, tuple[int, str]] = {
     "file_not_found": (404, "There is no uploaded file of this id, for this API key."),
     "file_too_large": (413, "The uploaded file exceeds the limit in bytes."),
     "file_quota_exceeded": (413, "The files of this API key, or of all keys, exceed a limit."),
-    "files_unavailable": (503, "Another server uses the directory of uploaded files."),
+    "files_unavailable": (
+        503,
+        "Another server uses the directory of uploaded files, or the store of several servers does not answer.",
+    ),
+    "state_unavailable": (
+        503,
+        "What several servers share (limits, files) does not answer; `Retry-After` says when to retry.",
+    ),
     "storage_full": (507, "The disk for uploaded files is full."),
     "storage_unavailable": (507, "The server cannot write uploaded files."),
+    # What is remembered
+    "previous_response_not_found": (400, "No response of this id is kept (any more), for this API key."),
+    "response_not_found": (404, "No response of this id is kept (any more), for this API key."),
+    "conversation_not_found": (404, "No conversation of this id is kept (any more), for this API key."),
+    "conversation_too_large": (413, "The conversation exceeds what is kept of one API key."),
+    "item_not_found": (404, "No item of this id is kept (any more), for this API key."),
     # The server
     "engine_unavailable": (503, "The model is loading or being restarted; `Retry-After` says when to retry."),
 }

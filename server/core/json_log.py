@@ -7,7 +7,15 @@ from datetime import UTC, datetime
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes a record and its `fields` (an `extra` dictionary of plain values) as one JSON object."""
+    """Writes a record and its `fields` (an `extra` dictionary of plain values) as one JSON object.
+
+    Args:
+        server: the server's name, which every line gets; None: it has none.
+    """
+
+    def __init__(self, server: str | None = None) -> None:
+        super().__init__()
+        self._common = {} if server is None else {"server": server}
 
     def format(self, record: logging.LogRecord) -> str:
         """The record on one line."""
@@ -16,6 +24,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **self._common,
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
@@ -23,10 +32,10 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False, default=str)
 
 
-def configure_logging() -> None:
-    """Send all logs to stderr as JSON; of uvicorn's, only warnings and errors."""
+def configure_logging(server: str | None = None) -> None:
+    """Send all logs to stderr as JSON, with the server's name; of uvicorn's, only warnings and errors."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(JsonFormatter(server))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)

@@ -5,14 +5,14 @@ states, and the names that the operator gave to keys. Anything a client can choo
 label, nor is a key.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 
-from model_executor.engine import EngineState, EngineStats
+from model_executor.engine import EngineState, EngineStats, ReplicaStats
 from server.core.errors import ApiError
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -66,6 +66,19 @@ class MediaLoad:
     stages: Mapping[MediaStage, StageLoad] = field(
         default_factory=lambda: {stage: StageLoad() for stage in get_args(MediaStage)}
     )
+
+
+_ENGINE_COUNTERS = (
+    ("steps", "num_steps", "Engine steps computed."),
+    ("preemptions", "num_preemptions", "Sequences preempted for lack of KV blocks."),
+    ("prompt_tokens", "prompt_tokens", "Prompt tokens computed or read from the prefix cache."),
+    ("generation_tokens", "generation_tokens", "Generated tokens."),
+    ("prefix_cache_queries", "prefix_cache_queries", "Prompt tokens looked up in the prefix cache."),
+    ("prefix_cache_hits", "prefix_cache_hits", "Prompt tokens found in the prefix cache."),
+    ("encoder_cache_queries", "encoder_cache_queries", "Media items looked up in the encoder cache."),
+    ("encoder_cache_hits", "encoder_cache_hits", "Media items found in the encoder cache."),
+)
+"""Name, attribute of `EngineStats` and description of each counter."""
 
 
 class Files(Protocol):
@@ -161,6 +174,11 @@ class Metrics:
         self._current_load = _CurrentLoad()
         registry.register(self._current_load)
 
+    def add_server(self, name: str) -> None:
+        """Add the server's name, of several."""
+        info = Gauge("tessera_server_info", "1, with the server's name.", ["server"], registry=self.registry)
+        info.labels(name).set(1)
+
     def add_files(self, files: Files) -> None:
         """Add gauges of the uploaded files, read anew for every scrape."""
         for name, text, read in (
@@ -239,20 +257,33 @@ def _media_metrics(now: MediaLoad) -> Iterator[Metric]:
 
 
 def _engine_metrics(now: EngineStats) -> Iterator[Metric]:
+    if now.replicas:
+        yield from _replica_metrics(now.replicas)
     yield GaugeMetricFamily("tessera_requests_running", "Sequences being generated.", now.num_running)
     yield GaugeMetricFamily("tessera_requests_waiting", "Requests in the engine's queue.", now.num_waiting)
     yield GaugeMetricFamily("tessera_kv_cache_usage", "Fraction of KV blocks in use, 0 to 1.", now.kv_cache_usage)
     yield GaugeMetricFamily(
         "tessera_engine_standby", "Engine processes that wait to replace a lost one.", now.num_standby
     )
-    for name, text, value in (
-        ("steps", "Engine steps computed.", now.num_steps),
-        ("preemptions", "Sequences preempted for lack of KV blocks.", now.num_preemptions),
-        ("prompt_tokens", "Prompt tokens computed or read from the prefix cache.", now.prompt_tokens),
-        ("generation_tokens", "Generated tokens.", now.generation_tokens),
-        ("prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", now.prefix_cache_queries),
-        ("prefix_cache_hits", "Prompt tokens found in the prefix cache.", now.prefix_cache_hits),
-        ("encoder_cache_queries", "Media items looked up in the encoder cache.", now.encoder_cache_queries),
-        ("encoder_cache_hits", "Media items found in the encoder cache.", now.encoder_cache_hits),
-    ):
-        yield CounterMetricFamily(f"tessera_{name}", text, value)
+    for name, attribute, text in _ENGINE_COUNTERS:
+        yield CounterMetricFamily(f"tessera_{name}", text, getattr(now, attribute))
+
+
+def _replica_metrics(replicas: Sequence[ReplicaStats]) -> Iterator[Metric]:
+    """The parts of several engines, by their number."""
+    states = GaugeMetricFamily(
+        "tessera_replica_state", "1 for the current state of one of several engines.", labels=["replica", "state"]
+    )
+    running = GaugeMetricFamily("tessera_replica_requests_running", "Sequences of one engine.", labels=["replica"])
+    waiting = GaugeMetricFamily("tessera_replica_requests_waiting", "Requests in one's queue.", labels=["replica"])
+    for number, replica in enumerate(replicas):
+        for state in EngineState:
+            states.add_metric([str(number), state.value], float(state is replica.state))
+        running.add_metric([str(number)], replica.stats.num_running)
+        waiting.add_metric([str(number)], replica.stats.num_waiting)
+    yield from (states, running, waiting)
+    for name, attribute, text in _ENGINE_COUNTERS:
+        counters = CounterMetricFamily(f"tessera_replica_{name}", f"Of one engine: {text}", labels=["replica"])
+        for number, replica in enumerate(replicas):
+            counters.add_metric([str(number)], getattr(replica.stats, attribute))
+        yield counters

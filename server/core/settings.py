@@ -13,11 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
-from model_executor.checkpoint.config import BUNDLED_MODEL, DEFAULT_IMAGE_MAX_PIXELS
+from model_executor.checkpoint.config import BUNDLED_MODEL
+from model_executor.checkpoint.processor_files import DEFAULT_IMAGE_MAX_PIXELS
 from model_executor.engine import EngineSettings
 from model_executor.processor.geometry import (
     MAX_VIDEO_TOKENS,
@@ -45,6 +54,10 @@ _RENAMED = {
     "TESSERA_MEDIA__TIMEOUT_S": "TESSERA_MEDIA__DECODE_TIMEOUT_S",
 }
 """Former names of settings, by which nothing can be set any more, and today's."""
+
+
+OPENABLE_ROUTES = frozenset(("/metrics", "/tokenize", "/detokenize"))
+"""Routes an operator may open to everybody."""
 
 
 def split_list(value: str | None) -> list[str]:
@@ -140,8 +153,28 @@ class FilesSettings(BaseModel):
     """Number of files of one API key."""
     max_total_bytes: int = Field(default=32 << 30, ge=0)
     """Size of all files of all keys together."""
+    store: str | None = None
+    """Where several servers keep the content of uploaded files together: `s3://BUCKET/PREFIX`, or a directory that all
+    have mounted; needs `state_url`. Unset: each server keeps its own, in `data_dir`."""
+    max_cached_bytes: int = Field(default=8 << 30, ge=0)
+    """Copies that this server keeps in `data_dir` of files in `files.store`."""
     expires_after_s: int = Field(default=30 * 86_400, ge=1)
     """Time after which an uploaded file is deleted; an upload may set a shorter one."""
+
+
+class ResponsesSettings(BaseModel):
+    """The `responses` section: what the Responses API remembers, for requests that build on it."""
+
+    model_config = _SECTION
+
+    max_key_entries: int = Field(default=1000, ge=0)
+    """Responses and conversations kept of one API key; the oldest make room. 0 keeps none."""
+    max_key_bytes: int = Field(default=64 << 20, ge=0)
+    """Size of what is kept of one API key, `data:` URLs included."""
+    max_total_bytes: int = Field(default=256 << 20, ge=0)
+    """Size of what is kept of all keys together; without `state_url`."""
+    expires_after_s: int = Field(default=86_400, ge=1)
+    """Time after which a response, or a conversation that nothing was added to, is forgotten."""
 
 
 class Settings(BaseSettings):
@@ -172,6 +205,8 @@ class Settings(BaseSettings):
     there is a key file."""
     metrics_key: SecretStr | None = None
     """Key for `/metrics` and for nothing else. Unset: any key reads `/metrics`, without what other keys do."""
+    open_routes: str | None = None
+    """Routes that need no key, out of `/metrics`, `/tokenize` and `/detokenize`, separated by commas. Unset: none."""
     api_keys_file: Path | None = None
     """TOML file of further keys as hashes, with names and limits; read again when it changes."""
     cors_origins: str | None = None
@@ -191,6 +226,13 @@ class Settings(BaseSettings):
     """Connections of clients; one more takes the place of the one that has been silent for longest."""
     data_dir: Path = Path("~/.local/share/tessera")
     """Directory of what must outlive the process: uploaded files. Created by the first upload."""
+    state_url: SecretStr | None = None
+    """Redis or Valkey (`redis://`, `rediss://`, `unix://`) in which several servers keep the counts behind the limits
+    of keys, remembered responses, and records of files in `files.store`. Unset: each server keeps its own."""
+    state_fail_open: bool = False
+    """While `state_url` does not answer, let requests of keys with limits pass uncounted instead of answering 503."""
+    server_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    """Name of this server among several: in its log, its metrics and the header `x-tessera-server`. Unset: none."""
     default_max_tokens: int | None = Field(default=None, ge=1)
     """Answer length when a request names none. Unset: what the context leaves."""
     keep_alive_s: float = Field(default=10, gt=0)
@@ -200,6 +242,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     media: MediaSettings = MediaSettings()
     files: FilesSettings = FilesSettings()
+    responses: ResponsesSettings = ResponsesSettings()
 
     @field_validator("api_key", "metrics_key")
     @classmethod
@@ -217,6 +260,16 @@ class Settings(BaseSettings):
                     "invalid_value",
                     "must be * or a list of lowercase origins without a path, such as https://example.org",
                 )
+        return value
+
+    @field_validator("open_routes")
+    @classmethod
+    def _routes_may_be_open(cls, value: str | None, info: ValidationInfo) -> str | None:
+        routes = split_list(value)
+        if not OPENABLE_ROUTES.issuperset(routes):
+            raise PydanticCustomError("invalid_value", f"must list routes out of {', '.join(sorted(OPENABLE_ROUTES))}")
+        if "/metrics" in routes and info.data.get("metrics_key") is not None:
+            raise PydanticCustomError("invalid_value", "opens /metrics, and metrics_key is a key for it; unset one")
         return value
 
     @field_validator("tls_key")

@@ -39,13 +39,8 @@ class Quota:
         Raises:
             TooLargeError: the tenant has as many files as allowed.
         """
-        limit = self._settings.max_key_files
-        if self._num_files[owner] >= limit:
-            raise TooLargeError(
-                f"This key has {self._num_files[owner]} files; the limit is {limit} (files.max_key_files). "
-                "Delete some first.",
-                code="file_quota_exceeded",
-            )
+        if self._num_files[owner] >= self._settings.max_key_files:
+            raise files_full(self._num_files[owner], self._settings)
         self._num_files[owner] += 1
 
     def add_bytes(self, owner: str, num_bytes: int) -> None:
@@ -56,22 +51,39 @@ class Quota:
             StorageError: the total size of all files exceeds the limit.
         """
         self._num_bytes[owner] += num_bytes
-        limit = self._settings.max_key_bytes
-        if self._num_bytes[owner] > limit:
-            raise TooLargeError(
-                f"The total size of this key's files would exceed {limit} bytes (files.max_key_bytes). "
-                "Delete some first.",
-                param="file",
-                code="file_quota_exceeded",
-            )
-        limit = self._settings.max_total_bytes
-        if self.num_bytes > limit:
-            raise StorageError(
-                f"The total size of all keys' files would exceed {limit} bytes (files.max_total_bytes).",
-                param="file",
-            )
+        if self._num_bytes[owner] > self._settings.max_key_bytes:
+            raise key_full(self._settings)
+        if self.num_bytes > self._settings.max_total_bytes:
+            raise all_full(self._settings)
 
     def remove(self, owner: str, num_bytes: int) -> None:
         """Stop counting a file."""
         self._num_files[owner] -= 1
         self._num_bytes[owner] -= num_bytes
+
+
+def files_full(num_files: int, settings: FilesSettings) -> TooLargeError:
+    """A tenant has as many files as allowed."""
+    return TooLargeError(
+        f"This key has {num_files} files; the limit is {settings.max_key_files} (files.max_key_files). "
+        "Delete some first.",
+        code="file_quota_exceeded",
+    )
+
+
+def key_full(settings: FilesSettings) -> TooLargeError:
+    """The total size of a tenant's files exceeds the limit."""
+    return TooLargeError(
+        f"The total size of this key's files would exceed {settings.max_key_bytes} bytes (files.max_key_bytes). "
+        "Delete some first.",
+        param="file",
+        code="file_quota_exceeded",
+    )
+
+
+def all_full(settings: FilesSettings) -> StorageError:
+    """The total size of all files exceeds the limit."""
+    return StorageError(
+        f"The total size of all keys' files would exceed {settings.max_total_bytes} bytes (files.max_total_bytes).",
+        param="file",
+    )

@@ -1,5 +1,6 @@
 """The metadata of an uploaded file, as stored on disk."""
 
+import hashlib
 from typing import Literal
 
 import msgspec
@@ -28,3 +29,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def created_at(self) -> int:
         """Seconds since 1970."""
         return self.created_ns // 1_000_000_000
+
+
+def owner_of(tenant: str) -> str:
+    """The tenant's name where files are kept, from which the key cannot be derived."""
+    return hashlib.sha256(b"tessera-files\0" + tenant.encode()).hexdigest()[:32]

@@ -9,10 +9,10 @@ from server.api.openapi import query as query_parameters
 from server.api.validation import refusal
 from server.core.errors import NotFoundError
 from server.files.download import Download
+from server.files.interface import Files
 from server.files.multipart import UploadForm
 from server.files.protocol import FileDeleted, FileFields, FileForm, FileList, FileObject, FileQuery
 from server.files.record import Record
-from server.files.store import FileStore
 
 router = APIRouter(prefix="/v1/files")
 SCHEMAS = Schemas(read=[FileForm])
@@ -54,13 +54,13 @@ async def create_file(request: Request) -> FileObject:
     summary="List this key's files",
     operation_id="listFiles",
     openapi_extra=query_parameters(FileQuery),
-    responses=errors(400, 401, 404, 500),
+    responses=errors(400, 401, 404, 500, 503),
 )
 async def list_files(request: Request) -> FileList:
     """A page of files, newest first by default."""
     files, tenant = _files(request)
     query = _query(request.query_params)
-    records = [record for record in files.all_of(tenant) if query.purpose in (None, record.purpose)]
+    records = [record for record in await files.all_of(tenant) if query.purpose in (None, record.purpose)]
     if query.order == "desc":
         records.reverse()
     if query.after is not None:
@@ -77,11 +77,11 @@ async def list_files(request: Request) -> FileList:
     )
 
 
-@router.get("/{file_id}", summary="Retrieve a file", operation_id="retrieveFile", responses=errors(401, 404, 500))
+@router.get("/{file_id}", summary="Retrieve a file", operation_id="retrieveFile", responses=errors(401, 404, 500, 503))
 async def retrieve_file(request: Request, file_id: str) -> FileObject:
     """The metadata of a file."""
     files, tenant = _files(request)
-    return _file_object(files.find(file_id, tenant, param="id"))
+    return _file_object(await files.find(file_id, tenant, param="id"))
 
 
 @router.get(
@@ -94,26 +94,28 @@ async def retrieve_file(request: Request, file_id: str) -> FileObject:
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
             "description": "The uploaded bytes.",
         },
-        **errors(401, 404, 500),
+        **errors(401, 404, 500, 503),
     },
 )
 async def download_file(request: Request, file_id: str) -> Response:
     """The content of a file."""
     files, tenant = _files(request)
-    record = files.find(file_id, tenant, param="id")
-    return Download(files.path(record, tenant), num_bytes=record.num_bytes, filename=record.filename)
+    record = await files.find(file_id, tenant, param="id")
+    return Download(await files.content(record, tenant), num_bytes=record.num_bytes, filename=record.filename)
 
 
-@router.delete("/{file_id}", summary="Delete a file", operation_id="deleteFile", responses=errors(401, 404, 500, 507))
+@router.delete(
+    "/{file_id}", summary="Delete a file", operation_id="deleteFile", responses=errors(401, 404, 500, 503, 507)
+)
 async def delete_file(request: Request, file_id: str) -> FileDeleted:
     """Delete a file."""
     files, tenant = _files(request)
-    await files.delete(files.find(file_id, tenant, param="id"), tenant)
+    await files.delete(await files.find(file_id, tenant, param="id"), tenant)
     return FileDeleted(id=file_id)
 
 
-def _files(request: Request) -> tuple[FileStore, str]:
-    files: FileStore = request.app.state.files
+def _files(request: Request) -> tuple[Files, str]:
+    files: Files = request.app.state.files
     tenant: str = request.state.tenant
     return files, tenant
 

@@ -11,7 +11,6 @@ startup. Records are kept in memory; every disk operation runs in a thread.
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import secrets
@@ -24,14 +23,14 @@ import msgspec
 
 from model_executor.fair_queue import FairQueue
 from server.core.concurrency import forever, run_to_completion
-from server.core.errors import ApiError, BadRequestError, NotFoundError, StorageError
+from server.core.errors import ApiError, NotFoundError, StorageError
 from server.core.mime import HEAD_BYTES, detect_modality
 from server.core.settings import FilesSettings
 from server.files.directory_lock import LOCK_NAME, take
 from server.files.durable import storage_errors, sync_directory, write_new
 from server.files.quota import Quota
-from server.files.record import Purpose, Record
-from server.files.upload import Upload
+from server.files.record import Purpose, Record, owner_of
+from server.files.upload import Upload, new_record
 
 SWEEP_INTERVAL_S = 60.0
 """How often expired files are deleted; they are invisible from the second they expire."""
@@ -53,7 +52,7 @@ def uptime_s() -> float:
 
 
 class FileStore:
-    """The uploaded files of all tenants.
+    """Implements `interface.Files` in a directory of this server.
 
     Args:
         settings: the limits.
@@ -101,7 +100,7 @@ class FileStore:
 
     def num_orphaned(self, tenants: Iterable[str]) -> int:
         """Files of other tenants than these, which no request can use until they expire."""
-        owners = set(map(_owner, tenants))
+        owners = set(map(owner_of, tenants))
         return sum(len(records) for owner, records in self._records.items() if owner not in owners)
 
     @contextlib.asynccontextmanager
@@ -134,10 +133,10 @@ class FileStore:
 
     def get(self, file_id: str, tenant: str) -> Record | None:
         """The tenant's file with that id; None if there is none, or it has expired."""
-        record = self._records.get(_owner(tenant), {}).get(file_id)
+        record = self._records.get(owner_of(tenant), {}).get(file_id)
         return None if record is None or record.expires_at <= self._now_s() else record
 
-    def find(self, file_id: str, tenant: str, *, param: str) -> Record:
+    async def find(self, file_id: str, tenant: str, *, param: str) -> Record:
         """The tenant's file with that id.
 
         Args:
@@ -155,12 +154,16 @@ class FileStore:
 
     def path(self, record: Record, tenant: str) -> Path:
         """Path of the content; it does not exist any more once the file is deleted."""
-        return self._root / _owner(tenant) / record.id / _CONTENT
+        return self._root / owner_of(tenant) / record.id / _CONTENT
 
-    def all_of(self, tenant: str) -> list[Record]:
+    async def content(self, record: Record, tenant: str) -> Path:
+        """As `Files.content`; whether it is there shows when it is opened."""
+        return self.path(record, tenant)
+
+    async def all_of(self, tenant: str) -> list[Record]:
         """All files of a tenant, oldest first."""
         now_s = self._now_s()
-        records = list(self._records.get(_owner(tenant), {}).values())
+        records = list(self._records.get(owner_of(tenant), {}).values())
         return sorted((record for record in records if record.expires_at > now_s), key=lambda r: (r.created_ns, r.id))
 
     @contextlib.asynccontextmanager
@@ -178,7 +181,7 @@ class FileStore:
     @contextlib.asynccontextmanager
     async def _received(self, tenant: str) -> AsyncIterator[Upload]:
         await self.open(make=True)
-        owner = _owner(tenant)
+        owner = owner_of(tenant)
         self._quota.add_file(owner)
         directory = self._root / _INCOMING / f"file-{secrets.token_urlsafe(24)}"
         upload: Upload | None = None
@@ -214,29 +217,10 @@ class FileStore:
             BadRequestError: the file is empty, or neither an image nor a video.
             StorageError: the disk is full.
         """
-        if not upload.num_bytes:
-            raise BadRequestError("The file is empty (0 bytes).", param="file", code="empty_file")
-        modality = detect_modality(upload.head)
-        if modality is None:
-            raise BadRequestError(
-                "The file is neither an image nor a video in a supported format.",
-                param="file",
-                code="unsupported_file",
-            )
-        now_s = self._now_s()
-        max_lifetime_s = self._settings.expires_after_s
-        record = Record(
-            id=upload.path.parent.name,
-            filename=filename,
-            purpose=purpose,
-            num_bytes=upload.num_bytes,
-            created_ns=int(now_s * 1e9),
-            expires_at=int(now_s) + min(max_lifetime_s, max_lifetime_s if lifetime_s is None else lifetime_s),
-            modality=modality,
-        )
+        record = new_record(upload, self._settings, self._now_s(), filename, purpose, lifetime_s)
         await upload.flush()
         with storage_errors():
-            await run_to_completion(lambda: self._commit(upload, record, _owner(tenant)))
+            await run_to_completion(lambda: self._commit(upload, record, owner_of(tenant)))
         return record
 
     async def delete(self, record: Record, tenant: str) -> None:
@@ -245,7 +229,7 @@ class FileStore:
         Raises:
             StorageError: it cannot be deleted.
         """
-        await self._discard(_owner(tenant), record)
+        await self._discard(owner_of(tenant), record)
 
     async def sweep(self) -> None:
         """Delete expired files.
@@ -391,8 +375,3 @@ class FileStore:
             )
         else:
             _log.warning("cannot clean up expired files: %s", error.message)
-
-
-def _owner(tenant: str) -> str:
-    """Name of the tenant's directory, from which the key cannot be derived."""
-    return hashlib.sha256(b"tessera-files\0" + tenant.encode()).hexdigest()[:32]

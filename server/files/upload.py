@@ -5,9 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from server.core.concurrency import run_to_completion
-from server.core.errors import TooLargeError
-from server.core.mime import HEAD_BYTES
+from server.core.errors import BadRequestError, TooLargeError
+from server.core.format_names import refusal
+from server.core.mime import HEAD_BYTES, detect_modality
+from server.core.settings import FilesSettings
 from server.files.durable import storage_errors, write_all
+from server.files.record import Purpose, Record
 
 _BUFFER_BYTES = 1 << 20
 
@@ -72,3 +75,40 @@ class Upload:
     def close(self) -> None:
         """Close the file; may be called more than once."""
         self._file.close()
+
+
+def new_record(
+    upload: Upload, settings: FilesSettings, now_s: float, filename: str, purpose: Purpose, lifetime_s: int | None
+) -> Record:
+    """The record of a complete upload, whose directory has its id as a name.
+
+    Args:
+        upload: the upload.
+        settings: the longest lifetime.
+        now_s: seconds since 1970.
+        filename: the name on the client.
+        purpose: from the request.
+        lifetime_s: requested lifetime; None, or more than the server's maximum, means that maximum.
+
+    Raises:
+        BadRequestError: the file is empty, or neither an image nor a video.
+    """
+    if not upload.num_bytes:
+        raise BadRequestError("The file is empty (0 bytes).", param="file", code="empty_file")
+    modality = detect_modality(upload.head)
+    if modality is None:
+        raise BadRequestError(
+            refusal(upload.head) or "The file is neither an image nor a video in a supported format.",
+            param="file",
+            code="unsupported_file",
+        )
+    max_lifetime_s = settings.expires_after_s
+    return Record(
+        id=upload.path.parent.name,
+        filename=filename,
+        purpose=purpose,
+        num_bytes=upload.num_bytes,
+        created_ns=int(now_s * 1e9),
+        expires_at=int(now_s) + min(max_lifetime_s, max_lifetime_s if lifetime_s is None else lifetime_s),
+        modality=modality,
+    )

@@ -12,9 +12,9 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from model_executor.engine import Delta, Engine, Prompt, SamplingParams
+from model_executor.engine import Delta, Engine, EngineState, EngineUnavailableError, Prompt, SamplingParams
 from model_executor.families.family import BoxUnit
 from server.auth.rate_limits import KeyUsage
 from server.auth.usage import UsageObserver
@@ -29,7 +29,9 @@ from server.media.progress import Progress
 from server.media.types import PreparedMedia
 from server.prompt.conversation import Conversation
 from server.prompt.media_report import MediaReport, media_report
+from server.prompt.video_frames import with_frames
 
+_MAX_PATH_CHARS = 200
 PARALLEL_PROMPTS = 8
 """Prompts of one request that are in the engine at the same time."""
 
@@ -43,20 +45,35 @@ class Generator:
     key: KeyUsage | None
     """What the engine computes is charged to it; None where no key is needed."""
 
+    def left_out(self, request: GenerationRequest) -> list[str]:
+        """Paths of what the client sent and nothing uses: reported in the response."""
+        prompt = request.prompt
+        unread = self.model.prompt_builder.unread_options(prompt) if isinstance(prompt, Conversation) else []
+        return [*request.relaxed, *(f"chat_template_kwargs.{name}"[:_MAX_PATH_CHARS] for name in unread)]
+
     async def run(self, request: GenerationRequest, handle: Callable[[OutputEvent], object]) -> None:
-        """Generate to the end.
+        """Generate to the end, once more if an engine is lost on the way and another one is there.
 
         Args:
             request: what to generate.
-            handle: gets each event.
+            handle: gets each event, when all have come.
 
         Raises:
             ApiError: as `generate`.
             EngineError: as `generate`.
         """
+        try:
+            events = await self._all_events(request)
+        except EngineUnavailableError:
+            if self.model.engine.state is not EngineState.READY:
+                raise
+            events = await self._all_events(request)
+        for event in events:
+            handle(event)
+
+    async def _all_events(self, request: GenerationRequest) -> list[OutputEvent]:
         async with aclosing(self.generate(request)) as events:
-            async for event in events:
-                handle(event)
+            return [event async for event in events]
 
     async def generate(
         self, request: GenerationRequest, progress: Progress | None = None
@@ -72,6 +89,9 @@ class Generator:
             EngineError: the engine refuses it, fails or is not there.
         """
         started_s = time.perf_counter()
+        if isinstance(request.prompt, Conversation):
+            prompt = with_frames(request.prompt, self.model.family.frames_as_images)
+            request = replace(request, prompt=prompt)
         async with self._media(request, progress) as media:
             with self.metrics.stage_s.labels("prompt").time():
                 prompts = await asyncio.to_thread(_build_prompts, self.model, request, media)
@@ -142,7 +162,18 @@ class Generator:
             num_top_logprobs=request.num_top_logprobs,
             tokenizer=self.model.tokenizer,
             end_token_ids=self.model.end_token_ids,
+            echoes=self._echoes(request, prompts) if request.echoes else None,
         )
+
+    def _echoes(self, request: GenerationRequest, prompts: Sequence[Prompt]) -> list[str]:
+        """The text of each prompt: the client's own, or that of its token ids."""
+        sources = [] if isinstance(request.prompt, Conversation) else [prompt.source for prompt in request.prompt]
+        return [
+            source
+            if isinstance(source, str)
+            else self.model.tokenizer.decode(prompt.token_ids, skip_special_tokens=False)
+            for source, prompt in zip(sources, prompts, strict=True)
+        ]
 
 
 def _build_prompts(model: ServedModel, request: GenerationRequest, media: Sequence[PreparedMedia]) -> list[Prompt]:

@@ -13,7 +13,7 @@ from model_executor.engine import Grammar
 from server.core.errors import BadRequestError
 from server.structured_output.json_schema import MAX_CHARS, enforceable
 from server.structured_output.protocol import StructuredOutputs
-from server.structured_output.regex import require_pattern
+from server.structured_output.regex import as_engine_reads, require_pattern
 from server.tools.grammar import calls_grammar
 from server.tools.toolset import Toolset
 
@@ -82,7 +82,7 @@ def _of_structured_outputs(outputs: StructuredOutputs) -> Grammar:
         case "regex":
             assert outputs.regex is not None
             require_pattern(outputs.regex, param, in_json=False)
-            return _bounded(Grammar(kind="regex", value=outputs.regex, param=param))
+            return _bounded(Grammar(kind="regex", value=as_engine_reads(outputs.regex), param=param))
         case _:
             assert outputs.grammar is not None
             if _GRAMMAR_MARK not in outputs.grammar or "\x00" in outputs.grammar:

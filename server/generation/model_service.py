@@ -16,6 +16,7 @@ from model_executor.checkpoint.errors import CheckpointError
 from model_executor.engine import Engine, EngineState, EngineStats, EngineUnavailableError
 from model_executor.families.family import Family
 from model_executor.families.qwen2_vl import QWEN2_VL
+from model_executor.processor.chatml import QWEN2_FORMAT, PromptFormat
 from model_executor.processor.tokenizer import Tokenizer
 from server.core.errors import NotFoundError, UnavailableError
 from server.core.metrics import MediaLoad, Metrics
@@ -70,13 +71,23 @@ class ServedModel:
     """How to sample where a request does not say, by its fields' names."""
     description: str | None = None
     """What the model can do, in a sentence for people, if known."""
+    tool_template: str | None = None
+    """The checkpoint's Jinja template for conversations with tools, where it has another one for these."""
     family: Family = QWEN2_VL
     """The family it belongs to."""
+    prompt_format: PromptFormat = QWEN2_FORMAT
+    """How its prompts are written."""
 
     @property
     def prompt_builder(self) -> PromptBuilder:
         """Builds its prompts."""
-        return PromptBuilder(self.tokenizer, self.chat_template, self.engine.max_model_len, self.family.prompt_format)
+        return PromptBuilder(
+            self.tokenizer,
+            self.chat_template,
+            self.engine.max_model_len,
+            self.prompt_format,
+            tool_template=self.tool_template,
+        )
 
     def adapter(self, name: str) -> str | None:
         """The adapter a request for the model `name` computes with; None for the model itself."""

@@ -19,6 +19,7 @@ from server.generation.output_events import (
     LikelyToken,
     OutputEvent,
     OutputStart,
+    PromptEcho,
     SampledToken,
     TextDelta,
     ToolCallStart,
@@ -63,6 +64,7 @@ class OutputReader:
         num_top_logprobs: alternatives to report per token; None where no log-probabilities are requested.
         tokenizer: turns token ids into bytes.
         end_token_ids: ids that end an output; they are no part of its log-probabilities.
+        echoes: the text of each prompt, with which outputs begin; None where they do not.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class OutputReader:
         num_top_logprobs: int | None,
         tokenizer: Tokenizer,
         end_token_ids: Collection[int],
+        echoes: Sequence[str] | None = None,
     ) -> None:
         """Nothing has come yet."""
         self._prompts = prompts
@@ -83,6 +86,9 @@ class OutputReader:
         self._num_output_tokens = 0
         self._num_top_logprobs = num_top_logprobs
         self._tokenizer = tokenizer
+        self._echoes = echoes
+        self._prompt_tokens: list[tuple[SampledToken, ...] | None] = [None] * len(prompts)
+        """The log-probabilities of each prompt, once they have come."""
         self._end_token_ids = frozenset(end_token_ids)
 
     def read(self, prompt: int, delta: Delta) -> list[OutputEvent]:
@@ -97,14 +103,16 @@ class OutputReader:
         self._num_output_tokens += len(delta.token_ids)
         self._num_cached_tokens[prompt] = max(self._num_cached_tokens[prompt], delta.num_cached_tokens)
         output.ended = delta.finish_reason or output.ended
-        events: list[OutputEvent] = [] if output.started else [OutputStart(index)]
-        output.started = True
+        events: list[OutputEvent] = []
+        if not output.started:
+            output.started = True
+            events += [OutputStart(index), *self._echo(index, prompt, delta)]
         logprobs = self._logprobs(delta)
         for piece in output.pieces(delta) or ([TextPiece("")] if logprobs else []):
             events.append(_event(index, output, piece, logprobs))
             logprobs = ()
         if delta.finish_reason is not None:
-            events.append(Finish(index, output.finish_reason or delta.finish_reason))
+            events.append(Finish(index, output.finish_reason or delta.finish_reason, delta.stop_string))
         return events
 
     def usage(self) -> Usage:
@@ -126,6 +134,19 @@ class OutputReader:
         """
         if any(output.ended is None for output in self._outputs):
             raise UnfinishedOutputError("the engine's stream ended before every output was finished")
+
+    def _echo(self, index: int, prompt: int, delta: Delta) -> list[OutputEvent]:
+        if self._echoes is None:
+            return []
+        text = self._echoes[prompt]
+        if self._num_top_logprobs is None:
+            return [PromptEcho(index, text)]
+        first = self._tokenizer.token_bytes(self._prompts[prompt].token_ids[0])
+        tokens = self._prompt_tokens[prompt]
+        if tokens is None:
+            tokens = tuple(self._sampled(position) for position in delta.prompt_logprobs or [])
+            self._prompt_tokens[prompt] = tokens
+        return [PromptEcho(index, text, first, tokens)]
 
     def _logprobs(self, delta: Delta) -> tuple[SampledToken, ...]:
         if self._num_top_logprobs is None:

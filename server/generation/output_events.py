@@ -1,8 +1,8 @@
 """What an answer consists of while it is generated, whichever API it is for: plain values, no wire objects.
 
 A request has one or more outputs, numbered from 0. Order of the events: `GenerationStart`; then, for each output and
-mixed with those of the others, `OutputStart`, any number of `TextDelta` and of calls (`ToolCallStart`, then
-`ArgumentsDelta`s), `Finish`; last `GenerationEnd`.
+mixed with those of the others, `OutputStart`, `PromptEcho` where it is requested, any number of `TextDelta` and of
+calls (`ToolCallStart`, then `ArgumentsDelta`s), `Finish`; last `GenerationEnd`.
 """
 
 from dataclasses import dataclass
@@ -71,6 +71,18 @@ class OutputStart:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptEcho:
+    """What an output continues; only where that is requested."""
+
+    index: int
+    text: str
+    first: bytes = b""
+    """The first token's text in UTF-8, where log-probabilities are requested; it has none."""
+    logprobs: tuple[SampledToken, ...] = ()
+    """The prompt's other tokens, where log-probabilities are requested."""
+
+
+@dataclass(frozen=True, slots=True)
 class TextDelta:
     """More text; empty where only log-probabilities have come."""
 
@@ -111,6 +123,8 @@ class Finish:
     index: int
     reason: FinishReason
     """length: the text, or a call's arguments, are cut."""
+    stop_string: str | None = None
+    """The client's stop string that has ended it, if one has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,5 +135,13 @@ class GenerationEnd:
 
 
 OutputEvent = (
-    GenerationStart | UsageSoFar | OutputStart | TextDelta | ToolCallStart | ArgumentsDelta | Finish | GenerationEnd
+    GenerationStart
+    | UsageSoFar
+    | OutputStart
+    | PromptEcho
+    | TextDelta
+    | ToolCallStart
+    | ArgumentsDelta
+    | Finish
+    | GenerationEnd
 )

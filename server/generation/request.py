@@ -27,6 +27,8 @@ class GenerationRequest:
     """Longest output where the client names none; None for what the context leaves."""
     num_top_logprobs: int | None = None
     """Alternatives to report per token; None where no log-probabilities are requested."""
+    echoes: bool = False
+    """Whether every output begins with its prompt, which then has log-probabilities, too."""
     continuous_usage: bool = False
     """Whether every event comes with what was generated so far."""
     grammar: Grammar | None = None

@@ -114,8 +114,6 @@ class SamplingFields(RequestModel):
     guided_choice: Unsupported = None
     guided_grammar: Unsupported = None
     prompt_logprobs: Unsupported = None
-    mm_processor_kwargs: Unsupported = None
-    media_io_kwargs: Unsupported = None
     use_beam_search: AlwaysFalse = False
 
     @property

@@ -66,6 +66,7 @@ def sampling_params(
         ignore_eos=fields.ignore_eos,
         min_tokens=fields.min_tokens,
         logprobs=request.num_top_logprobs,
+        prompt_logprobs=request.num_top_logprobs if request.echoes else None,
         logit_bias=bias,
         skip_special_tokens=fields.skip_special_tokens,
         grammar=request.grammar,

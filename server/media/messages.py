@@ -35,6 +35,8 @@ class VideoBudget(msgspec.Struct, frozen=True, kw_only=True, tag="video"):
     """Seconds."""
     video_end: float | None
     """Seconds."""
+    only_frame: tuple[int, int] | None = None
+    """(k, n): the k-th of n frames of the video, evenly spaced, as an image; None: the video."""
     max_s: float
     """Longest video allowed, in seconds of presentation time."""
     max_source_pixels: int

@@ -77,6 +77,7 @@ class MediaPreprocessor:
         image_max_pixels: the checkpoint's, per image.
         video_min_pixels: the checkpoint's, per frame of a video; gives way where a video has many frames.
         video_max_pixels: the checkpoint's, per frame of a video.
+        image_size: the family's, where all images have one.
         shared_memory: file system of the patches; the engine must see it as well.
     """
 
@@ -88,11 +89,14 @@ class MediaPreprocessor:
         image_max_pixels: int,
         video_min_pixels: int = VIDEO_FRAME_MIN_PIXELS,
         video_max_pixels: int = VIDEO_FRAME_MAX_PIXELS,
+        image_size: Size | None = None,
         shared_memory: Path = SHARED_MEMORY,
     ) -> None:
         """Nothing runs yet; see `start`."""
         self._settings = settings
-        self._checkpoint = CheckpointLimits(image_min_pixels, image_max_pixels, video_min_pixels, video_max_pixels)
+        self._checkpoint = CheckpointLimits(
+            image_min_pixels, image_max_pixels, video_min_pixels, video_max_pixels, image_size
+        )
         self._shared_memory = shared_memory
         self._stack = contextlib.AsyncExitStack()
         self._times = StageTimes()
@@ -257,7 +261,7 @@ def _api_error(error: MediaError, part: MediaPart) -> ApiError:
 def _prepared_media(part: MediaPart, cached: CachedMedia, lease: CacheLease) -> PreparedMedia:
     prepared = cached.prepared
     return PreparedMedia(
-        modality=part.modality,
+        modality=part.seen_as,
         grid=Grid(*prepared.grid),
         digest=lease.key,
         path=str(cached.patches.path),

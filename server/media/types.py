@@ -22,6 +22,7 @@ class MediaLimits:
     # Of videos only:
     total_pixels: int | None = None
     fps: float | None = None
+    nframes: int | None = None
     min_frames: int | None = None
     max_frames: int | None = None
     video_start: float | None = None
@@ -49,6 +50,13 @@ class MediaPart:
     limits: MediaLimits = MediaLimits()
     limit_params: Mapping[str, str] = field(default_factory=dict)
     """The request field of each limit: `{"fps": "messages[2].content[0].fps"}`."""
+    frame: tuple[int, int] | None = None
+    """Of a video that is seen as several images: which of them this is, from 0, and of how many."""
+
+    @property
+    def seen_as(self) -> Modality:
+        """What the model sees it as."""
+        return self.modality if self.frame is None else "image"
 
 
 @dataclass(frozen=True, slots=True)

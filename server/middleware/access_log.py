@@ -17,6 +17,8 @@ from server.auth.rate_limits import KeyUsage
 from server.core.metrics import Metrics
 
 HEADER = "x-request-id"
+SERVER_HEADER = "x-tessera-server"
+"""The name of the server that answered, of several."""
 DURATION_HEADER = "openai-processing-ms"
 """Milliseconds until the response began, under the name OpenAI's clients look for."""
 CLIENT_GONE_STATUS = 499
@@ -36,12 +38,14 @@ class AccessLogMiddleware:
         app: the application inside.
         metrics: counts the requests.
         log: whether to write log lines.
+        server_name: of several servers, this one's.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, log: bool) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, log: bool, server_name: str | None = None) -> None:
         self._app = app
         self._is_logging = log
         self._metrics = metrics
+        self._server_name = server_name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -60,6 +64,8 @@ class AccessLogMiddleware:
                 status = event["status"]
                 headers = MutableHeaders(scope=event)
                 headers[HEADER] = request_id
+                if self._server_name is not None:
+                    headers[SERVER_HEADER] = self._server_name
                 headers[DURATION_HEADER] = str(round((time.perf_counter() - started_at_s) * 1000))
                 if scope["state"]["ignored"]:
                     headers[ignored.HEADER] = ignored.header_value(scope["state"]["ignored"])

@@ -1,4 +1,7 @@
-"""Authentication middleware: checks the bearer key before the body is read, and sets the tenant."""
+"""Authentication middleware: checks the key before the body is read, and sets the tenant.
+
+A key comes as `Authorization: Bearer KEY` or, as clients of the Messages API send it, as `x-api-key: KEY`.
+"""
 
 import hmac
 from collections.abc import Collection
@@ -66,10 +69,11 @@ def _sent(headers: Headers) -> str:
     Raises:
         AuthenticationError: none was.
     """
-    scheme, _, sent = headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not sent.strip():
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    sent = (bearer if scheme.lower() == "bearer" else "").strip() or headers.get("x-api-key", "").strip()
+    if not sent:
         raise AuthenticationError("An API key is needed: send the header 'Authorization: Bearer KEY'.")
-    return sent.strip()
+    return sent
 
 
 def _network(scope: Scope) -> str:

@@ -1,14 +1,22 @@
-"""Error middleware: turns exceptions into responses with OpenAI error bodies."""
+"""Error middleware: turns exceptions into responses with the error bodies of the API the route belongs to."""
 
 import asyncio
-from typing import NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.core.errors import BadRequestError, MethodError, NotFoundError, UnavailableError, report_error
+from server.core.errors import (
+    ApiError,
+    BadRequestError,
+    MethodError,
+    NotFoundError,
+    UnavailableError,
+    report_error,
+)
 
 
 class ErrorMiddleware:
@@ -16,10 +24,12 @@ class ErrorMiddleware:
 
     Args:
         app: the application inside.
+        bodies: makes the body of errors at a path and below it, where that is another than OpenAI's.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, bodies: Mapping[str, Callable[[ApiError], dict[str, Any]]]) -> None:
         self._app = app
+        self._bodies = bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request.
@@ -50,7 +60,14 @@ class ErrorMiddleware:
                 raise
         else:
             return
-        await JSONResponse(api_error.body(), api_error.status, api_error.headers)(scope, receive, send)
+        body = self._body(api_error, scope["path"])
+        await JSONResponse(body, api_error.status, api_error.headers)(scope, receive, send)
+
+    def _body(self, error: ApiError, path: str) -> dict[str, Any]:
+        for base, make in self._bodies.items():
+            if path == base or path.startswith(f"{base}/"):
+                return make(error)
+        return error.body()
 
 
 async def translate_http_exception(request: Request, error: Exception) -> NoReturn:

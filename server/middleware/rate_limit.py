@@ -3,13 +3,12 @@
 Only POST requests count: the others cost too little.
 """
 
-import time
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.auth.api_keys import Key
-from server.auth.rate_limits import KeyUsage
+from server.auth.rate_limits import KeyCounts, KeyUsage
 from server.core.metrics import Metrics
 
 
@@ -21,13 +20,13 @@ class RateLimitMiddleware:
     Args:
         app: the application inside.
         metrics: counts the usage.
-        clock: in seconds.
+        counts_of: what keeps the counts of the key of a name.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, counts_of: Callable[[str], KeyCounts]) -> None:
         self._app = app
         self._metrics = metrics
-        self._clock = clock
+        self._counts_of = counts_of
         self._usage_by_name: dict[str, KeyUsage] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,6 +34,7 @@ class RateLimitMiddleware:
 
         Raises:
             KeyLimitError: the key has reached a limit.
+            UnavailableError: nobody can tell at the moment.
         """
         key: Key | None = scope.get("state", {}).get("key")
         if scope["type"] != "http" or key is None:
@@ -44,15 +44,15 @@ class RateLimitMiddleware:
         if scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        usage.enter()
+        await usage.enter()
         try:
             await self._app(scope, receive, send)
         finally:
-            usage.leave()
+            await usage.leave()
 
     def _usage(self, key: Key) -> KeyUsage:
         usage = self._usage_by_name.get(key.name)
         if usage is None:
-            usage = self._usage_by_name[key.name] = KeyUsage(key, self._metrics, self._clock)
+            usage = self._usage_by_name[key.name] = KeyUsage(key, self._metrics, self._counts_of(key.name))
         usage.update_key(key)
         return usage

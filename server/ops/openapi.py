@@ -18,4 +18,5 @@ async def openapi(request: Request) -> JSONResponse:
 
 @lru_cache(maxsize=1)
 def _document(app: FastAPI) -> JSONResponse:
-    return JSONResponse(describe(app, app.state.schemas, needs_key=app.state.needs_key))
+    state = app.state
+    return JSONResponse(describe(app, state.schemas, needs_key=state.needs_key, open_paths=state.open_paths))

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from model_executor.engine import MediaItem, Prompt
-from model_executor.processor.chat_template import TemplateFaultError, supports_tools
+from model_executor.processor.chat_template import TemplateFaultError, supports_tools, variables
 from model_executor.processor.chatml import QWEN2_FORMAT, PromptFormat, render
 from model_executor.processor.placeholders import find_placeholder_fault
 from model_executor.processor.tokenizer import Segment, Tokenizer, UserText
@@ -15,6 +16,12 @@ from server.prompt.conversation import Conversation
 from server.prompt.plain import PlainPrompt, check_token_ids
 from server.tools.grammar import tool_descriptions
 from server.tools.hermes import plain_turns
+
+VISION_ID = "add_vision_id"
+"""The option of a template that requests have as a field, too."""
+_SERVERS_OWN_VARIABLES = frozenset(
+    ("messages", "tools", "documents", "add_generation_prompt", "continue_final_message", VISION_ID)
+)
 
 
 class PlaceholderError(Exception):
@@ -32,6 +39,8 @@ class PromptBuilder:
     """Length of the context, in tokens; texts far beyond it are not encoded."""
     prompt_format: PromptFormat = QWEN2_FORMAT
     """Of the model's family."""
+    tool_template: str | None = None
+    """The checkpoint's Jinja chat template for conversations with tools; None if `template` is for these, too."""
 
     def chat(
         self, conversation: Conversation, media: Sequence[PreparedMedia], *, cache_salt: str | None, adapter: str | None
@@ -77,7 +86,8 @@ class PromptBuilder:
         Raises:
             BadRequestError: the template refuses the conversation, or it is far too long.
         """
-        segments = render_conversation(conversation, self.template, self.prompt_format)
+        template = self.tool_template if conversation.tools and self.tool_template else self.template
+        segments = render_conversation(conversation, template, self.prompt_format)
         check_context_length(segments, num_media_tokens, self.tokenizer, self.max_model_len, param=conversation.param)
         return segments
 
@@ -127,6 +137,24 @@ class PromptBuilder:
                 )
         return prompt.source
 
+    def unread_options(self, conversation: Conversation) -> list[str]:
+        """Names of a conversation's template options that the template does not read."""
+        try:
+            read = _read_options(conversation, self.template)
+        except TemplateFaultError:  # which refuses the conversation anyway
+            return []
+        return [name for name in conversation.template_options if name not in read and name != VISION_ID]
+
+
+def _read_options(conversation: Conversation, template: str | None) -> dict[str, Any]:
+    """The options of a conversation that are left to the template."""
+    names = frozenset() if template is None or not conversation.template_options else variables(template)
+    return {
+        name: value
+        for name, value in conversation.template_options.items()
+        if name in names and name not in _SERVERS_OWN_VARIABLES
+    }
+
 
 def render_conversation(
     conversation: Conversation, template: str | None, prompt_format: PromptFormat = QWEN2_FORMAT
@@ -143,6 +171,13 @@ def render_conversation(
     Raises:
         BadRequestError: the template refuses the conversation.
     """
+    if conversation.tools is not None and not conversation.tools.must_call and not prompt_format.has_tools:
+        raise BadRequestError(
+            "This model has not learned to call functions by itself; require a call (tool_choice: 'required', or a "
+            "function by name).",
+            param="tools",
+            code="unsupported_value",
+        )
     tools = tool_descriptions(conversation.tools)
     try:
         native = template is not None and supports_tools(template)
@@ -153,7 +188,8 @@ def render_conversation(
             tools=tools if native else (),
             add_generation_prompt=conversation.add_generation_prompt,
             continue_final_message=conversation.continue_final_message,
-            add_vision_id=conversation.add_vision_id,
+            add_vision_id=conversation.add_vision_id or conversation.template_options.get(VISION_ID) is True,
+            options=_read_options(conversation, template),
         )
     except TemplateFaultError as error:
         raise BadRequestError(

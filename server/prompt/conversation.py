@@ -3,8 +3,9 @@
 Media are numbered from 0 in the order they stand, over the whole conversation; both turns and media use that number.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic_core import from_json
 
@@ -41,6 +42,8 @@ class Conversation:
     """Leave the last turn open, for the model to continue; excludes the former."""
     add_vision_id: bool = False
     """Number the media in the prompt: `Picture 1: `."""
+    template_options: Mapping[str, Any] = field(default_factory=dict)
+    """Further variables of the model's chat template, by name; those it does not read count for nothing."""
 
 
 def read_conversation(messages: Sequence[AnyMessage]) -> Conversation:

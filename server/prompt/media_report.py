@@ -44,29 +44,36 @@ class MediaReport(ResponseModel):
 def media_report(
     parts: Sequence[MediaPart], media: Sequence[PreparedMedia], box_unit: BoxUnit
 ) -> tuple[MediaReport, ...]:
-    """One entry per part.
+    """One entry per image and video, also where a video is seen as several images.
 
     Args:
         parts: of the request.
         media: what the parts became, in the same order.
         box_unit: the family's.
     """
-    return tuple(_report(part, item, box_unit) for part, item in zip(parts, media, strict=True))
+    entries: list[tuple[MediaPart, list[PreparedMedia]]] = []
+    for part, item in zip(parts, media, strict=True):
+        if part.frame is not None and part.frame[0] > 0:
+            entries[-1][1].append(item)
+        else:
+            entries.append((part, [item]))
+    return tuple(_report(part, items, box_unit) for part, items in entries)
 
 
-def _report(part: MediaPart, item: PreparedMedia, box_unit: BoxUnit) -> MediaReport:
-    video = item.modality == "video"
+def _report(part: MediaPart, items: Sequence[PreparedMedia], box_unit: BoxUnit) -> MediaReport:
+    video, item = part.modality == "video", items[0]
+    times_s = [time_s for each in items for time_s in each.frame_times_s]
     size = Dimensions(width=item.size.width, height=item.size.height)
     return MediaReport(
         param=part.param,
-        modality=item.modality,
+        modality=part.modality,
         source_size=Dimensions(width=item.source_size.width, height=item.source_size.height),
         size=size,
         box_extent=size if box_unit == "pixel" else Dimensions(width=1000, height=1000),
-        grid=(item.grid.t, item.grid.h, item.grid.w),
-        tokens=item.grid.num_tokens,
-        frames=len(item.frame_times_s) if video else None,
-        timestamps=[round(time_s, 6) for time_s in item.frame_times_s] if video else None,
+        grid=(sum(each.grid.t for each in items), item.grid.h, item.grid.w),
+        tokens=sum(each.grid.num_tokens for each in items),
+        frames=len(times_s) if video else None,
+        timestamps=[round(time_s, 6) for time_s in times_s] if video else None,
         fps=item.effective_fps,
         notes=list(item.notes),
     )

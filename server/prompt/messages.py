@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PlainSerializer,
     PlainValidator,
     Tag,
     ValidationInfo,
@@ -56,6 +57,8 @@ class VideoLimits(ImageLimits):
     """Upper limit of the area of all temporal slices together."""
     fps: Annotated[float, Field(gt=0, le=MAX_FPS)] | None = None
     """Frames sampled per second of presentation time; of a list of frames: the rate they were sampled at."""
+    nframes: Annotated[int, Field(ge=2, le=MAX_INTEGER)] | None = None
+    """Number of sampled frames, rounded to even; not with `fps`, `min_frames` and `max_frames`."""
     min_frames: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
     """Lower limit of the number of sampled frames."""
     max_frames: Annotated[int, Field(ge=2, le=MAX_INTEGER)] | None = None
@@ -133,6 +136,7 @@ class VideoPart(VideoLimits):
 class StoredFile:
     """An uploaded file and what it is."""
 
+    id: str
     path: str
     modality: Literal["image", "video"]
 
@@ -156,7 +160,11 @@ def _find_file(value: Any, info: ValidationInfo) -> StoredFile:
     return file
 
 
-FileId = Annotated[StoredFile, PlainValidator(_find_file, json_schema_input_type=str)]
+FileId = Annotated[
+    StoredFile,
+    PlainValidator(_find_file, json_schema_input_type=str),
+    PlainSerializer(lambda file: file.id, return_type=str),
+]
 """The id of an uploaded file, which is looked up while the request is read."""
 
 

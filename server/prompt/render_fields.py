@@ -1,9 +1,16 @@
 """Request fields for how a conversation's prompt ends: with a new turn of the assistant, or within the last one."""
 
 from collections.abc import Sequence
+from typing import Annotated, Any
 
-from server.api.base_models import RequestModel, conflict
+from pydantic import Field
+
+from server.api.base_models import RequestModel, at_most, conflict
 from server.prompt.messages import AnyMessage
+
+MAX_OPTIONS = 64
+TemplateOptions = Annotated[dict[str, Any], Field(max_length=MAX_OPTIONS), at_most(MAX_OPTIONS)]
+"""Variables of a chat template, by name."""
 
 
 class Rendering(RequestModel):
@@ -13,6 +20,9 @@ class Rendering(RequestModel):
     """End the prompt with the opening of the assistant's turn; on unless `continue_final_message`."""
     continue_final_message: bool = False
     """Continue the last message, which is the assistant's, instead of answering it."""
+
+    chat_template_kwargs: TemplateOptions = {}
+    """Variables of the model's chat template; those it does not read are left out and reported."""
 
     @property
     def opens_turn(self) -> bool:

@@ -1,44 +1,28 @@
-"""Checks the tool calls and results in a conversation: each call is answered at once, each result belongs to a call."""
+"""Checks the tool calls and results in Chat's messages by the rule all APIs share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from server.api.base_models import conflict
 from server.prompt.messages import AnyMessage, AssistantMessage, ToolMessage
+from server.tools import answered_calls
+from server.tools.answered_calls import CallAnswered, CallMade, Step
 
 
 def require_answered_calls(messages: Sequence[AnyMessage]) -> None:
     """Check it; validators of requests call this.
 
     Raises:
-        PydanticCustomError: a call without a result, a result without a call, or two calls with one id.
+        PydanticCustomError: as `answered_calls.require_answered_calls`.
     """
-    open_ids: set[str] = set()
-    caller = ""
+    answered_calls.require_answered_calls(_steps(messages), "a message of the role 'tool'")
+
+
+def _steps(messages: Sequence[AnyMessage]) -> Iterator[Step]:
     for number, message in enumerate(messages):
         place = f"messages[{number}]"
         if isinstance(message, ToolMessage):
-            if not caller:
-                raise conflict(f"{place}.role", "is 'tool', and no message with 'tool_calls' comes before it")
-            if message.tool_call_id not in open_ids:
-                raise conflict(
-                    f"{place}.tool_call_id", f"names no call of '{caller}.tool_calls' that waits for its result"
-                )
-            open_ids.remove(message.tool_call_id)
+            yield CallAnswered(message.tool_call_id, f"{place}.tool_call_id")
             continue
-        _require_none(open_ids, caller)
-        caller = ""
-        if isinstance(message, AssistantMessage) and message.tool_calls:
-            caller = place
-            for index, call in enumerate(message.tool_calls):
-                if call.id in open_ids:
-                    raise conflict(f"{place}.tool_calls[{index}].id", "is the id of an earlier call")
-                open_ids.add(call.id)
-    _require_none(open_ids, caller)
-
-
-def _require_none(open_ids: set[str], caller: str) -> None:
-    if open_ids:
-        some = ", ".join(sorted(open_ids)[:3])[:200]
-        raise conflict(
-            f"{caller}.tool_calls", f"must be followed by a message of the role 'tool' for each call; missing: {some}"
-        )
+        yield None
+        calls = message.tool_calls if isinstance(message, AssistantMessage) else None
+        for index, call in enumerate(calls or []):
+            yield CallMade(call.id, f"{place}.tool_calls[{index}].id", f"{place}.tool_calls")

@@ -26,6 +26,7 @@ from server.generation.response_fields import token_logprobs
 from server.responses import response as wire
 from server.responses.items import EventParts, GrowingCall, GrowingItem, GrowingMessage
 from server.responses.request import ResponseRequest
+from server.responses.tools import functions
 
 
 class ResponseEncoder:
@@ -34,14 +35,23 @@ class ResponseEncoder:
     Args:
         body: what the client sent; the response repeats much of it.
         request: the same, as it was generated.
+        stores: whether the response is remembered.
         clock: seconds since 1970.
     """
 
     def __init__(
-        self, body: ResponseRequest, request: GenerationRequest, clock: Callable[[], float] = time.time
+        self,
+        body: ResponseRequest,
+        request: GenerationRequest,
+        *,
+        stores: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """Nothing has come yet."""
         self._body = body
+        self._stores = stores
+        self._functions = {function.full_name: function for function in functions(body.tools)}
+        self._ended: wire.ResponseObject | None = None
         self._clock = clock
         self._id = request.id
         self._created_at = int(clock())
@@ -51,10 +61,6 @@ class ResponseEncoder:
         """Of tokens that are held back, until it is clear that they are text."""
         self._cut = False
         self._usage: events.Usage | None = None
-
-    def encode(self, event: OutputEvent) -> list[sse.Event]:
-        """What to send for an event of a stream."""
-        return [sse.Event(made.encode(), made.type) for made in self.add(event)]
 
     def add(self, event: OutputEvent) -> list[wire.ResponseEvent]:
         """Take an event in.
@@ -74,8 +80,8 @@ class ResponseEncoder:
             case GenerationEnd(usage):
                 self._usage = usage
                 ended = self._numbered(self._end())
-                response = self.response()
-                return [*ended, self._lifecycle(f"response.{response.status}", response)]
+                self._ended = self._response("incomplete" if self._cut else "completed")
+                return [*ended, self._lifecycle(f"response.{self._ended.status}", self._ended)]
             case _:
                 return []
 
@@ -85,8 +91,9 @@ class ResponseEncoder:
         return sse.Event(made.encode(), made.type)
 
     def response(self) -> wire.ResponseObject:
-        """The whole response, once every chunk was added."""
-        return self._response("incomplete" if self._cut else "completed")
+        """The whole response, once every event was added."""
+        assert self._ended is not None
+        return self._ended
 
     def _failure(self, error: ApiError) -> wire.ResponseEvent:
         if not self._num_events:
@@ -111,7 +118,9 @@ class ResponseEncoder:
 
     def _grow_call(self, event: ToolCallStart | ArgumentsDelta) -> list[EventParts]:
         if isinstance(event, ToolCallStart):
-            return self._begin(GrowingCall(len(self._items), event.call_id, event.name))
+            function = self._functions.get(event.name)
+            name, namespace = (event.name, None) if function is None else (function.tool.name, function.namespace)
+            return self._begin(GrowingCall(len(self._items), event.call_id, name, namespace))
         assert isinstance(self._current, GrowingCall)
         return [self._current.grow(event.text)]
 
@@ -187,15 +196,20 @@ class ResponseEncoder:
             tool_choice=_tool_choice(body),
             parallel_tool_calls=body.parallel_tool_calls,
             truncation="disabled",
-            previous_response_id=None,
+            previous_response_id=body.previous_response_id,
             background=False,
-            store=False,
+            store=self._stores,
+            **_conversation(body),
         )
+
+
+def _conversation(body: ResponseRequest) -> dict[str, Any]:
+    return {} if body.conversation_id is None else {"conversation": wire.ConversationOf(id=body.conversation_id)}
 
 
 def _tool_choice(body: ResponseRequest) -> str | dict[str, Any]:
     choice = body.tool_choice or "auto"
-    return choice if isinstance(choice, str) else choice.model_dump()
+    return choice if isinstance(choice, str) else choice.model_dump(exclude_unset=True)
 
 
 def _text(body: ResponseRequest) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What the `input` of `POST /v1/responses` holds: OpenAI's items, with this server's videos and media limits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
@@ -9,6 +9,8 @@ from pydantic_core import PydanticCustomError
 from server.api.base_models import MAX_FRAMES, MAX_PARTS, RequestModel, Unsupported, bounded, conflict
 from server.prompt.messages import TEXT_OR_PARTS, FileId, ImageLimits, RefusalPart, VideoLimits, tagged_by
 from server.responses.tools import FunctionCall, InputText, TextInput
+from server.tools import answered_calls
+from server.tools.answered_calls import CallAnswered, CallMade, Step
 
 _Url = Annotated[str, Field(min_length=1)]
 _Status = Literal["in_progress", "completed", "incomplete"]
@@ -122,7 +124,7 @@ class InputMessage(RequestModel):
 
     type: Literal["message"] = "message"
     id: str | None = None
-    """Accepted; nothing is stored under it."""
+    """Of the item, where an answer had it."""
     status: _Status | None = None
     """Accepted, since answers have it."""
 
@@ -171,7 +173,7 @@ class FunctionCallOutput(RequestModel):
     ]
     """Text, images and videos."""
     id: str | None = None
-    """Accepted; nothing is stored under it."""
+    """Of the item."""
     status: Literal["in_progress", "completed", "incomplete"] | None = None
     """Accepted, since answers have it."""
 
@@ -187,6 +189,13 @@ class Reasoning(RequestModel):
     status: _Status | None = None
 
 
+class ItemReference(RequestModel):
+    """An item of an earlier response, or of a conversation, by its id."""
+
+    type: Literal["item_reference"]
+    id: Annotated[str, Field(min_length=1)]
+
+
 AnyInput = Annotated[
     Annotated[
         Annotated[SystemInput, Tag("<system>")]
@@ -198,33 +207,32 @@ AnyInput = Annotated[
     ]
     | Annotated[FunctionCall, Tag("<function_call>")]
     | Annotated[FunctionCallOutput, Tag("<function_call_output>")]
-    | Annotated[Reasoning, Tag("<reasoning>")],
-    tagged_by("type", "message, function_call, function_call_output, reasoning", default="message"),
+    | Annotated[Reasoning, Tag("<reasoning>")]
+    | Annotated[ItemReference, Tag("<item_reference>")],
+    tagged_by("type", "message, function_call, function_call_output, reasoning, item_reference", default="message"),
 ]
 
 
-def require_answered_calls(items: Sequence[AnyInput]) -> None:
+def require_answered_calls(items: Sequence[tuple[str, AnyInput]]) -> None:
     """Check that every call is answered before anything else follows, and every result belongs to a call.
 
+    Args:
+        items: each with the request field it stands in.
+
     Raises:
-        PydanticCustomError: one is not.
+        PydanticCustomError: as `answered_calls.require_answered_calls`.
     """
-    waiting: dict[str, str] = {}
-    answering = False
-    for number, item in enumerate(items):
-        place = f"input[{number}]"
-        if isinstance(item, Reasoning):
-            continue
-        if isinstance(item, FunctionCallOutput):
-            if waiting.pop(item.call_id, None) is None:
-                raise conflict(f"{place}.call_id", "names no 'function_call' before it that waits for its result")
-            answering = bool(waiting)
-            continue
-        if waiting and (answering or not isinstance(item, FunctionCall)):
-            break
-        if isinstance(item, FunctionCall):
-            if item.call_id in waiting:
-                raise conflict(f"{place}.call_id", "is the id of an earlier call")
-            waiting[item.call_id] = place
-    for place in waiting.values():
-        raise conflict(place, "must be followed by its 'function_call_output' before anything else follows")
+    answered_calls.require_answered_calls(_steps(items), "an item of the type 'function_call_output'")
+
+
+def _steps(items: Sequence[tuple[str, AnyInput]]) -> Iterator[Step]:
+    for place, item in items:
+        match item:
+            case Reasoning():
+                pass
+            case FunctionCall():
+                yield CallMade(item.call_id, f"{place}.call_id", place)
+            case FunctionCallOutput():
+                yield CallAnswered(item.call_id, f"{place}.call_id")
+            case _:
+                yield None

@@ -68,13 +68,15 @@ class GrowingCall:
         index: of the item in the output.
         call_id: what the item with the result refers to.
         name: of the function.
+        namespace: of the function, if it has one.
     """
 
-    def __init__(self, index: int, call_id: str, name: str) -> None:
+    def __init__(self, index: int, call_id: str, name: str, namespace: str | None = None) -> None:
         self._index = index
         self._id = f"fc_{uuid.uuid4().hex}"
         self._call_id = call_id
         self._name = name
+        self._namespace = {} if namespace is None else {"namespace": namespace}
         self._arguments: list[str] = []
 
     def opening(self) -> list[EventParts]:
@@ -111,6 +113,7 @@ class GrowingCall:
             call_id=self._call_id,
             name=self._name,
             arguments="".join(self._arguments),
+            **self._namespace,
         )
 
 

@@ -20,21 +20,23 @@ from server.responses.input import (
     InputImage,
     InputVideo,
     OutputText,
-    Reasoning,
     SystemInput,
     UserInput,
 )
 from server.responses.request import ResponseRequest, TextFormat
-from server.responses.tools import FunctionCall, InputText, read_toolset
+from server.responses.tools import FunctionCall, InputText, left_out, read_toolset
 
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
-def read_request(body: ResponseRequest, tenant: str, *, default_max_tokens: int | None = None) -> GenerationRequest:
+def read_request(
+    body: ResponseRequest, items: Sequence[tuple[str, AnyInput]], tenant: str, *, default_max_tokens: int | None = None
+) -> GenerationRequest:
     """The request in the form all APIs share.
 
     Args:
         body: what the client sent.
+        items: the whole conversation, each item with the request field it stands in.
         tenant: whose caches may be used.
         default_max_tokens: longest answer where the client names none; None for what the context leaves.
 
@@ -43,12 +45,18 @@ def read_request(body: ResponseRequest, tenant: str, *, default_max_tokens: int 
             enforced.
     """
     tools = read_toolset(body.tools, body.tool_choice, parallel=body.parallel_tool_calls)
-    relaxed: list[str] = []
+    relaxed = left_out(body.tools)
+    conversation = _conversation(body.instructions, items)
     return GenerationRequest(
         id=f"resp_{uuid.uuid4().hex}",
         model=body.model,
         tenant=tenant,
-        prompt=dataclasses.replace(_conversation(body.instructions, body.input), tools=tools),
+        prompt=dataclasses.replace(
+            conversation,
+            media=body.limited(conversation.media),
+            tools=tools,
+            template_options=body.chat_template_kwargs,
+        ),
         sampling=body,
         max_output_tokens=body.max_output_tokens,
         default_max_tokens=default_max_tokens,
@@ -66,25 +74,21 @@ def _json_format(text_format: TextFormat | None) -> JsonFormat | None:
     return JsonFormat(text_format.schema_, "text.format.schema", text_format.strict)
 
 
-def _conversation(instructions: str | None, items: str | Sequence[AnyInput]) -> Conversation:
+def _conversation(instructions: str | None, items: Sequence[tuple[str, AnyInput]]) -> Conversation:
     turns = [] if instructions is None else [Message("system", (instructions,))]
     media: list[MediaPart] = []
-    if isinstance(items, str):
-        return Conversation((*turns, Message("user", (items,))), (), param="input")
-    for index, item in enumerate(items):
+    for place, item in items:
         match item:
             case FunctionCall():
-                call = earlier_call(item.name, item.arguments)
+                call = earlier_call(item.full_name, item.arguments)
                 if turns and turns[-1].role == "assistant":  # the turn goes on
                     turns[-1] = dataclasses.replace(turns[-1], calls=(*turns[-1].calls, call))
                 else:
                     turns.append(Message("assistant", (), (call,)))
             case FunctionCallOutput():
-                turns.append(Message("tool", _parts(item.output, f"input[{index}].output", media)))
-            case Reasoning():
-                pass
+                turns.append(Message("tool", _parts(item.output, f"{place}.output", media)))
             case SystemInput() | UserInput() | AssistantInput():
-                turns.append(Message(_ROLES[item.role], _parts(item.content, f"input[{index}].content", media)))
+                turns.append(Message(_ROLES[item.role], _parts(item.content, f"{place}.content", media)))
     return Conversation(tuple(turns), tuple(media), param="input")
 
 

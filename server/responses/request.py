@@ -16,8 +16,10 @@ from server.api.base_models import (
     conflict,
 )
 from server.generation.sampling_fields import SamplingFields
-from server.responses.input import AnyInput, Reasoning, require_answered_calls
-from server.responses.tools import AnyTool, FunctionChoice, chosen_names
+from server.prompt.media_fields import MediaFields
+from server.prompt.render_fields import TemplateOptions
+from server.responses.input import AnyInput, Reasoning
+from server.responses.tools import AnyTool, FunctionChoice, chosen_names, functions
 from server.structured_output.protocol import JsonSchema, SchemaName
 from server.tools.protocol import MAX_TOOLS
 from server.tools.toolset import check_names
@@ -57,6 +59,12 @@ class TextOptions(RequestModel):
     """Accepted; the model has no such setting."""
 
 
+class ConversationReference(RequestModel):
+    """A conversation, by its id."""
+
+    id: Annotated[str, Field(min_length=1)]
+
+
 class ResponseStreamOptions(RequestModel):
     """How to stream."""
 
@@ -64,16 +72,18 @@ class ResponseStreamOptions(RequestModel):
     """Accepted; this server pads no events."""
 
 
-class ResponseRequest(SamplingFields, ModelRequest):
-    """Something to answer, and how. Every request brings all it needs: nothing is kept between two."""
+class ResponseRequest(SamplingFields, MediaFields, ModelRequest):
+    """Something to answer, and how; it may build on what is remembered of earlier requests."""
 
     input: Annotated[
         Annotated[str, Tag("<string>")] | Annotated[list[AnyInput], bounded(MAX_MESSAGES, least=1), Tag("<items>")],
         Discriminator(lambda value: "<items>" if isinstance(value, list) else "<string>"),
     ]
-    """A text, or the conversation so far."""
+    """A text, or the conversation so far, or what follows the one that is remembered."""
     instructions: str | None = None
     """Instructions for the assistant, before everything in `input`."""
+    chat_template_kwargs: TemplateOptions = {}
+    """Variables of the model's chat template; those it does not read are left out and reported."""
     text: TextOptions | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     """Longest answer, in tokens. Unset: what the context leaves."""
@@ -100,7 +110,7 @@ class ResponseRequest(SamplingFields, ModelRequest):
     stream_options: ResponseStreamOptions | None = None
     """Only with `stream`."""
     store: bool | None = None
-    """Accepted; nothing is stored either way."""
+    """Remember the response for later requests; on unless false."""
     truncation: Literal["disabled", "auto"] | None = None
     """What does not fit is refused either way; the response says `disabled`."""
 
@@ -124,10 +134,18 @@ class ResponseRequest(SamplingFields, ModelRequest):
     prompt_cache_options: dict[str, Any] | None = None
     reasoning: dict[str, Any] | None = None
 
+    previous_response_id: Annotated[str, Field(min_length=1)] | None = None
+    """The response whose conversation goes on; its instructions do not."""
+    conversation: (
+        Annotated[
+            Annotated[str, Field(min_length=1), Tag("<id>")] | Annotated[ConversationReference, Tag("<object>")],
+            Discriminator(lambda value: "<id>" if isinstance(value, str) else "<object>"),
+        ]
+        | None
+    ) = None
+    """The conversation that goes on, and to which `input` and the answer are added."""
     background: Literal[False] | None = None
-    """An answer is not kept for later, so there are none in the background."""
-    previous_response_id: Unsupported = None
-    conversation: Unsupported = None
+    """Answers are made while the client waits."""
     prompt: Unsupported = None
     context_management: Unsupported = None
     moderation: Unsupported = None
@@ -135,6 +153,11 @@ class ResponseRequest(SamplingFields, ModelRequest):
     structured_outputs: Unsupported = None
     n: Annotated[int, Field(ge=1, le=1)] = 1
     """There is one answer."""
+
+    @property
+    def conversation_id(self) -> str | None:
+        """Of the conversation that goes on."""
+        return self.conversation.id if isinstance(self.conversation, ConversationReference) else self.conversation
 
     @property
     def reports_logprobs(self) -> bool:
@@ -151,13 +174,13 @@ class ResponseRequest(SamplingFields, ModelRequest):
         if has_form or (self.tools and self.tool_choice != "none"):
             self._require_free_end()
         self._require_min_tokens_within(self.max_output_tokens)
-        if self.tool_choice not in (None, "none", "auto") and not self.tools:
-            raise conflict("tool_choice", "is only allowed with 'tools'")
-        if self.tools:
-            named = [(f"tools[{index}].name", tool.name) for index, tool in enumerate(self.tools)]
+        if self.conversation is not None and self.previous_response_id is not None:
+            raise conflict("conversation", "cannot be combined with 'previous_response_id'")
+        named = [(f"{function.param}.name", function.full_name) for function in functions(self.tools)]
+        if self.tool_choice not in (None, "none", "auto") and not named:
+            raise conflict("tool_choice", "is only allowed with functions in 'tools'")
+        if named:
             check_names(named, chosen_names(self.tool_choice))
-        if not isinstance(self.input, str):
-            if all(isinstance(item, Reasoning) for item in self.input):
-                raise conflict("input", "holds reasoning only, and nothing to answer")
-            require_answered_calls(self.input)
+        if not isinstance(self.input, str) and all(isinstance(item, Reasoning) for item in self.input):
+            raise conflict("input", "holds reasoning only, and nothing to answer")
         return self

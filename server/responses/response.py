@@ -52,6 +52,8 @@ class FunctionCallItem(ResponseModel):
     call_id: str
     """What the item with the result refers to."""
     name: str
+    namespace: str | None = None
+    """Of the function; only where it has one."""
     arguments: str
     """JSON text; not whole where the status is `incomplete`."""
 
@@ -89,6 +91,12 @@ class ResponseUsage(ResponseModel):
     total_tokens: int
 
 
+class ConversationOf(ResponseModel):
+    """The conversation a response belongs to."""
+
+    id: str
+
+
 class ResponseObject(ResponseModel):
     """The answer, whole or as far as it has come."""
 
@@ -123,10 +131,12 @@ class ResponseObject(ResponseModel):
     """As requested."""
     parallel_tool_calls: bool
     truncation: Literal["disabled"]
-    previous_response_id: None
+    previous_response_id: str | None
+    conversation: ConversationOf | None = None
+    """Only where the request names one."""
     background: Literal[False]
-    store: Literal[False]
-    """Always false: nothing is stored."""
+    store: bool
+    """Whether it is remembered, as long as there is room."""
 
 
 class ResponseEvent(ResponseModel):

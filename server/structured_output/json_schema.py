@@ -3,15 +3,17 @@
 The engine (xgrammar 0.2.8, tried keyword by keyword) ignores a good deal without a word: keywords next to `enum`,
 `$ref` or `anyOf`, `required` names without a property, most of what lacks a `type`. So a schema is rebuilt from what is
 known to hold. Unknown keywords and formats are annotations, as JSON Schema has it, and are left out. What is known and
-cannot be enforced is refused by name or, where the client does not insist (`strict`), left out and told. Where nothing
-is, what the rebuilt schema allows, the client's allows:
+cannot be enforced is refused by name or, where the client does not insist (`strict`), left out and reported. Where
+nothing is, what the rebuilt schema allows, the client's allows:
 
 - A type list becomes an `anyOf` of single types, each with the keywords of its own.
 - Bounds on a string's length become a pattern, because the engine would let raw control characters through. Such a
   string holds no character that JSON writes with a backslash.
   (A model that writes broken UTF-8 may exceed them: to the engine, an overlong form is one character.)
 - An object that names properties has no others.
-- `oneOf` is enforced as `anyOf`, and an `allOf` of objects as one object.
+- `oneOf` is enforced as `anyOf`, and an `allOf` as one schema, references in it followed.
+- A string's pattern, format and lengths become one rule (`strings.py`), a number's multiples what can be counted or
+  listed (`numbers.py`).
 """
 
 import json
@@ -20,20 +22,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from server.core.errors import BadRequestError
+from server.structured_output.numbers import multiples
 from server.structured_output.regex import require_pattern
+from server.structured_output.strings import one_rule
 
 MAX_CHARS = 64 << 10
 """Longest schema, or other grammar, as JSON text."""
 MAX_DEPTH = 48
 """How deep objects and arrays may nest."""
-FORMATS = ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid")
+MAX_PARTS = 200
+"""Schemas that all `allOf`s of one schema may lead to; references let few words mean many."""
 
 _ANNOTATIONS = frozenset(
     ("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment", "$schema")
 )
 _NOT_ENFORCED = frozenset(
     (
-        *("not", "if", "then", "else", "contains", "minContains", "maxContains", "uniqueItems", "multipleOf"),
+        *("not", "if", "then", "else", "contains", "minContains", "maxContains", "uniqueItems"),
         *("propertyNames", "patternProperties", "minProperties", "maxProperties", "dependentRequired"),
         *("dependentSchemas", "dependencies", "additionalItems", "unevaluatedItems", "unevaluatedProperties"),
         *("$dynamicRef", "$recursiveRef"),
@@ -45,8 +50,8 @@ _OF_TYPE = {
     "object": frozenset(("properties", "required", "additionalProperties")),
     "array": frozenset(("items", "prefixItems", "minItems", "maxItems")),
     "string": frozenset(("minLength", "maxLength", "pattern", "format")),
-    "integer": frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")),
-    "number": frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")),
+    "integer": frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")),
+    "number": frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")),
     "boolean": frozenset[str](),
     "null": frozenset[str](),
 }
@@ -56,8 +61,12 @@ _REFERENCE = re.compile(r"#|#/(\$defs|definitions)/([\w.-]+)", re.ASCII)
 _EXACT = 1 << 53
 _DECIMALS = 6
 _MAX_COUNT = 100_000
-# No quote, backslash, control character or surrogate; ranges end where UTF-8 changes its length.
-_PLAIN = r"[ !#-\[\]-~\u00a0-\u07ff\u0800-\ud7ff\ue000-\uffff]"
+_ASSERTING = (_KNOWN | _NOT_ENFORCED) - _ANNOTATIONS - frozenset(_DEFINITIONS)
+_LOOSE = frozenset(
+    ("pattern", "format", "not", "minLength", "maxLength", "minimum", "maximum", "multipleOf", "minItems", "maxItems")
+)
+"""Keywords of which the one or the other may be left out."""
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _TYPES_OF: tuple[tuple[type, frozenset[str]], ...] = (
     (bool, frozenset(("boolean",))),
     (int, frozenset(("integer", "number"))),
@@ -101,6 +110,7 @@ class _Rebuilding:
         self._relaxed = relaxed
         self._schema = schema
         self._param = param
+        self._num_parts = 0
 
     def root(self) -> dict[str, Any]:
         rebuilt = self._rebuild(self._schema, self._param, root=True)
@@ -134,8 +144,8 @@ class _Rebuilding:
         value = asserted[keyword]
         others = sorted(set(asserted) - {keyword} - ({"type"} if keyword in ("enum", "const") else set()))
         if keyword == "allOf" and (others or len(_entries(value)) > 1):
-            beside = {name: asserted[name] for name in others}
-            return self._merge([*_require_array(value, f"{path}.allOf"), *([beside] if others else [])], path)
+            siblings = {name: asserted[name] for name in others}
+            return self._merge([*_require_array(value, f"{path}.allOf"), *([siblings] if others else [])], path)
         for name in others:
             self._relax(path, name, f"is not supported next to '{keyword}'")
         if keyword in ("enum", "const"):
@@ -151,23 +161,59 @@ class _Rebuilding:
         return branches[0] if len(branches) == 1 else {"anyOf": branches}
 
     def _merge(self, branches: list[Any], path: str) -> dict[str, Any]:
-        """Several objects as the one that is all of them."""
+        """Several schemas as the one that is all of them."""
+        if path.count(".properties.") > MAX_DEPTH:
+            raise _refused(path[:150], "allOf", "leads to itself")
+        parts = [part for branch in branches for part in self._parts(branch, path, ())]
+        merged: dict[str, Any] = {}
         properties: dict[str, Any] = {}
-        required: list[Any] = []
-        for branch in branches:
-            asserted = {} if not isinstance(branch, dict) else {k: branch[k] for k in branch if k not in _ANNOTATIONS}
-            if (
-                not asserted
-                or set(asserted) - {"properties", "required", "type"}
-                or branch.get("type", "object") != "object"
-            ):
-                raise _refused(path, "allOf", "is supported with one schema, or with objects that name properties")
-            for name, entry in _require_object(asserted.get("properties", {}), f"{path}.allOf.properties").items():
-                if properties.setdefault(name, entry) != entry:
-                    raise _refused(path, "allOf", "is supported where no property is described twice")
-            needed = asserted.get("required", [])
-            required += [] if needed == [] else _require_array(needed, f"{path}.allOf.required")
-        return self._rebuild_object({"properties": properties, "required": required}, path)
+        for part in parts:
+            for name, entry in _require_object(part.get("properties", {}), f"{path}.allOf.properties").items():
+                properties[name] = entry if name not in properties else self._both(properties[name], entry, path)
+            for keyword, value in part.items():
+                if keyword == "required":
+                    needed = [] if value == [] else _require_array(value, f"{path}.allOf.required")
+                    merged[keyword] = [*merged.get(keyword, []), *needed]
+                elif keyword == "additionalProperties":
+                    self._require_closed(value, part, parts, path)
+                elif keyword != "properties" and merged.setdefault(keyword, value) != value:
+                    self._contradict(keyword, path)
+        if properties:
+            merged["properties"] = properties
+        return self._rebuild(merged, path)
+
+    def _parts(self, branch: Any, path: str, seen: tuple[int, ...]) -> list[dict[str, Any]]:
+        """What a branch of an `allOf` asserts, references and further `allOf`s in it followed."""
+        branch = {} if branch is True else _require_object(branch, f"{path}.allOf")
+        if id(branch) in seen:
+            raise _refused(path, "$ref", "leads to itself")
+        seen = (*seen, id(branch))
+        self._num_parts += 1
+        if self._num_parts > MAX_PARTS:
+            raise _refused(path, "allOf", f"leads to more than {MAX_PARTS} schemas in all")
+        asserted = {name: value for name, value in branch.items() if name in _ASSERTING}
+        inner = _require_array(asserted.pop("allOf"), f"{path}.allOf") if "allOf" in asserted else []
+        if "$ref" in asserted:
+            inner = [self._target(asserted.pop("$ref"), path), *inner]
+        return [*(part for one in inner for part in self._parts(one, path, seen)), *([asserted] if asserted else [])]
+
+    def _both(self, first: Any, second: Any, path: str) -> Any:
+        """A property that is described twice."""
+        return first if first == second else {"allOf": [first, second]}
+
+    def _require_closed(self, more: Any, part: dict[str, Any], parts: list[dict[str, Any]], path: str) -> None:
+        """Check that a branch that allows no other properties knows those of all branches."""
+        if isinstance(more, dict) and more:
+            self._relax(path, "allOf", "is supported with 'additionalProperties' true or false")
+        known = part.get("properties", {})
+        if more is False and any(name not in known for other in parts for name in _entry_names(other)):
+            raise _refused(path, "allOf", "forbids properties in one schema that another describes")
+
+    def _contradict(self, keyword: str, path: str) -> None:
+        """Two branches say something different by one keyword; the first is enforced, if the client lets us."""
+        if keyword not in _LOOSE:
+            raise _refused(path, "allOf", f"has schemas with a different '{keyword}'")
+        self._relax(path, "allOf", f"has schemas with a different '{keyword}'")
 
     def _relax(self, path: str, keyword: str, fact: str) -> None:
         """Leave a keyword out, if the client lets us."""
@@ -203,28 +249,44 @@ class _Rebuilding:
             case "string":
                 return self._rebuild_string(asserted, path)
             case "integer" | "number":
-                return {"type": name, **_bounds(name, asserted, path)}
+                return self._rebuild_number(name, asserted, path)
             case _:
                 return {"type": name}
 
+    def _rebuild_number(self, name: str, asserted: dict[str, Any], path: str) -> dict[str, Any]:
+        bounds = _bounds(name, asserted, path)
+        if "multipleOf" not in asserted:
+            return {"type": name, **bounds}
+        factor = asserted["multipleOf"]
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < _EXACT:
+            raise _refused(path, "multipleOf", "must be a number above 0 and below 2^53")
+        try:
+            counted = multiples(name, asserted)
+        except ValueError as error:
+            raise _refused(path, "multipleOf", "has no multiple within the bounds") from error
+        if counted is None:
+            self._relax(path, "multipleOf", "is enforced for whole numbers up to 1024, or within bounds at both ends")
+            return {"type": name, **bounds}
+        return counted
+
     def _rebuild_string(self, asserted: dict[str, Any], path: str) -> dict[str, Any]:
-        """A string has one rule: its pattern, its format, or its lengths."""
         lengths = _counts(("minLength", "maxLength"), asserted, path)
+        unenforceable: BadRequestError | None = None
         if "pattern" in asserted:
             if not isinstance(asserted["pattern"], str):
                 raise _refused(path, "pattern", "must be a string")
-            require_pattern(asserted["pattern"], f"{path}.pattern", in_json=True)
-        rules = [name for name in ("pattern", "format") if name in asserted]
-        if "format" in rules and asserted["format"] not in FORMATS:
-            rules.remove("format")  # an annotation
-        for keyword in [*rules[1:], *(lengths if rules else ())]:
-            self._relax(path, keyword, f"is not supported next to '{rules[0]}'")
-        if rules:
-            return {"type": "string", rules[0]: asserted[rules[0]]}
-        if not lengths:
-            return {"type": "string"}
-        pattern = f"^{_PLAIN}{{{lengths.get('minLength', 0)},{lengths.get('maxLength', '')}}}$"
-        return {"type": "string", "pattern": pattern}
+            try:
+                require_pattern(asserted["pattern"], f"{path}.pattern", in_json=True)
+            except BadRequestError as error:
+                unenforceable = error
+        if "format" in asserted and not isinstance(asserted["format"], str):
+            raise _refused(path, "format", "must be a string")
+        rule = one_rule(asserted, lengths, enforces_pattern=unenforceable is None)
+        for keyword in rule.left:
+            if keyword == "pattern" and unenforceable is not None and self._relaxed is None:
+                raise unenforceable
+            self._relax(path, keyword, "is not supported next to the string's other rules")
+        return rule.schema()
 
     def _rebuild_object(self, asserted: dict[str, Any], path: str) -> dict[str, Any]:
         properties = _require_object(asserted.get("properties", {}), f"{path}.properties")
@@ -292,12 +354,17 @@ class _Rebuilding:
                         waiting.append(target)
 
 
+def _entry_names(schema: Mapping[str, Any]) -> list[str]:
+    properties = schema.get("properties", {})
+    return list(properties) if isinstance(properties, dict) else []
+
+
 def _entries(value: Any) -> list[Any]:
     return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
 def _bounds(name: str, asserted: dict[str, Any], path: str) -> dict[str, Any]:
-    bounds = {keyword: asserted[keyword] for keyword in _OF_TYPE["number"] if keyword in asserted}
+    bounds = {keyword: asserted[keyword] for keyword in _BOUNDS if keyword in asserted}
     for keyword, value in bounds.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise _refused(path, keyword, "must be a number")

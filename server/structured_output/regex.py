@@ -52,6 +52,27 @@ def require_pattern(pattern: str, param: str, *, in_json: bool) -> None:
         raise _unsupported(param, f"repeats repetitions more than {MAX_NESTED_REPETITIONS} times in all")
 
 
+def as_engine_reads(pattern: str) -> str:
+    """The same expression in words the engine gets right.
+
+    It lets an optional group that ends with a repetition be left out but for that repetition: `a(bc+)?` takes `ac`. A
+    group of `{0,1}` times has no such fault.
+
+    Args:
+        pattern: one that `require_pattern` has passed.
+    """
+    written: list[str] = []
+    in_class = False
+    for match in _TOKEN.finditer(pattern):
+        token = match.group()
+        if token == "[":
+            in_class = True
+        elif token == "]":
+            in_class = False
+        written.append("{0,1}" if token == "?" and not in_class and written[-1:] == [")"] else token)
+    return "".join(written)
+
+
 def _unsupported(param: str, fault: str) -> BadRequestError:
     return BadRequestError(f"'{param}' {fault}, which is not supported.", param=param, code="unsupported_value")
 

@@ -29,7 +29,6 @@ class TokenizeRequest(Rendering, ModelRequest):
     """Add what the tokenizer puts around every text; Qwen's puts nothing there, so both values give the same ids."""
 
     chat_template: Unsupported = None
-    chat_template_kwargs: Unsupported = None
     mm_processor_kwargs: Unsupported = None
     tools: Unsupported = None
 
@@ -38,7 +37,7 @@ class TokenizeRequest(Rendering, ModelRequest):
         if self.messages is None:
             if self.prompt is None:
                 raise conflict("prompt", "is missing, and so is 'messages'")
-            for name in ("add_generation_prompt", "continue_final_message"):
+            for name in ("add_generation_prompt", "continue_final_message", "chat_template_kwargs"):
                 if name in self.model_fields_set:
                     raise conflict(name, "is only allowed with 'messages'")
             return self

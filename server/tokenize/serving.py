@@ -27,5 +27,6 @@ def token_ids(request: TokenizeRequest, model: ServedModel) -> list[int]:
         conversation,
         add_generation_prompt=request.opens_turn,
         continue_final_message=request.continue_final_message,
+        template_options=request.chat_template_kwargs,
     )
     return model.prompt_builder.chat(conversation, [], cache_salt=None, adapter=None).token_ids

@@ -49,10 +49,12 @@ def _beginnings(atoms: Iterable[str]) -> re.Pattern[str]:
     return re.compile(pattern, re.ASCII)
 
 
-_HEAD = (_GAP, r"\{", _GAP, *'"name"', _GAP, ":", _GAP, '"', r"[\w-]{0,64}", '"', _GAP, ",", _GAP, *'"arguments"', _GAP)
+_NAME = r"[\w-]{0,130}"
+"""The name of a function: up to 64 characters, and as many of its namespace."""
+_HEAD = (_GAP, r"\{", _GAP, *'"name"', _GAP, ":", _GAP, '"', _NAME, '"', _GAP, ",", _GAP, *'"arguments"', _GAP)
 _BEFORE_ARGUMENTS = (*_HEAD, ":", _GAP)
 _BEGINS_HEAD = _beginnings(_BEFORE_ARGUMENTS)
-_WHOLE_HEAD = re.compile("".join(_BEFORE_ARGUMENTS).replace(r"[\w-]{0,64}", r"([\w-]{1,64})") + r"(?=\{)", re.ASCII)
+_WHOLE_HEAD = re.compile("".join(_BEFORE_ARGUMENTS).replace(_NAME, r"([\w-]{1,130})") + r"(?=\{)", re.ASCII)
 _TAIL = (_GAP, r"\}", _GAP, *CALL_END)
 _BEGINS_TAIL = _beginnings(_TAIL)
 _WHOLE_TAIL = re.compile("".join(_TAIL))

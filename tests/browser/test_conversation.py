@@ -203,3 +203,20 @@ async def forget_all(page: Page, world: ServerFixture) -> None:
     await expect(page.locator("#sees-what")).to_have_text("Of the conversation so far")
     for file in (await world.client.get("/v1/files")).json()["data"]:
         (await world.client.delete(f"/v1/files/{file['id']}")).raise_for_status()
+
+
+async def test_all_turns_of_a_conversation_carry_one_session_key(page: Page, serve: OpenPage) -> None:
+    async with serve() as world:
+        await open_ready(page, world)
+        keys = []
+        for text in ("Hi.", "And then?"):
+            async with page.expect_request("**/v1/chat/completions") as request:
+                await ask(page, text)
+            keys.append((await request.value).headers["x-session-id"])
+            await expect(page.locator(".answer .prose").last).to_have_text("Hello, world!")
+        assert keys[0] == keys[1] and len(keys[0]) == 16
+    async with serve() as world:
+        await open_ready(page, world)
+        async with page.expect_request("**/v1/chat/completions") as request:
+            await ask(page, "Something else.")
+        assert (await request.value).headers["x-session-id"] != keys[0]

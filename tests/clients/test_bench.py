@@ -5,6 +5,8 @@ import base64
 import io
 import json
 from collections import Counter
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import av
 import numpy as np
@@ -13,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from model_executor.engine import Delta, EngineStats, Prompt, SamplingParams
 from tessera_cli.bench import spread
 from tessera_cli.server_metrics import parse
 from tessera_cli.synthetic import CLIP_RATE, Shape, image_url, video_url
 from tests.clients.conftest import tessera
-from tests.support.fakes import FakeEngine, Step, say
+from tests.support.fakes import FakeEngine, Script, Step, say
 from tests.support.world import OpenWorld, ServerFixture
 
 QUICK = ("--requests", "6", "--concurrency", "1", "3", "--video-seconds", "0.5", "--image-size", "64x48")
@@ -60,6 +63,37 @@ async def test_prints_a_table_and_says_that_somebody_else_asks(live: ServerFixtu
     assert 0 < percentiles[0] <= percentiles[1] <= percentiles[2] and mean <= percentiles[2]
     assert rows["requests answered"] == ["3", "3", "equal"]
     assert rows["answer tokens"][:4] == ["9", "9", "0", "differs:"]  # a fake engine's own readings stay at nought
+
+
+async def test_asks_several_servers_in_turn_and_tells_what_their_caches_had(
+    open_world: OpenWorld, tmp_path: Path
+) -> None:
+    def counting(engine: FakeEngine) -> Script:
+        def script(prompt: Prompt, limits: SamplingParams) -> list[Delta]:
+            asked = len(engine.prompts)
+            engine.readings = EngineStats(encoder_cache_queries=asked, encoder_cache_hits=asked // 2)
+            return say("a", "b", "c")
+
+        return script
+
+    engines = [FakeEngine(), FakeEngine()]
+    for engine in engines:
+        engine.script = counting(engine)
+    options = ("--requests", "8", "--concurrency", "2", "--mix", "image", "--repeat", "1", "--image-size", "64x48")
+    async with AsyncExitStack() as stack:
+        worlds = [
+            await stack.enter_async_context(open_world(live=True, engine=engine, data_dir=tmp_path / str(number)))
+            for number, engine in enumerate(engines)
+        ]
+        urls = [world.url for world in worlds]
+        done = await tessera("bench", *options, "--json", "--url", *urls)
+        shown = await tessera("bench", *options, "--url", *urls)
+    assert done.code == 0, done.err
+    (level,) = json.loads(done.out)
+    assert level["counted_by_server"]["http"] == level["counted_here"]
+    assert [level["caches"][url]["encoder"] for url in urls] == [[2, 4], [2, 4]]  # after one each to warm up
+    assert all(len({part.source for part in world.media.parts}) == 4 for world in worlds)  # of 10: each run repeats one
+    assert all(f"caches of {url} had: encoder 50% of 4" in shown.out for url in urls)
 
 
 async def test_says_what_was_not_answered(open_world: OpenWorld) -> None:

@@ -10,6 +10,8 @@ from tests.support.images import png
 from tests.support.programs import EXAMPLES, ROOT, require_python, run
 from tests.support.world import OpenWorld, ServerFixture
 
+pytestmark = pytest.mark.slow
+
 BOX = "<|object_ref_start|>it<|object_ref_end|><|box_start|>(500,250),(750,1000)<|box_end|>"
 
 

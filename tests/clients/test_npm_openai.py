@@ -14,6 +14,8 @@ from tests.support.fakes import FakeEngine, hello
 from tests.support.programs import run
 from tests.support.world import OpenWorld, ServerFixture
 
+pytestmark = pytest.mark.slow
+
 
 async def told(world: ServerFixture, javascript: Path, *, retries: int = 0, **variables: str) -> dict[str, Any]:
     """What the program says it got."""

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_executor.checkpoint.config import DEFAULT_IMAGE_MAX_PIXELS, DEFAULT_IMAGE_MIN_PIXELS
+from model_executor.checkpoint.processor_files import DEFAULT_IMAGE_MAX_PIXELS, DEFAULT_IMAGE_MIN_PIXELS
+from model_executor.families.family import Family
 from model_executor.families.known import FAMILIES
 from model_executor.families.qwen2_5_vl import QWEN2_5_VL
+from model_executor.families.qwen_vl import QWEN_VL
 from model_executor.processor.geometry import Grid, Size, fit, image_grid, num_video_frames, video_grid, video_size
 from model_executor.processor.mrope_positions import MediaSpan, mrope_positions, num_positions
 from server.core.settings import declarations
@@ -59,15 +61,35 @@ def test_what_a_model_keeps_for_a_token(row: list[str]) -> None:
     assert video_mib == num_bytes * 16_384 / (1 << 20)
 
 
+def time_of(family: Family) -> str:
+    if family.frames_as_images:
+        return f"{family.frames_as_images} frames as images"
+    return "positions count seconds" if family.time_ids_per_s({"vision_config": {}}) else "one position a slice"
+
+
+def test_what_qwen_vl_takes() -> None:
+    text = (ROOT / "docs" / "sizing.md").read_text("utf-8")
+    assert QWEN_VL.image_size is not None
+    seen, tokens = QWEN_VL.image_size, image_grid(QWEN_VL.image_size).num_tokens
+    assert f"every image at {seen.width} x {seen.height} pixels, for {tokens} tokens" in text
+    heads, layers, per_token, mib_of_context, context = map(
+        int,
+        re.findall(
+            r"of its (\d+) heads in (\d+) layers: (\d+) bytes a token, (\d+) MiB for its context of (\d+)", text
+        )[0],
+    )
+    assert per_token == 2 * heads * layers * 128 * 2
+    assert mib_of_context == per_token * context / (1 << 20)
+
+
 def test_the_families_are_those_that_are_served() -> None:
     corners = {"thousandth": "thousandths of the image's sides", "pixel": "pixels of the image as the model sees it"}
-    config = {"vision_config": {}}
     assert table("models.md", "families") == [
         [
             family.name,
             f"`{family.architecture}`",
             corners[family.box_unit],
-            "positions count seconds" if family.time_ids_per_s(config) else "one position a slice",
+            time_of(family),
         ]
         for family in FAMILIES
     ]

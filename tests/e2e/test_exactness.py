@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
-from tests.support.images import clip_part, picture_part, text_part
+from tests.support.images import asked, clip_part, data_url, encoded, picture_part, plain, text_part
 from tests.support.oracle import Answer, Clip, Oracle, Still, Turn
 from tests.support.prompts import NUM_TOKENS, conversations
 from tests.support.serving import RunningServer
@@ -23,10 +24,15 @@ TOWERS = {"Qwen2-VL": VisionShape(), "Qwen2.5-VL": WindowVisionShape()}
 
 
 @pytest.fixture(scope="module", params=TOWERS)
-def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model of each family."""
-    folder = tmp_path_factory.mktemp("models") / request.param
-    write_random_checkpoint(folder, CheckpointShape(vision=TOWERS[request.param]))
+    folder = tmp_path_factory.mktemp("models") / family
+    write_random_checkpoint(folder, CheckpointShape(vision=TOWERS[family]))
     return folder
 
 
@@ -113,6 +119,7 @@ def cramped(checkpoint: Path) -> Iterator[RunningServer]:
         "TESSERA_ENGINE__MAX_NUM_BATCHED_TOKENS": "64",
         "TESSERA_ENGINE__MAX_MODEL_LEN": "2048",
         "TESSERA_ENGINE__KV_CACHE_BYTES": str(9 << 20),
+        "TESSERA_MEDIA__MAX_REQUEST_S": "1e9",
     }
     with RunningServer(checkpoint, settings) as running:
         yield running
@@ -134,3 +141,28 @@ async def test_equals_transformers_over_a_preemption(cramped: RunningServer, che
     assert cramped.metrics()["tessera_preemptions_total"] > 0
     for name, answer in zip(names * 4, answers, strict=True):
         check(answer, long_answers[name])
+
+
+async def ask_of_frames(url: str, fps: float) -> httpx.Response:
+    """Ask about eight frames that were sampled at a rate."""
+    frames = [data_url(encoded(plain(56, 56, f"rgb({30 * number},0,90)")), "image/png") for number in range(8)]
+    parts = [{"type": "video", "video": frames, "fps": fps}, text_part("What happens?")]
+    body = {"model": "tessera-test", "messages": asked(*parts), "temperature": 0, "max_tokens": 16, "ignore_eos": True}
+    async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+        return await client.post("/v1/chat/completions", json=body)
+
+
+async def test_the_rate_of_frames_is_part_of_what_is_cached(server: RunningServer, family: str) -> None:
+    """Where it counts at all: Qwen2-VL's positions do not know it."""
+    slow, fast, again = [
+        (await ask_of_frames(server.url, fps)).json()["choices"][0]["message"]["content"] for fps in (0.1, 2, 0.1)
+    ]
+    assert slow == again
+    assert (slow != fast) == (family == "Qwen2.5-VL")
+
+
+async def test_videos_longer_than_there_are_positions_are_refused(cramped: RunningServer, family: str) -> None:
+    answer = await ask_of_frames(cramped.url, 1e-4)
+    assert answer.status_code == (400 if family == "Qwen2.5-VL" else 200)
+    if answer.status_code == 400:
+        assert "last too long together" in answer.json()["error"]["message"]

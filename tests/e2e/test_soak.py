@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import jsonschema
+import numpy as np
 import pytest
 
 from model_executor.checkpoint.config import BUNDLED_MODEL
@@ -27,10 +28,19 @@ from tests.support.serving import RunningServer
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(900)]
 
 SOAK_S = float(os.environ.get("SOAK_S", "20"))
+LONG_S = 600
+"""A soak this long has the default caches."""
 NUM_CLIENTS = 32
 SAMPLE_EVERY_S = 1
 GROWTH = 1.03 if SOAK_S >= 60 else 1.1
 """Memory of the last quarter over that of the third one. Caches fill for about a minute; then noise is within 1 %."""
+ROLES = {
+    "engine": "EngineCore",
+    "engine processes": "engine_process.main",
+    "media workers": "workers.main",
+    "HTTP process": "",
+}
+"""Kinds of processes, and what their command lines hold."""
 KINDS = ("text", "picture", "new picture", "clip", "tools", "form", "two answers", "left early")
 SCHEMA = {
     "type": "object",
@@ -115,6 +125,7 @@ class Soak:
 
     server: RunningServer
     ended: Counter[str] = field(default_factory=Counter)
+    memory_by_role: list[dict[str, int]] = field(default_factory=list)
     memory_bytes: list[int] = field(default_factory=list)
 
     async def run(self) -> None:
@@ -160,39 +171,50 @@ class Soak:
 
     async def _watch(self) -> None:
         while True:
-            self.memory_bytes.append(await asyncio.to_thread(memory_bytes, self.server))
+            sample = await asyncio.to_thread(memory_by_role, self.server)
+            self.memory_by_role.append(sample)
+            self.memory_bytes.append(sum(sample.values()))
             await asyncio.sleep(SAMPLE_EVERY_S)
 
+    def slopes(self) -> dict[str, float]:
+        """MB per hour by which each kind of process grew over the second half of the time: a line of least squares."""
+        half = self.memory_by_role[len(self.memory_by_role) // 2 :]
+        hours = np.arange(len(half)) * SAMPLE_EVERY_S / 3600
+        return {role: round(float(np.polyfit(hours, [s[role] / 1e6 for s in half], 1)[0]), 1) for role in ROLES}
 
-def memory_bytes(server: RunningServer) -> int:
-    """Memory of all processes of the server, shared pages counted once."""
-    total = 0
-    for pid in [server.pid, *server.processes()]:
+
+def memory_by_role(server: RunningServer) -> dict[str, int]:
+    """Bytes of each kind of process of the server, shared pages counted once."""
+    found = dict.fromkeys(ROLES, 0)
+    for pid, command in {server.pid: "", **server.processes()}.items():
         try:
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         except (FileNotFoundError, ProcessLookupError):  # it ended in between
             continue
-        total += sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
-    return total
+        role = next(role for role, part in ROLES.items() if part in command)
+        found[role] += sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
+    return found
 
 
 @pytest.fixture
 def small_server() -> Iterator[RunningServer]:
-    """A server whose caches are full soon, so that their filling is not taken for a leak."""
-    settings = {
+    """A server whose caches are full soon, so that their filling is not taken for a leak; a long soak fills any."""
+    small = {
         "TESSERA_ENGINE__MAX_MODEL_LEN": "4096",
         "TESSERA_ENGINE__KV_CACHE_BYTES": str(32 << 20),
         "TESSERA_ENGINE__WARM_STANDBY": "false",
         "TESSERA_MEDIA__MAX_CACHE_BYTES": str(1 << 20),
     }
-    with RunningServer(None, settings) as running:
+    with RunningServer(None, small if SOAK_S < LONG_S else {}) as running:
         yield running
 
 
 async def test_mixed_streams_of_many_clients_stay_whole_and_memory_stays_flat(small_server: RunningServer) -> None:
     soak = Soak(small_server)
     await soak.run()
-    print(dict(soak.ended), [size >> 20 for size in soak.memory_bytes])
+    every = max(1, len(soak.memory_bytes) // 60)
+    print(dict(soak.ended), "MB:", [size >> 20 for size in soak.memory_bytes[::every]])
+    print("MB per hour over the second half:", soak.slopes())
     assert all(soak.ended[kind] > 0 for kind in KINDS)
     quarter = len(soak.memory_bytes) // 4
     third, last = soak.memory_bytes[2 * quarter : 3 * quarter], soak.memory_bytes[3 * quarter :]

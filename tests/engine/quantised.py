@@ -44,7 +44,7 @@ def write_quantised(source: Path, quantised: Path, plain: Path, scheme: Scheme) 
     exact: dict[str, torch.Tensor] = {}
     for name, weight in load_file(source / "model.safetensors").items():
         if _LANGUAGE.fullmatch(name) or (scheme == "w8a8" and _TOWER.fullmatch(name)):
-            parts, exact[name] = _SCHEMES[scheme](weight.float())
+            parts, exact[name] = SCHEMES[scheme](weight.float())
             packed |= {f"{name.removesuffix('.weight')}.{part}": value for part, value in parts.items()}
         else:
             packed[name], exact[name] = weight, weight.float()
@@ -150,7 +150,7 @@ def _gptq(weight: torch.Tensor) -> tuple[_Tensors, torch.Tensor]:
     return parts, (values * scale).flatten(0, 1).T
 
 
-_SCHEMES: Mapping[Scheme, Callable[[torch.Tensor], tuple[_Tensors, torch.Tensor]]] = {
+SCHEMES: Mapping[Scheme, Callable[[torch.Tensor], tuple[_Tensors, torch.Tensor]]] = {
     "w8a8": _w8a8,
     "awq": _awq,
     "gptq": _gptq,

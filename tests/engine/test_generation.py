@@ -58,6 +58,39 @@ async def test_seed_repeats_and_choices_of_one_seed_differ(engine: EngineClient,
     assert [tuple(ids_of(other, index)) for index in range(3)] != choices
 
 
+async def check_prompt_logprobs(engine: EngineClient, oracle: Oracle, ids: list[int]) -> None:
+    limits = SamplingParams(max_tokens=1, temperature=0, logprobs=2, prompt_logprobs=2)
+    first, *others = await collect(engine, Prompt(ids), limits)
+    assert first.prompt_logprobs is not None and not any(delta.prompt_logprobs for delta in others)
+    assert [position.sampled.token_id for position in first.prompt_logprobs] == ids[1:]
+    expected = oracle.prompt_logprobs(ids)
+    told = [position.sampled.logprob for position in first.prompt_logprobs]
+    assert told == pytest.approx([float(expected[at, token_id]) for at, token_id in enumerate(ids[1:])], abs=1e-3)
+    for position, likely in zip(first.prompt_logprobs, expected.topk(2).values.tolist(), strict=True):
+        assert [entry.logprob for entry in position.top] == pytest.approx(likely, abs=1e-3)
+
+
+async def test_logprobs_of_a_prompt_are_those_of_transformers(
+    engine: EngineClient, other_oracle: Oracle, prompt: Prompt
+) -> None:
+    await check_prompt_logprobs(engine, other_oracle, prompt.token_ids)
+    await check_prompt_logprobs(engine, other_oracle, prompt.token_ids)  # the prefix cache must not shorten them
+
+
+async def test_logprobs_of_a_prompt_that_is_computed_in_steps(
+    cramped_engine: EngineClient, oracle: Oracle, prompt: Prompt
+) -> None:
+    await check_prompt_logprobs(cramped_engine, oracle, prompt.token_ids * 8)
+
+
+async def test_the_first_delta_of_several_choices_has_the_logprobs_of_their_prompt(
+    engine: EngineClient, prompt: Prompt
+) -> None:
+    limits = SamplingParams(max_tokens=2, n=3, temperature=1.0, seed=1, logprobs=0, prompt_logprobs=0)
+    first, *_ = await collect(engine, prompt, limits)
+    assert len(first.prompt_logprobs or []) == len(prompt.token_ids) - 1
+
+
 async def test_logprobs_hold_the_sampled_token_and_the_likeliest_in_order(engine: EngineClient, prompt: Prompt) -> None:
     deltas = await collect(engine, prompt, SamplingParams(max_tokens=12, temperature=1.0, seed=3, logprobs=5))
     positions = [position for delta in deltas for position in delta.logprobs or []]

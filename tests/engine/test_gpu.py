@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from model_executor.processor.geometry import Grid
-from tests.engine.test_vision import GRIDS, loaded, normalized, rows, world  # noqa: F401  # fixtures among them
+from tests.engine.test_vision import GRIDS, loaded, normalized, rows  # noqa: F401  # fixtures among them
 from tests.support.oracle import Oracle
 
 pytestmark = [pytest.mark.engine, pytest.mark.gpu]
@@ -18,7 +18,7 @@ ERROR = 0.03
 
 
 @pytest.fixture(scope="module")
-def tower(world: None, oracle: Oracle) -> Iterator[nn.Module]:  # noqa: F811
+def tower(world: None, oracle: Oracle) -> Iterator[nn.Module]:
     """Our tower as vLLM loads it: bfloat16, the folded patch embedding in float32."""
     ours = loaded(oracle.network.model.visual.state_dict(), oracle, None)
     ours.blocks.to(torch.bfloat16)

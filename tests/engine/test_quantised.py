@@ -16,7 +16,8 @@ from tests.engine.quantised import CONFIGS, Scheme, quantise_activations, write_
 from tests.support.engines import ready
 from tests.support.oracle import Oracle, Turn, literal_positions
 from tests.support.prompts import conversations, greedy, prompt_of
-from training.random_checkpoint import write_random_checkpoint
+from training.random_checkpoint import CheckpointShape, write_random_checkpoint
+from training.random_weights import VisionShape, WindowVisionShape
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -39,11 +40,13 @@ Processors differ in how they round sums of bfloat16: with AMX it comes to 0.63,
 quantized, too."""
 
 
-@pytest.mark.parametrize("scheme", DTYPES)
+@pytest.mark.parametrize(
+    ("scheme", "tower"), [*((scheme, VisionShape()) for scheme in DTYPES), ("awq", WindowVisionShape())]
+)
 async def test_answers_as_transformers_does_with_the_dequantised_weights(
-    scheme: Scheme, tmp_path: Path, shared_memory: Path
+    scheme: Scheme, tower: VisionShape | WindowVisionShape, tmp_path: Path, shared_memory: Path
 ) -> None:
-    write_random_checkpoint(tmp_path / "source")
+    write_random_checkpoint(tmp_path / "source", CheckpointShape(vision=tower))
     write_quantised(tmp_path / "source", tmp_path / "quantised", tmp_path / "plain", scheme)
     oracle = Oracle(tmp_path / "plain")
     if scheme == "w8a8":
@@ -84,7 +87,7 @@ def _scored(oracle: Oracle, turns: list[Turn], answer: list[int]) -> tuple[torch
     text, grids, pixels = oracle.prompt(turns)
     prompt = oracle.tokenizer.encode(text, add_special_tokens=False)
     ids = prompt + answer[:-1]
-    positions = torch.tensor(literal_positions(ids, grids, oracle.placeholders()))[:, None]
+    positions = torch.tensor(literal_positions(ids, grids, oracle.placeholders(), oracle.time_steps(turns)))[:, None]
     logits = oracle.network(input_ids=torch.tensor([ids]), position_ids=positions, **pixels).logits[0]
     distributions = logits[len(prompt) - 1 :].log_softmax(-1)
     return distributions.gather(1, torch.tensor(answer)[:, None])[:, 0], distributions.amax(-1)

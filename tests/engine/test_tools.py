@@ -104,7 +104,7 @@ def test_one_call_is_the_most_where_it_is() -> None:
 
 def test_free_text_that_begins_a_call_makes_one() -> None:
     writer = Writer()
-    strict, loose = parameters(7), {"type": "object", "properties": {"a": {"type": "integer", "multipleOf": 3}}}
+    strict, loose = parameters(7), {"type": "object", "properties": {"a": {"type": "number", "multipleOf": 0.3}}}
     value = grammar(tool("f", strict, strict=True), tool("loose", loose)).value
     begun = 'Let me see, 1 < 2.\n<tool_call>\n{"name": "'
     for text in writer.tagged(value, 5, 12, after=f'{begun}f"', until="</tool_call>"):

@@ -15,6 +15,8 @@ import pytest
 from tests.support.adapters import write_adapter
 from tests.support.serving import RunningServer
 
+pytestmark = pytest.mark.slow
+
 
 def tessera(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

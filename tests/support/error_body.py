@@ -20,7 +20,7 @@ TYPES = {
     507: "server_error",
 }
 MAX_MESSAGE_CHARS = 2_000
-LEAKS = ("Traceback", "site-packages", str(Path(__file__).parents[2]), "/dev/shm", ".py", "0x")
+LEAKS = ("Traceback", "site-packages", str(Path(__file__).parents[2]), "/dev/shm", ".py", " at 0x")
 
 
 def check_error_body(body: Any, status: int, *, param: str | None = None, code: str | None = None) -> str:

@@ -27,6 +27,8 @@ BOMBS = {
 
 def begins_text(written: bytearray) -> bool:
     """Whether more bytes could make valid UTF-8 of it; the engine allows overlong forms, which no model writes."""
+    if len(written) > 1 and written[-2] == 0xED and written[-1] >= 0xA0:
+        return False  # half of a surrogate, which the decoder notices one byte later
     try:
         codecs.getincrementaldecoder("utf-8")().decode(written)
     except UnicodeDecodeError:

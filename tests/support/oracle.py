@@ -103,6 +103,12 @@ class Oracle:
             position += 1
         return Answer(chosen, [str(self.tokenizer.decode([id_])) for id_ in chosen], logprobs, len(ids))
 
+    @torch.inference_mode()
+    def prompt_logprobs(self, token_ids: list[int]) -> torch.Tensor:
+        """[T - 1, vocabulary]: how likely each token was at each position after the first, in a text without media."""
+        logits: torch.Tensor = self.network(input_ids=torch.tensor([token_ids])).logits
+        return logits[0, :-1].float().log_softmax(-1)
+
     def text(self, token_ids: list[int]) -> str:
         """The ids as a client would read them."""
         return str(self.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))

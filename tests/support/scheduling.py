@@ -6,6 +6,7 @@ or engines stay together in one process, and the longest of these start first.
 """
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ from xdist.scheduler import LoadScopeScheduling
 from model_executor.cpu import num_cores
 
 TESTS = Path(__file__).parents[1]
-QUICK = "not (engine or slow or gpu or browser or chaos)"
-"""What plain `pytest` runs; `pyproject.toml` says it, too."""
+QUICK = re.search(r'-m "(.+?)"', Path(__file__).parents[2].joinpath("pyproject.toml").read_text())[1]  # type: ignore[index]
+"""What plain `pytest` runs."""
 TOGETHER = ("e2e", "engine", "browser")
 """Folders whose tests share what takes long to start, the longest first."""
 MAX_WORKERS = 8

@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 UNSUPPORTED: list[dict[str, Any]] = [
-    {"type": "integer", "multipleOf": 3},
+    {"type": "number", "multipleOf": 0.3},
     {"type": "array", "items": {"type": "null"}, "uniqueItems": True},
     {"type": "array", "contains": {"const": 1}},
     {"type": "object", "patternProperties": {"^x": {"type": "null"}}},

@@ -22,7 +22,10 @@ from model_executor.engine import (
     SamplingParams,
 )
 from model_executor.engine_process.session import Session
-from model_executor.ipc import Channel, Impossible, encode, wait_for_start
+from model_executor.ipc import Channel, Impossible, Unready, encode, wait_for_start
+
+SLOW_S = 1.0
+"""Before the first delta of a slow request."""
 
 
 class Scripted:
@@ -44,6 +47,8 @@ class Scripted:
                 os._exit(9)
         self.num_running += 1
         try:
+            if prompt.token_ids[0] == 5:
+                await asyncio.sleep(SLOW_S)
             for number in range(params.max_tokens):
                 await asyncio.sleep(0)
                 self.num_yielded += 1
@@ -77,6 +82,9 @@ def main() -> None:
         case "impossible":
             end.sendall(encode(Impossible("the model is a fish")))
             sys.exit(3)
+        case "unready":
+            end.sendall(encode(Unready("the pond is dry")))
+            sys.exit(6)
         case "crashes":
             sys.exit(1)
         case "never-ready":

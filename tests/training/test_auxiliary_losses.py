@@ -13,6 +13,8 @@ from training.pack import collate, room_for
 from training.recipe import QUICK
 from training.sample import Asked, Media, Region, converse
 
+pytestmark = pytest.mark.slow
+
 WIDTH, HEIGHT = 224, 168
 REGION = Region(112, 28, 196, 112, "red", "circle")
 

@@ -13,6 +13,8 @@ from training.feed import draw_batch, stage_at
 from training.loop import Run, rate_at
 from training.recipe import FULL, QUICK, Recipe, Stage, capacity
 
+pytestmark = pytest.mark.slow
+
 SHAPE = replace(
     FULL.shape, hidden_size=96, intermediate_size=128, mrope_section=(1, 2, 5), vision_size=32, vision_heads=2
 )

@@ -135,7 +135,7 @@ def words_sample(
 
 def _line(rng: Random, lengths: Sequence[float], case: Case, number: int) -> str:
     word = draw_word(rng, lengths, case)
-    if number == 1 and rng.random() < 0.85 or len(word) > 6:
+    if (number == 1 and rng.random() < 0.85) or len(word) > 6:
         return word
     return f"{word} {draw_word(rng, lengths[:5], case)}"
 

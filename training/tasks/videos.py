@@ -3,6 +3,7 @@
 Frames are half a second apart, so two frames make one temporal slice and one second. Lengths are in frames, even.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import Random
@@ -117,7 +118,7 @@ def _path(rng: Random, legs: Sequence[str], num_frames: int) -> list[tuple[float
         else:
             points.append((x, y))
     path: list[tuple[float, float]] = []
-    for (x, y), (u, v) in zip(points, points[1:], strict=False):
+    for (x, y), (u, v) in itertools.pairwise(points):
         count = steps if len(path) + 2 * steps <= num_frames else num_frames - len(path)
         shares = np.linspace(0, 1, count + bool(path))[bool(path) :]
         path += [(x + (u - x) * share, y + (v - y) * share) for share in shares.tolist()]

@@ -13,6 +13,7 @@ from tessera_cli.grounded_text import without_tokens
 from tessera_cli.sources import source_of
 from tessera_cli.terminal import stderr, uploading, waiting
 from tessera_client.parts import MediaError, Part, is_url, text
+from tessera_client.session import session_headers
 from tessera_client.uploads import content
 
 EPILOG = """\
@@ -74,7 +75,7 @@ def _ask(options: argparse.Namespace) -> int:
         if options.json:
             with waiting(console, "waiting for the answer"):
                 raw = client.chat.completions.with_raw_response.create(
-                    model=model, messages=messages, extra_body=fields
+                    model=model, messages=messages, extra_body=fields, extra_headers=session_headers(messages)
                 )
             print(raw.text)
             return 0

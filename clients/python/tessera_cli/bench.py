@@ -6,6 +6,8 @@ import json
 import secrets
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +15,7 @@ import openai
 
 from tessera_cli.connection import Parser, add_connection, api_key, base_url, connected, model_of, run
 from tessera_cli.load_generator import Question, Run, ask_all
-from tessera_cli.server_metrics import ServerCounts, counted_here, read, settled
+from tessera_cli.server_metrics import ServerCounts, counted_here, read_all, settled, total
 from tessera_cli.terminal import stderr, waiting
 from tessera_client.parts import image as image_part
 from tessera_client.parts import text
@@ -48,16 +50,18 @@ def main(arguments: list[str]) -> int:
     add("--words", type=_count, default=40, metavar="N", help=f"of a question ({shown})")
     add("--max-tokens", type=_count, default=64, metavar="N", help=f"longest answer ({shown})")
     add("--ignore-eos", action="store_true", help="all answers of full length (Tessera and vLLM only)")
+    add("--repeat", type=_share, default=0, metavar="SHARE", help=f"of media that were asked about before ({shown})")
     add("--same-media", action="store_true", help="one image and one video for all questions: caches answer")
     add("--seed", type=int, help="same questions again (default: others every time)")
     add("--json", action="store_true", help="print the numbers as JSON")
-    add_connection(parser)
+    add_connection(parser, several=True)
     options = parser.parse_args(arguments)
     return run(parser, lambda: _bench(options))
 
 
 def _bench(options: argparse.Namespace) -> int:
-    with connected(options) as client:
+    first = argparse.Namespace(**{**vars(options), "url": options.url[0]})
+    with connected(first) as client:
         model = model_of(client, options)
     return asyncio.run(_measure(options, model))
 
@@ -66,21 +70,27 @@ async def _measure(options: argparse.Namespace, model: str) -> int:
     console = stderr()
     rng = np.random.default_rng(secrets.randbits(64) if options.seed is None else options.seed)
     fields = {"temperature": 0, "max_tokens": options.max_tokens} | ({"ignore_eos": True} if options.ignore_eos else {})
-    client = openai.AsyncOpenAI(
-        base_url=base_url(options.url), api_key=api_key(options), timeout=options.timeout, max_retries=0
-    )
     results, failed = [], False
-    async with client:
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(
+                openai.AsyncOpenAI(
+                    base_url=base_url(url), api_key=api_key(options), timeout=options.timeout, max_retries=0
+                )
+            )
+            for url in options.url
+        ]
         with waiting(console, "warming up"):
-            await ask_all(client, model, questions(options, rng, num=len(options.mix)), 1, fields)
+            for client in clients:
+                await ask_all([client], model, questions(options, rng, num=len(options.mix)), 1, fields)
         for concurrency in options.concurrency:
             asked = questions(options, rng, num=options.requests)
-            before = await read(client)
+            before = await read_all(clients)
             with waiting(console, f"{len(asked)} requests, {concurrency} at a time"):
-                done = await ask_all(client, model, asked, concurrency, fields)
-            counted = None if before is None else await settled(client, before, counted_here(done.timings))
+                done = await ask_all(clients, model, asked, concurrency, fields)
+            counted = None if before is None else await settled(clients, before, counted_here(done.timings))
             failed = failed or len(done.answered) < len(done.timings)
-            results.append(_result(model, done, counted))
+            results.append(_result(model, done, options.url, counted))
             if not options.json:
                 print_run(results[-1])
     if options.json:
@@ -88,7 +98,7 @@ async def _measure(options: argparse.Namespace, model: str) -> int:
     return int(failed)
 
 
-def _result(model: str, done: Run, counted: ServerCounts | None) -> dict[str, Any]:
+def _result(model: str, done: Run, urls: Sequence[str], counted: Sequence[ServerCounts] | None) -> dict[str, Any]:
     """One level as plain values."""
     errors = Counter(timing.error for timing in done.timings if timing.error)
     kinds = Counter(timing.kind for timing in done.timings)
@@ -99,7 +109,8 @@ def _result(model: str, done: Run, counted: ServerCounts | None) -> dict[str, An
         "errors": dict(errors),
         **summary(done),
         "counted_here": asdict(counted_here(done.timings)),
-        "counted_by_server": None if counted is None else asdict(counted),
+        "counted_by_server": None if counted is None else asdict(total(counted)),
+        "caches": None if counted is None else {url: each.caches for url, each in zip(urls, counted, strict=True)},
     }
 
 
@@ -115,17 +126,21 @@ def questions(options: argparse.Namespace, rng: "np.random.Generator", *, num: i
     image = Shape(width, height)
     width, height = options.video_size
     video = Shape(width, height, options.video_seconds)
-    media: dict[str, str] = {}
+    media: dict[str, list[str]] = {kind: [] for kind in KINDS}
     asked = []
     for kind in spread(options.mix, num):
         words = text(" ".join(rng.choice(WORDS, options.words)))
         if kind == "text":
             asked.append(Question(kind, [words]))
             continue
-        if kind not in media or not options.same_media:
+        share = 1 if options.same_media else options.repeat
+        if media[kind] and rng.random() < share:
+            url = str(rng.choice(media[kind]))
+        else:
             media_rng = np.random.default_rng(0) if options.same_media else rng
-            media[kind] = image_url(media_rng, image) if kind == "image" else video_url(media_rng, video)
-        part = image_part(media[kind]) if kind == "image" else {"type": "video_url", "video_url": {"url": media[kind]}}
+            url = image_url(media_rng, image) if kind == "image" else video_url(media_rng, video)
+            media[kind].append(url)
+        part = image_part(url) if kind == "image" else {"type": "video_url", "video_url": {"url": url}}
         asked.append(Question(kind, [part, words]))
     return asked
 
@@ -147,6 +162,13 @@ def _count(value: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
+
+
+def _share(value: str) -> float:
+    share = float(value)
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError("must be between 0 and 1")
+    return share
 
 
 def _size(value: str) -> tuple[int, int]:

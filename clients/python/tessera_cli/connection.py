@@ -33,14 +33,15 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n`{self.prog} --help` shows how it is used.\n")
 
 
-def add_connection(parser: argparse.ArgumentParser) -> None:
-    """The flags `--url`, `--api-key`, `--model` and `--timeout`."""
+def add_connection(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """The flags `--url` (with `several` a list), `--api-key`, `--model` and `--timeout`."""
     flags = parser.add_argument_group("server")
-    flags.add_argument(
-        "--url",
-        default=os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL,
-        help="default: $OPENAI_BASE_URL or %(default)s",
-    )
+    url = os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
+    if several:
+        text = f"servers that are asked in turn (default: $OPENAI_BASE_URL or {url})"
+        flags.add_argument("--url", nargs="+", default=[url], help=text)
+    else:
+        flags.add_argument("--url", default=url, help="default: $OPENAI_BASE_URL or %(default)s")
     flags.add_argument("--api-key", metavar="KEY", help="default: $OPENAI_API_KEY")
     flags.add_argument("--model", help="default: the first one the server has")
     flags.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="of one request (default: 600)")

@@ -1,6 +1,7 @@
 """Asking a server many questions at once, and how long each answer took."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 import openai
 
 from tessera_client.parts import Part
+from tessera_client.session import session_headers
 
 
 @dataclass(slots=True)
@@ -50,23 +52,29 @@ class Run:
 
 
 async def ask_all(
-    client: openai.AsyncOpenAI, model: str, questions: Sequence[Question], concurrency: int, fields: dict[str, Any]
+    clients: Sequence[openai.AsyncOpenAI],
+    model: str,
+    questions: Sequence[Question],
+    concurrency: int,
+    fields: dict[str, Any],
 ) -> Run:
     """Ask all questions, so many at the same time; the next one goes out when one is answered.
 
     Args:
-        client: without retries, which would hide failures and spoil counts.
+        clients: of one server or several, which get questions in turn; without retries, which would hide failures and
+            spoil counts.
         model: what to ask.
         questions: in order.
         concurrency: at least 1.
         fields: of every request.
     """
-    waiting = list(reversed(questions))
+    waiting = list(reversed(list(zip(questions, itertools.cycle(clients), strict=False))))
     timings: list[Timing] = []
 
     async def work() -> None:
         while waiting:
-            timings.append(await _ask(client, model, waiting.pop(), fields))
+            question, client = waiting.pop()
+            timings.append(await _ask(client, model, question, fields))
 
     began_s = time.perf_counter()
     await asyncio.gather(*(work() for _ in range(concurrency)))
@@ -80,7 +88,12 @@ async def _ask(client: openai.AsyncOpenAI, model: str, question: Question, field
     last_s = None
     try:
         events = await client.chat.completions.create(
-            model=model, messages=messages, stream=True, stream_options={"include_usage": True}, extra_body=fields
+            model=model,
+            messages=messages,
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_body=fields,
+            extra_headers=session_headers(messages),
         )
         async for event in events:
             now_s = time.perf_counter()

@@ -59,6 +59,14 @@ def print_run(result: dict[str, Any]) -> None:
     for error, count in result["errors"].items():
         out.print(f"[red]{count} not answered: {error}[/red]")
     _print_counts(out, result)
+    _print_hit_rates(out, result)
+
+
+def _print_hit_rates(out: Console, result: dict[str, Any]) -> None:
+    """What each server's caches had of what was looked up."""
+    for url, caches in (result["caches"] or {}).items():
+        rates = [f"{name} {had / asked:.0%} of {asked}" for name, (had, asked) in caches.items() if asked]
+        out.print(f"caches of {url} had: {', '.join(rates) or 'nothing was looked up'}")
 
 
 def _print_counts(out: Console, result: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ Everything here works on plain dictionaries and any `openai.OpenAI`; nothing wra
 from tessera_client.boxes import Box, boxes
 from tessera_client.parts import MediaError, Part, image, text, video
 from tessera_client.preview import preview
+from tessera_client.session import session_headers
 from tessera_client.stream import Waiting, stream
 from tessera_client.uploads import content, upload
 
@@ -26,11 +27,12 @@ __all__ = [
     "Part",
     "Waiting",
     "boxes",
-    "video",
     "content",
     "image",
     "preview",
+    "session_headers",
     "stream",
     "text",
     "upload",
+    "video",
 ]

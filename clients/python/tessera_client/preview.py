@@ -5,6 +5,8 @@ from typing import Any
 
 import openai
 
+from tessera_client.session import session_headers
+
 
 def preview(client: openai.OpenAI, *, model: str, messages: Sequence[Any], **fields: Any) -> dict[str, Any]:
     """The rendered prompt, its tokens part by part, and size, grid, frames and times of all media; no answer.
@@ -19,6 +21,7 @@ def preview(client: openai.OpenAI, *, model: str, messages: Sequence[Any], **fie
         openai.OpenAIError: the request is refused, or the server away.
     """
     body = {"model": model, "messages": list(messages), **fields}
-    answer = client.post("/chat/completions/preview", body=body, cast_to=object)
+    headers = session_headers(messages)  # so that the answer finds what the preview has prepared
+    answer = client.post("/chat/completions/preview", body=body, cast_to=object, options={"headers": headers})
     assert isinstance(answer, dict)
     return answer

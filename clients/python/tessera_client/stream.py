@@ -8,6 +8,8 @@ from typing import Any
 import openai
 from openai.types.chat import ChatCompletionChunk
 
+from tessera_client.session import session_headers
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
@@ -31,7 +33,10 @@ def stream(
         openai.OpenAIError: the request is refused, the server is away, or the answer broke off.
     """
     create = client.chat.completions.with_streaming_response.create
-    with create(model=model, messages=list(messages), stream=True, extra_body=fields) as response:
+    headers = session_headers(messages)
+    with create(
+        model=model, messages=list(messages), stream=True, extra_body=fields, extra_headers=headers
+    ) as response:
         request = response.http_request
         for kind, value in events(_lines(response.iter_lines(), request)):
             if kind == "comment":

@@ -30,18 +30,17 @@ from model_executor.models.shared.processing import (
     map_patches,
 )
 from model_executor.models.shared.text import TextDecoderLayer, TextRotary
-from model_executor.models.shared.tower import PixelStatistics, SlicedTower
+from model_executor.models.shared.tower import PixelStatistics, Tower
 from model_executor.processor.mrope_positions import MediaSpan, mrope_positions, num_positions
 
 
 class VisionLanguageModel(nn.Module, SupportsMultiModal, SupportsMRoPE, SupportsPP, SupportsLoRA):
     """The model vLLM runs; a family's class says which tower it has."""
 
-    tower: Callable[[Any, PixelStatistics, QuantizationConfig | None, str], SlicedTower]
+    tower: Callable[[Any, PixelStatistics, QuantizationConfig | None, str], Tower]
 
-    hf_to_vllm_mapper = WeightsMapper(
-        orig_to_new_prefix={"model.visual.": "visual.", "model.language_model.": "model."}
-    )
+    # Without a dot at the end: lists of modules that are not quantized name whole parts, such as `model.visual`.
+    hf_to_vllm_mapper = WeightsMapper(orig_to_new_prefix={"model.visual": "visual", "model.language_model": "model"})
     packed_modules_mapping = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
@@ -55,13 +54,12 @@ class VisionLanguageModel(nn.Module, SupportsMultiModal, SupportsMRoPE, Supports
         if model_config.dtype == torch.float16:
             raise ValueError("this family overflows in float16; use bfloat16 or float32")
         config, text = model_config.hf_config, model_config.hf_config.get_text_config()
-        if text.use_sliding_window:
-            raise ValueError("sliding-window attention is not supported")
         text.tie_word_embeddings = config.tie_word_embeddings  # the outer value is the checkpoint's
         checkpoint = read_checkpoint(Path(model_config.model))
         self.time_ids_per_s = checkpoint.time_ids_per_s
         statistics = PixelStatistics(checkpoint.image_mean, checkpoint.image_std)
-        rotary = TextRotary(text, num_positions(model_config.max_model_len, self.time_ids_per_s))
+        self.yarn = checkpoint.yarn
+        rotary = self.make_rotary(text, model_config.max_model_len)
         self.config = config  # vLLM reads it when it adds adapters
         self.encoded_paths: set[str] = set()  # read and emptied by worker.EncodedMedia
         self.visual = self.tower(
@@ -75,6 +73,15 @@ class VisionLanguageModel(nn.Module, SupportsMultiModal, SupportsMRoPE, Supports
         self.lm_head = self._head(vllm_config, maybe_prefix(prefix, "lm_head"))
         self.logits_processor = LogitsProcessor(text.vocab_size)
         self.make_empty_intermediate_tensors = self.model.make_empty_intermediate_tensors
+
+    def make_rotary(self, text: Any, max_model_len: int) -> nn.Module:
+        """The rotary embedding that all layers share.
+
+        Args:
+            text: the text config.
+            max_model_len: context length in tokens.
+        """
+        return TextRotary(text, num_positions(max_model_len, self.time_ids_per_s), self.yarn)
 
     def _head(self, vllm_config: VllmConfig, prefix: str) -> nn.Module:
         if not get_pp_group().is_last_rank:
@@ -109,7 +116,7 @@ class VisionLanguageModel(nn.Module, SupportsMultiModal, SupportsMRoPE, Supports
 
     def _on_device(self, rows: torch.Tensor) -> torch.Tensor:
         """Patches where the tower is. From pinned memory the device fetches them while earlier ones are computed."""
-        device = self.visual.patch_embed.bias.device
+        device = self.visual.device
         return rows if device.type == "cpu" else rows.pin_memory().to(device, non_blocking=True)
 
     def get_mrope_input_positions(

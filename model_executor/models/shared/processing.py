@@ -67,6 +67,9 @@ def map_patches(path: str, grid: Grid) -> torch.Tensor:
 class ProcessingInfo(BaseProcessingInfo):
     """Limits per modality."""
 
+    grid: Grid | None = None
+    """Of all images, where they have one size."""
+
     def get_supported_mm_limits(self) -> Mapping[str, int | None]:
         """Any number of images and videos."""
         return {"image": None, "video": None}
@@ -74,6 +77,20 @@ class ProcessingInfo(BaseProcessingInfo):
     def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Mapping[str, int]:
         """The largest item that is accepted; no larger than the context."""
         return {modality: min(MAX_ITEM_TOKENS, seq_len) for modality in mm_counts}
+
+
+class FixedSizeInfo(ProcessingInfo):
+    """Limits of a family whose images have one size, and which has no videos."""
+
+    grid = Grid(1, 32, 32)
+
+    def get_supported_mm_limits(self) -> Mapping[str, int | None]:
+        """Any number of images."""
+        return {"image": None}
+
+    def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Mapping[str, int]:
+        """What every image takes."""
+        return dict.fromkeys(mm_counts, self.grid.num_tokens)
 
 
 class DummyInputs(BaseDummyInputsBuilder[ProcessingInfo]):
@@ -101,7 +118,7 @@ class Processor(BaseMultiModalProcessor[ProcessingInfo]):
         token_ids: list[int] = []
         items, ranges = {}, {}
         for modality, num_tokens in limits.items():
-            grid = Grid(1, MERGE, MERGE * num_tokens)
+            grid = self.info.grid or Grid(1, MERGE, MERGE * num_tokens)
             items[modality] = [media_item(_black(grid), grid)]
             ranges[modality] = [PlaceholderRange(offset=len(token_ids), length=num_tokens)]
             token_ids += [0] * num_tokens

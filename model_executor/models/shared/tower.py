@@ -12,6 +12,7 @@ Source: Qwen2-VL report (arXiv 2409.12191) section 2.1; transformers' modeling_q
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -151,6 +152,17 @@ class PatchMerger(nn.Module):
         return self.mlp(self.ln_q(x).view(-1, x.shape[1] * MERGE * MERGE))
 
 
+class Tower(Protocol):
+    """What the model needs of a vision tower."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+
+    def __call__(self, rows: Sequence[torch.Tensor], grids: Sequence[Grid]) -> list[torch.Tensor]:
+        """As `SlicedTower.forward`."""
+
+
 class SlicedTower(nn.Module):
     """Splits media into temporal slices and computes them in packs; a family adds its blocks and what `encode` does."""
 
@@ -188,6 +200,11 @@ class SlicedTower(nn.Module):
         ]
         tokens = joined([self.encode(pack) for pack in _packs(slices)])
         return list(torch.split(tokens, [grid.num_tokens for grid in grids]))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tower is."""
+        return self.patch_embed.bias.device
 
     def encode(self, slices: Sequence[Slice]) -> torch.Tensor:
         """Embeddings [M, hidden] of slices that are computed together."""

@@ -121,5 +121,5 @@ def _decoding_s(part: MediaPart, expected: Prepared) -> float:
 
 
 def _patch_bytes(part: MediaPart, prepared: Prepared) -> int:
-    num_frames = TEMPORAL_PATCH_FRAMES if part.modality == "video" else 1
+    num_frames = TEMPORAL_PATCH_FRAMES if part.seen_as == "video" else 1
     return Grid(*prepared.grid).num_patches * row_bytes(num_frames)

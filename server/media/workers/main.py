@@ -165,6 +165,8 @@ def _prepare_image(file: BinaryIO, budget: ImageBudget, output: str | None) -> P
 
 def _prepare_video(files: list[BinaryIO], job: Job, budget: VideoBudget, report: Report) -> Prepared:
     source: VideoSource = FrameList(files, budget) if job.is_frame_list else open_video(files[0], budget)
+    if budget.only_frame is not None:
+        return _prepare_frame(source, job, *budget.only_frame)
     if job.output is None:
         video = source.plan
     else:
@@ -176,6 +178,34 @@ def _prepare_video(files: list[BinaryIO], job: Job, budget: VideoBudget, report:
         num_source_frames=video.num_source_frames,
         size=_pair(video.size),
         frame_times_s=list(video.frame_times_s),
+        effective_fps=video.effective_fps,
+        notes=list(video.notes),
+    )
+
+
+def _prepare_frame(source: VideoSource, job: Job, number: int, num_frames: int) -> Prepared:
+    """One of a video's frames as an image: the nearest to the `number`-th of `num_frames` evenly spaced ones."""
+    grid = image_grid(source.plan.size)
+
+    def chosen(plan: VideoPlan) -> int:
+        return round(number * (len(plan.frame_times_s) - 1) / (num_frames - 1))
+
+    if job.output is None:
+        video = source.plan
+    else:
+        rows = _rows(job.output, grid, 1)
+
+        def write(index: int, pixels: Pixels) -> None:
+            if index == chosen(source.plan):
+                write_image(rows, grid, pixels)
+
+        video = _in_idle_time(lambda: source.write(lambda _: write))
+    return Prepared(
+        grid=(grid.t, grid.h, grid.w),
+        source_size=_pair(video.source_size),
+        num_source_frames=video.num_source_frames,
+        size=_pair(video.size),
+        frame_times_s=[video.frame_times_s[chosen(video)]],
         effective_fps=video.effective_fps,
         notes=list(video.notes),
     )

@@ -91,7 +91,7 @@ def test_the_bundled_model_is_computed_in_float32_on_every_cpu() -> None:
 @pytest.mark.parametrize(
     ("name", "values", "says"),
     [
-        ("config.json", {"architectures": ["LlamaForCausalLM"]}, "this is a Llama; Tessera serves Qwen2-VL"),
+        ("config.json", {"architectures": ["LlamaForCausalLM"]}, "this is a Llama; Tessera serves Qwen-VL, Qwen2-VL"),
         ("config.json", {"architectures": ["Qwen3VLForConditionalGeneration"]}, "this is a Qwen3-VL"),
         ("config.json", {"vision_config": None}, "this is a text model"),
         ("config.json", {"max_position_embeddings": 0}, "max_position_embeddings"),

@@ -45,6 +45,7 @@ def compiled(rotation: Rotation) -> tuple[tuple[torch.Tensor, ...], int]:
     return result, code.count("cpp_fused_") - code.count("cpp_pybinding")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch warns of itself while it compiles
 def test_nothing_is_copied_around_the_rotation() -> None:
     result, num_loops = compiled(rotated)

@@ -1,4 +1,4 @@
-"""Fields the server does not know: left out and told, or refused where it is strict; at every level, on every route."""
+"""Fields the server does not know: left out and reported, or refused where it is strict, at every level and route."""
 
 import logging
 import time
@@ -25,6 +25,7 @@ def user(*parts: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
+MESSAGES = "/v1/messages"
 UNKNOWN: list[tuple[str, dict[str, Any], list[str]]] = [
     (CHAT, chat(keep_alive="5m"), ["keep_alive"]),
     (CHAT, chat(mirostat=2, num_ctx=None), ["mirostat", "num_ctx"]),
@@ -51,6 +52,13 @@ UNKNOWN: list[tuple[str, dict[str, Any], list[str]]] = [
         {"input": user({"type": "input_text", "text": "Hi.", "prompt_cache_breakpoint": {}})},
         ["input[0].content[0].prompt_cache_breakpoint"],
     ),
+    (MESSAGES, chat(max_tokens=1, billing_policy={"a": 1}), ["billing_policy"]),
+    (
+        MESSAGES,
+        {"max_tokens": 1, "messages": user({"type": "text", "text": "a", "b": 1})},
+        ["messages[0].content[0].b"],
+    ),
+    (MESSAGES + "/count_tokens", chat(max_tokens=1), ["max_tokens"]),
     ("/tokenize", {"prompt": "a", "return_token_strs": True}, ["return_token_strs"]),
     ("/detokenize", {"tokens": [1], "x": 1}, ["x"]),
 ]
@@ -69,13 +77,28 @@ async def test_unknown_fields_are_left_out_and_told(
     assert record.__dict__["fields"]["ignored"] == told
 
 
+@pytest.mark.parametrize(("route", "body"), [(CHAT, {"messages": [HI]}), (RESPONSES, {"input": "Hi."})])
+async def test_options_that_the_template_does_not_read_are_told(
+    world: ServerFixture, route: str, body: dict[str, Any]
+) -> None:
+    options = {"enable_thinking": False, "add_vision_id": True, "add_generation_prompt": False}
+    answer = await world.client.post(route, json={"model": MODEL, **body, "chat_template_kwargs": options})
+    assert answer.status_code == 200
+    told = answer.headers["x-tessera-ignored"]
+    assert told == "chat_template_kwargs.enable_thinking, chat_template_kwargs.add_generation_prompt"
+
+
 @pytest.mark.parametrize(("route", "body", "paths"), UNKNOWN)
 async def test_a_strict_server_refuses_them(
     open_world: OpenWorld, route: str, body: dict[str, Any], paths: list[str]
 ) -> None:
     async with open_world(strict_requests=True) as world:
         answer = await world.client.post(route, json={"model": MODEL, **body})
-    assert answer.status_code == 400 and answer.json()["error"]["code"] == "unknown_parameter"
+    assert answer.status_code == 400
+    if route.startswith(MESSAGES):
+        assert "is not a known parameter" in answer.json()["error"]["message"]
+    else:
+        assert answer.json()["error"]["code"] == "unknown_parameter"
     assert "x-tessera-ignored" not in answer.headers
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from openai import AsyncOpenAI
 
 from server.auth.api_keys import CHECK_INTERVAL_S, Key, hash_key
-from server.auth.rate_limits import Bucket, KeyLimitError, KeyUsage, format_duration
+from server.auth.rate_limits import Bucket, KeyLimitError, KeyUsage, LocalCounts, format_duration
 from server.core.metrics import Metrics
 from tests.support.clock import Clock
 from tests.support.error_body import check_error
@@ -32,15 +32,15 @@ METRICS = Metrics()
 
 
 def account(clock: Clock, **limits: Any) -> KeyUsage:
-    return KeyUsage(Key(name="alice", sha256=hash_key("a"), **limits), METRICS, clock)
+    return KeyUsage(Key(name="alice", sha256=hash_key("a"), **limits), METRICS, LocalCounts(clock))
 
 
-def admitted(entrant: KeyUsage) -> bool:
+async def admitted(entrant: KeyUsage) -> bool:
     try:
-        entrant.enter()
+        await entrant.enter()
     except KeyLimitError:
         return False
-    entrant.leave()
+    await entrant.leave()
     return True
 
 
@@ -52,14 +52,14 @@ def test_durations_are_written_as_openai_writes_them(seconds: float, text: str) 
     assert format_duration(seconds) == text
 
 
-def test_a_minutes_requests_may_come_at_once_and_then_steadily() -> None:
+async def test_a_minutes_requests_may_come_at_once_and_then_steadily() -> None:
     clock = Clock()
     alice = account(clock, requests_per_minute=6)
-    assert [admitted(alice) for _ in range(8)] == [True] * 6 + [False] * 2
+    assert [await admitted(alice) for _ in range(8)] == [True] * 6 + [False] * 2
     clock.now_s = 10
-    assert [admitted(alice) for _ in range(2)] == [True, False]
+    assert [await admitted(alice) for _ in range(2)] == [True, False]
     clock.now_s = 1000
-    assert [admitted(alice) for _ in range(7)] == [True] * 6 + [False]
+    assert [await admitted(alice) for _ in range(7)] == [True] * 6 + [False]
 
 
 @settings(deadline=None)
@@ -67,21 +67,21 @@ def test_a_minutes_requests_may_come_at_once_and_then_steadily() -> None:
     per_minute=st.integers(1, 100),
     steps=st.lists(st.tuples(st.floats(0, 30), st.integers(0, 5)), max_size=20),
 )
-def test_no_minute_lets_through_more_than_twice_the_rate(per_minute: int, steps: list[tuple[float, int]]) -> None:
+async def test_no_minute_lets_through_more_than_twice_the_rate(per_minute: int, steps: list[tuple[float, int]]) -> None:
     clock = Clock()
     alice = account(clock, requests_per_minute=per_minute)
     times: list[float] = []
     for pause_s, tries in steps:
         clock.now_s += pause_s
-        times += [clock.now_s for _ in range(tries) if admitted(alice)]
+        times += [clock.now_s for _ in range(tries) if await admitted(alice)]
     for start in times:
         assert sum(start <= at < start + 60 for at in times) <= 2 * per_minute
 
 
-def test_the_headers_tell_where_a_client_stands() -> None:
+async def test_the_headers_tell_where_a_client_stands() -> None:
     clock = Clock()
     alice = account(clock, requests_per_minute=60, tokens_per_minute=600)
-    alice.enter()
+    await alice.enter()
     alice.charge(100, "prompt")
     assert alice.headers() == {
         "x-ratelimit-limit-requests": "60",
@@ -94,25 +94,25 @@ def test_the_headers_tell_where_a_client_stands() -> None:
     assert account(clock).headers() == {}
 
 
-def test_tokens_over_the_limit_are_owed() -> None:
+async def test_tokens_over_the_limit_are_owed() -> None:
     clock = Clock()
     alice = account(clock, tokens_per_minute=60)
-    alice.enter()
+    await alice.enter()
     alice.charge(90, "generation")
     assert alice.headers()["x-ratelimit-remaining-tokens"] == "0"
     with pytest.raises(KeyLimitError, match="60 tokens per minute") as caught:
-        alice.enter()
+        await alice.enter()
     assert caught.value.retry_after_s == 31
     clock.now_s = 30.5
-    assert not admitted(alice)
+    assert not await admitted(alice)
     clock.now_s = 31
-    assert admitted(alice)
+    assert await admitted(alice)
 
 
-def test_a_refusal_costs_nothing() -> None:
+async def test_a_refusal_costs_nothing() -> None:
     alice = account(Clock(), requests_per_minute=5, concurrent_requests=1)
-    alice.enter()
-    assert not admitted(alice)
+    await alice.enter()
+    assert not await admitted(alice)
     assert alice.headers()["x-ratelimit-remaining-requests"] == "4"
 
 
@@ -121,9 +121,9 @@ def test_new_limits_keep_what_was_used() -> None:
     bucket = Bucket(10, clock)
     bucket.take(4)
     bucket.resize(5)
-    assert bucket.remaining == 1
+    assert bucket.used == 4
     bucket.resize(20)
-    assert bucket.remaining == 16
+    assert bucket.used == 4
 
 
 WATCHER = {"Authorization": "Bearer watchers"}

@@ -312,7 +312,8 @@ async def test_a_wrong_request_is_a_bad_request_error(live: ServerFixture, strea
 @pytest.mark.parametrize(
     ("failure", "kind", "status", "num_asked"),
     [
-        (EngineUnavailableError("lost", EngineState.RESTARTING), openai.InternalServerError, 503, 2),
+        # The server itself tries a second time, too.
+        (EngineUnavailableError("lost", EngineState.RESTARTING), openai.InternalServerError, 503, 4),
         (EngineBusyError("64 wait"), openai.RateLimitError, 429, 2),
         (RuntimeError("fault"), openai.InternalServerError, 500, 2),
         (BadRequestError("no"), openai.BadRequestError, 400, 1),

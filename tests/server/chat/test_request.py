@@ -61,12 +61,18 @@ ACCEPTED: dict[str, list[Any]] = {
     "use_beam_search": [False],
     "repeat_penalty": [0.01, 2],
     "max_new_tokens": [1],
+    "mm_processor_kwargs": [{"min_pixels": 3136, "max_pixels": 50176, "fps": 2.0}, {"size": {"longest_edge": 784}}],
+    "media_io_kwargs": [{"video": {"num_frames": 16, "fps": 1.0}}, {"video": {"num_frames": -1}}],
+    "chat_template_kwargs": [{}, {"enable_thinking": False, "words": ["a"]}],
 }
 REFUSED: dict[str, list[Any]] = {
     "echo": [1],
     "use_beam_search": ["no"],
     "repeat_penalty": [0, -1, 101, "1"],
     "max_new_tokens": [0, -1, 1.5, "1"],
+    "mm_processor_kwargs": [1, []],
+    "media_io_kwargs": ["fps", []],
+    "chat_template_kwargs": [[], {str(number): 1 for number in range(65)}],
     "temperature": [-0.1, 2.1, "1", True, math.nan, math.inf, [], {}],
     "top_p": [0, -1, 1.01, "0.5"],
     "presence_penalty": [-2.1, 2.1],
@@ -176,6 +182,9 @@ def test_refuses_values_out_of_range_by_name(name: str, value: Any) -> None:
         ({"stop": ["a", ""]}, "stop[1]"),
         ({"stop": ""}, "stop"),
         ({"stop": ["a", 1]}, "stop[1]"),
+        ({"mm_processor_kwargs": {"max_pixels": 0}}, "mm_processor_kwargs.max_pixels"),
+        ({"mm_processor_kwargs": {"fps": [2.0, 0.0]}}, "mm_processor_kwargs.fps[1]"),
+        ({"media_io_kwargs": {"video": {"num_frames": -2}}}, "media_io_kwargs.video.num_frames"),
         ({"logit_bias": {"7": 100.5}}, "logit_bias.7"),
         ({"stop_token_ids": [1, -1]}, "stop_token_ids[1]"),
         ({"include": ["everything"]}, "include[0]"),
@@ -293,7 +302,7 @@ PART = "messages[0].content[1]"
         ({"type": "video", "video": [URL, 5]}, f"{PART}.video[1]", "invalid_type"),
         ({"type": "video", "video": {"url": URL}}, f"{PART}.video", "invalid_type"),
         ({"type": "video_url", "video_url": {"url": URL, "fps": "2"}}, f"{PART}.video_url.fps", "invalid_type"),
-        ({"type": "video", "video": URL, "nframes": 3}, f"{PART}.nframes", "unknown_parameter"),
+        ({"type": "video", "video": URL, "nframes": 1}, f"{PART}.nframes", "invalid_value"),
     ],
 )
 def test_refuses_a_wrong_part_by_name(part: Any, param: str, code: str) -> None:

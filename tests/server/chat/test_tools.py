@@ -195,7 +195,7 @@ async def test_the_grammar_reaches_the_engine(world: ServerFixture) -> None:
         ({"tools": []}, "tools", "invalid_value"),
         ({"tool_choice": "auto"}, "tool_choice", "invalid_value"),
         ({"messages": HISTORY[:2]}, "messages[1].tool_calls", "invalid_value"),
-        ({"messages": [HISTORY[0], HISTORY[2]]}, "messages[1].role", "invalid_value"),
+        ({"messages": [HISTORY[0], HISTORY[2]]}, "messages[1].tool_call_id", "invalid_value"),
         (
             {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "array"}}}]},
             "tools[0].function.parameters.type",

@@ -166,7 +166,7 @@ async def test_null_is_the_same_as_absent(world: ServerFixture) -> None:
         ({"logprobs": 6}, "logprobs", "invalid_value"),
         ({"logprobs": -1}, "logprobs", "invalid_value"),
         ({"logprobs": True}, "logprobs", "invalid_type"),
-        ({"echo": True}, "echo", "unsupported_value"),
+        ({"echo": 1}, "echo", "invalid_type"),
         ({"suffix": "end"}, "suffix", "unsupported_parameter"),
         ({"best_of": 2}, "best_of", "unsupported_value"),
         ({"n": 2, "best_of": 1}, "best_of", "unsupported_value"),
@@ -215,7 +215,8 @@ async def test_an_engines_refusal_of_one_prompt_is_the_requests(
     engine = FakeEngine(script=script)
     async with open_world(engine=engine) as world:
         check_error(await ask(world, prompt=[[0], [1], [2]], stream=stream), status, code=code)
-    assert not engine.running and len(engine.aborted) == 2
+    is_tried_again = status == 503 and not stream
+    assert not engine.running and len(engine.aborted) == (4 if is_tried_again else 2)
 
 
 async def test_a_late_failure_is_an_event(open_world: OpenWorld) -> None:

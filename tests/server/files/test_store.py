@@ -53,7 +53,7 @@ async def test_a_file_is_kept_as_it_came(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         record = await add(store, "t", data)
         assert store.path(record, "t").read_bytes() == data
-        assert store.find(record.id, "t", param="id") == record
+        assert await store.find(record.id, "t", param="id") == record
         assert (record.num_bytes, record.modality, record.created_at) == (3_000_001, "image", 1_700_000_000)
         assert record.expires_at == 1_700_000_000 + 30 * 86_400
         assert left(tmp_path) == [record.id]
@@ -78,18 +78,18 @@ async def test_ids_cannot_be_guessed(tmp_path: Path) -> None:
 async def test_a_tenant_sees_its_own_files_only(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         mine, other = await add(store, "a"), await add(store, "b")
-        assert store.all_of("a") == [mine]
-        assert store.all_of("") == []
+        assert await store.all_of("a") == [mine]
+        assert await store.all_of("") == []
         for tenant in ("a", ""):
             with pytest.raises(NotFoundError):
-                store.find(other.id, tenant, param="id")
+                await store.find(other.id, tenant, param="id")
 
 
 async def test_files_survive_a_restart(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         first, second = await add(store, "a"), await add(store, "a")
     async with opened(tmp_path, max_key_files=2) as store:
-        assert store.all_of("a") == sorted([first, second], key=lambda r: (r.created_ns, r.id))
+        assert await store.all_of("a") == sorted([first, second], key=lambda r: (r.created_ns, r.id))
         assert store.path(second, "a").read_bytes() == png()
         await refused_upload(store, TooLargeError, "file_quota_exceeded", "a")  # they count
 
@@ -118,9 +118,9 @@ async def test_nothing_is_made_before_the_first_upload(tmp_path: Path) -> None:
     store = FileStore(FilesSettings(), tmp_path / "data")
     async with store.running():
         await asyncio.sleep(0.05)
-        assert store.all_of("") == []
+        assert await store.all_of("") == []
         with pytest.raises(NotFoundError):
-            store.find("file-x", "", param="id")
+            await store.find("file-x", "", param="id")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -153,7 +153,7 @@ async def test_a_damaged_record_is_made_anew_and_counts(tmp_path: Path) -> None:
         (store.path(bad, "").parent / "record.json").write_bytes(b"{")
         (store.path(lost, "").parent / "record.json").unlink()
     async with opened(tmp_path, expires_after_s=60) as store:
-        found = {record.id: record for record in store.all_of("")}
+        found = {record.id: record for record in await store.all_of("")}
         assert found.keys() == {bad.id, lost.id, good.id} and found[good.id] == good
         anew = found[bad.id]
         assert (anew.num_bytes, anew.modality, anew.expires_at) == (1000, "image", anew.created_at + 60)
@@ -170,7 +170,7 @@ async def test_a_folder_that_is_taken_away_is_made_again(tmp_path: Path, what: s
         shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
         after = await add(store)
         expected = [after] if what == "files" else [before, after]
-        assert sorted(record.id for record in store.all_of("")) == sorted(record.id for record in expected)
+        assert sorted(record.id for record in await store.all_of("")) == sorted(record.id for record in expected)
         assert left(tmp_path) == sorted(record.id for record in expected)
         other = FileStore(FilesSettings(), tmp_path)
         with pytest.raises(UnavailableError):
@@ -191,13 +191,13 @@ async def test_a_clock_that_jumps_deletes_nothing(tmp_path: Path, monkeypatch: p
         pass_time(STEADY_S)
         clock.now_s += 31 * 86_400  # it is wrong now
         await asyncio.sleep(0.1)
-        assert left(tmp_path) == [record.id] and store.all_of("") == []
+        assert left(tmp_path) == [record.id] and await store.all_of("") == []
         pass_time(STEADY_S - 1)
         await asyncio.sleep(0.1)
         assert left(tmp_path) == [record.id]
         clock.now_s -= 31 * 86_400  # it is right again
         await asyncio.sleep(0.1)
-        assert store.all_of("") == [record]
+        assert await store.all_of("") == [record]
         pass_time(86_400)  # and nothing jumps while this passes
         await until(lambda: left(tmp_path) == [])
 
@@ -270,11 +270,11 @@ async def test_an_expired_file_is_gone_at_once_and_swept_later(tmp_path: Path) -
         assert (short.expires_at, long.expires_at) == (1_700_003_600, 1_700_007_200)
         clock.now_s += 3599.5
         await store.sweep()
-        assert len(store.all_of("")) == 2
+        assert len(await store.all_of("")) == 2
         clock.now_s += 0.5
-        assert store.all_of("") == [long]
+        assert await store.all_of("") == [long]
         with pytest.raises(NotFoundError):
-            store.find(short.id, "", param="id")
+            await store.find(short.id, "", param="id")
         assert left(tmp_path) == sorted([short.id, long.id])
         await store.sweep()
         assert left(tmp_path) == [long.id]
@@ -345,7 +345,7 @@ async def test_a_file_the_disk_does_not_let_go_of_stays_visible_and_counted(
             for _ in range(2):
                 with pytest.raises(StorageError):
                     await store.delete(record, "")
-            assert store.find(record.id, "", param="id") == record
+            assert await store.find(record.id, "", param="id") == record
             assert store.path(record, "").read_bytes() == png()
             await refused_upload(store, TooLargeError, "file_quota_exceeded")
         await store.delete(record, "")

@@ -103,3 +103,16 @@ def test_lists_of_frames_have_a_limit() -> None:
         video_budget(video_part(("data:",) * 601), SETTINGS, CHECKPOINT)
     assert (caught.value.code, caught.value.limit) == ("media_too_long", None)
     assert video_budget(video_part(("data:",) * 600, fps=5.0), SETTINGS, CHECKPOINT).fps == 5.0
+
+
+@pytest.mark.parametrize(("requested", "sampled"), [(2, 2), (3, 4), (5, 4), (16, 16), (17, 16)])
+def test_a_number_of_frames_is_rounded_as_qwen_vl_utils_rounds_it(requested: int, sampled: int) -> None:
+    budget = video_budget(video_part(nframes=requested), SETTINGS, CHECKPOINT)
+    assert (budget.min_frames, budget.max_frames) == (sampled, sampled)
+
+
+@pytest.mark.parametrize("other", [{"fps": 1.0}, {"min_frames": 2}, {"max_frames": 8}])
+def test_a_number_of_frames_excludes_other_ways_to_say_it(other: dict[str, Any]) -> None:
+    with pytest.raises(MediaError) as caught:
+        video_budget(video_part(nframes=4, **other), SETTINGS, CHECKPOINT)
+    assert caught.value.limit == "nframes"

@@ -7,7 +7,15 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from model_executor.engine import Delta, EngineState, EngineStats, Prompt, RequestFailedError, SamplingParams
+from model_executor.engine import (
+    Delta,
+    EngineState,
+    EngineStats,
+    Prompt,
+    ReplicaStats,
+    RequestFailedError,
+    SamplingParams,
+)
 from server.core import concurrency
 from server.core.metrics import CacheLoad, MediaLoad, MediaStage, StageLoad
 from server.generation import model_service
@@ -39,6 +47,21 @@ async def test_shows_the_engines_reading_of_this_moment(open_world: OpenWorld) -
         assert read["tessera_engine_state", (("state", "ready"),)] == 1
         engine.readings = EngineStats(num_running=0)
         assert (await samples(world))["tessera_requests_running", ()] == 0
+
+
+async def test_shows_each_of_several_engines(open_world: OpenWorld) -> None:
+    parts = (
+        ReplicaStats(EngineState.READY, EngineStats(num_running=2, prefix_cache_hits=5)),
+        ReplicaStats(EngineState.RESTARTING, EngineStats(prefix_cache_hits=7)),
+    )
+    async with open_world(engine=FakeEngine(readings=EngineStats(prefix_cache_hits=12, replicas=parts))) as world:
+        read = await samples(world)
+    assert read["tessera_prefix_cache_hits_total", ()] == 12
+    assert [read["tessera_replica_prefix_cache_hits_total", (("replica", number),)] for number in "01"] == [5, 7]
+    assert read["tessera_replica_requests_running", (("replica", "0"),)] == 2
+    assert read["tessera_replica_state", (("replica", "0"), ("state", "ready"))] == 1
+    assert read["tessera_replica_state", (("replica", "1"), ("state", "ready"))] == 0
+    assert read["tessera_replica_state", (("replica", "1"), ("state", "restarting"))] == 1
 
 
 async def test_shows_how_busy_the_media_side_is(open_world: OpenWorld) -> None:

@@ -18,7 +18,7 @@ from tests.support.videos import encode, numbered
 URL = "data:image/png;base64,AA=="
 
 
-FILES = {"file-p": StoredFile("/files/p", "image"), "file-v": StoredFile("/files/v", "video")}
+FILES = {"file-p": StoredFile("file-p", "/files/p", "image"), "file-v": StoredFile("file-v", "/files/v", "video")}
 
 
 def read(*messages: dict[str, Any]) -> Conversation:

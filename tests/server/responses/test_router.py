@@ -52,7 +52,7 @@ async def test_answers_as_a_whole(world: ServerFixture) -> None:
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": len(world.engine.prompts[0].token_ids) + 3,
     }
-    assert (answer["error"], answer["incomplete_details"], answer["store"]) == (None, None, False)
+    assert (answer["error"], answer["incomplete_details"], answer["store"]) == (None, None, True)
     assert (answer["metadata"], answer["user"]) == ({"a": "b"}, "somebody")
     assert answer["created_at"] <= answer["completed_at"]
 
@@ -285,7 +285,7 @@ REFUSED: list[tuple[dict[str, Any], int, str | None, str | None]] = [
     ({"input": ["Hi."]}, 400, "input[0]", "invalid_type"),
     ({"input": [{"content": "x"}]}, 400, "input[0].type", "missing_required_parameter"),
     ({"input": [{"type": "message", "content": "x"}]}, 400, "input[0].role", "missing_required_parameter"),
-    ({"input": [{"type": "item_reference", "id": "msg_1"}]}, 400, "input[0].type", "unsupported_value"),
+    ({"input": [{"type": "item_reference", "id": "msg_1"}]}, 404, "input[0].id", "item_not_found"),
     ({"input": [{"type": "reasoning", "summary": []}]}, 400, "input", "invalid_value"),
     ({"input": [{"role": "robot", "content": "x"}]}, 400, "input[0].role", "unsupported_value"),
     ({"input": user({"type": "text", "text": "x"})}, 400, "input[0].content[0].type", "unsupported_value"),
@@ -322,8 +322,8 @@ REFUSED: list[tuple[dict[str, Any], int, str | None, str | None]] = [
     ({"min_tokens": 5, "max_output_tokens": 4}, 400, "min_tokens", "invalid_value"),
     ({"ignore_eos": True, "text": {"format": {"type": "json_object"}}}, 400, "ignore_eos", "invalid_value"),
     ({"background": True}, 400, "background", "invalid_value"),
-    ({"previous_response_id": "resp_1"}, 400, "previous_response_id", "unsupported_parameter"),
-    ({"conversation": "conv_1"}, 400, "conversation", "unsupported_parameter"),
+    ({"previous_response_id": "resp_1"}, 400, "previous_response_id", "previous_response_not_found"),
+    ({"conversation": "conv_1"}, 404, "conversation", "conversation_not_found"),
     ({"prompt": {"id": "p"}}, 400, "prompt", "unsupported_parameter"),
     ({"text": {"format": {"type": "xml"}}}, 400, "text.format.type", "invalid_value"),
     (

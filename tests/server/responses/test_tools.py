@@ -8,7 +8,7 @@ from openai.types.responses import Response
 
 from tests.support.error_body import check_error
 from tests.support.events import response_events
-from tests.support.fakes import MODEL, FakeEngine
+from tests.support.fakes import MODEL, FakeEngine, say
 from tests.support.tools import CALL, NOW, OTHER, WEATHER, saying
 from tests.support.world import OpenWorld, ServerFixture
 
@@ -185,9 +185,50 @@ async def test_no_tools_and_an_empty_list_are_the_same(world: ServerFixture) -> 
     assert world.engine.prompts[0] == world.engine.prompts[1]
 
 
+NAMESPACE = {
+    "type": "namespace",
+    "name": "clock",
+    "description": "Times.",
+    "tools": [{"type": "custom", "name": "free"}, FLAT_NOW, FLAT_WEATHER],
+}
+
+
+async def test_functions_of_a_namespace_are_called_by_both_names(open_world: OpenWorld) -> None:
+    made = '<tool_call>\n{"name": "clock__now", "arguments": {}}\n</tool_call>'
+    async with open_world(engine=FakeEngine(script=lambda *_: say(made))) as world:
+        response = await world.respond(tools=[{"type": "web_search"}, NAMESPACE], client_metadata={"a": "b"})
+        told = response.headers["x-tessera-ignored"].split(", ")
+        assert sorted(told) == ["client_metadata", "tools[0]", "tools[1].tools[0]"]
+        answer = response.json()
+        Response.model_validate(answer, strict=False)
+        (call,) = answer["output"]
+        assert (call["name"], call["namespace"]) == ("now", "clock")
+        streamed = response_events(await world.respond(tools=[NAMESPACE], stream=True))
+        assert streamed[-1]["response"]["output"][0]["namespace"] == "clock"
+        result = {"type": "function_call_output", "call_id": call["call_id"], "output": "Noon."}
+        await world.respond(tools=[NAMESPACE], input=[{"role": "user", "content": "Hi."}, call, result])
+        text = world.app.state.service.model().tokenizer.decode(
+            world.engine.prompts[-1].token_ids, skip_special_tokens=False
+        )
+        assert '"name": "clock__now"' in text and made in text and "web_search" not in text
+        for chosen in ({"name": "clock__now"}, {"name": "now", "namespace": "clock"}):
+            choice = {"type": "function", **chosen}
+            assert (await world.respond(tools=[NAMESPACE], tool_choice=choice)).json()["tool_choice"] == choice
+            grammar = world.engine.limits[-1].grammar
+            assert grammar is not None and "clock__now" in grammar.value and "clock__get" not in grammar.value
+
+
 OUTPUT = {"type": "function_call_output", "call_id": "call_1", "output": "Rain."}
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
-    ({"tools": [{"type": "web_search"}]}, "tools[0].type", "unsupported_value"),
+    ({"tools": [{"name": "web_search"}]}, "tools[0].type", "missing_required_parameter"),
+    ({"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}}, "tool_choice.type", "invalid_value"),
+    ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tool_choice", "invalid_value"),
+    (
+        {"tools": [NAMESPACE, FLAT_WEATHER], "tool_choice": {"type": "function", "name": "now"}},
+        "tool_choice.name",
+        "invalid_value",
+    ),
+    ({"tools": [NAMESPACE, NAMESPACE]}, "tools[1].tools[1].name", "invalid_value"),
     ({"tools": [WEATHER]}, "tools[0].name", "missing_required_parameter"),
     ({"tools": [FLAT_WEATHER, FLAT_WEATHER]}, "tools[1].name", "invalid_value"),
     ({"tools": [{**FLAT_NOW, "name": "a b"}]}, "tools[0].name", "invalid_value"),

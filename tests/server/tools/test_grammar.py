@@ -14,7 +14,7 @@ from tests.support.refusals import refused
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 ENFORCED = {**SCHEMA, "additionalProperties": False}
-LOOSE = {"type": "object", "properties": {"a": {"type": "integer", "multipleOf": 3}}}
+LOOSE = {"type": "object", "properties": {"a": {"type": "number", "multipleOf": 0.3}}}
 ANY_OBJECT = {"type": "object"}
 
 
@@ -89,7 +89,7 @@ def test_what_cannot_be_enforced_is_an_object_unless_it_must_hold() -> None:
     assert schemas(form(tool(parameters=LOOSE), tool("g", parameters=SCHEMA, strict=True))) == [ANY_OBJECT, ENFORCED]
     place = "parameters.properties.a.multipleOf"
     assert blamed(tool(), tool("g", parameters=LOOSE, strict=True)) == f"tools[1].function.{place}"
-    relaxed = {**LOOSE, "properties": {"a": {"type": "integer"}}, "required": [], "additionalProperties": False}
+    relaxed = {**LOOSE, "properties": {"a": {"type": "number"}}, "required": [], "additionalProperties": False}
     assert schemas(form(tool(parameters=LOOSE), tool_choice="required")) == [relaxed]
     named = {"type": "function", "function": {"name": "g"}}
     assert schemas(form(tool(), tool("g", parameters=LOOSE), tool_choice=named)) == [relaxed]

@@ -67,7 +67,7 @@ def test_tells_what_is_said_from_what_is_called(text: str, said: str, calls: lis
         '<tool_call>\n{"arguments": {}, "name": "f"}\n</tool_call>',
         '<tool_call>\n{"name": "f", "arguments": "{}"}\n</tool_call>',
         '<tool_call>\n{"name": "f", "arguments": ',
-        '<tool_call>\n{"name": "' + "f" * 65 + '", "arguments": {}}',
+        '<tool_call>\n{"name": "' + "f" * 131 + '", "arguments": {}}',
         "<tool_call>" + " " * 20 + '{"name": "f", "arguments": {}}',
         "x \n \n ",
     ],

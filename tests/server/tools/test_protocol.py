@@ -145,14 +145,14 @@ def test_takes_calls_with_their_results_with_or_without_tools(messages: list[dic
 @pytest.mark.parametrize(
     ("messages", "param"),
     [
-        ([result()], "messages[1].role"),
-        ([{"role": "assistant", "content": "x"}, result()], "messages[2].role"),
+        ([result()], "messages[1].tool_call_id"),
+        ([{"role": "assistant", "content": "x"}, result()], "messages[2].tool_call_id"),
         ([caller(call()), USER, result()], "messages[1].tool_calls"),
         ([caller(call())], "messages[1].tool_calls"),
         ([caller(call("a"), call("b")), result("a")], "messages[1].tool_calls"),
         ([caller(call()), result(), result()], "messages[3].tool_call_id"),
         ([caller(call()), result("c2")], "messages[2].tool_call_id"),
-        ([caller(call("a")), result("a"), USER, result("a")], "messages[4].role"),
+        ([caller(call("a")), result("a"), USER, result("a")], "messages[4].tool_call_id"),
         ([caller(call("a"), call("a")), result("a")], "messages[1].tool_calls[1].id"),
         ([caller()], "messages[1].content"),
         ([caller({**call(), "type": "custom"})], "messages[1].tool_calls[0].type"),

@@ -2,6 +2,7 @@
 /** The server's API: every request of the page goes through here and carries the key, if there is one. */
 
 import { t } from "../page/texts.js";
+import { sessionKey } from "./session_key.js";
 
 const KEY = "tessera-key";
 
@@ -43,6 +44,7 @@ export function useKey(/** @type {string} */ value, { remember = false } = {}) {
 export async function request(path, { body, method = body ? "POST" : "GET", signal } = {}) {
   /** @type {Record<string, string>} */
   const headers = { ...authorization(), ...(body && { "Content-Type": "application/json" }) };
+  if (body?.messages) headers["X-Session-Id"] = sessionKey(body.messages);
   let response;
   try {
     response = await fetch(`${BASE}${path}`, { method, headers, body: body && JSON.stringify(body), signal });

@@ -1,0 +1,1 @@
+"""Uploaded files that several servers share: contents in an object store, records and quotas in Redis or Valkey."""

@@ -1,0 +1,1 @@
+"""What the Responses API remembers: earlier responses, their items, and conversations."""
