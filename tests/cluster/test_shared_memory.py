@@ -1,6 +1,5 @@
 """Responses and conversations that servers share, on a real Redis, against the memory in the process as the oracle."""
 
-import json
 import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from pydantic_core import to_json
 
 from server.core.errors import UnavailableError
 from server.core.settings import ResponsesSettings
@@ -37,7 +37,7 @@ async def memory(redis: Part, **limits: Any) -> AsyncIterator[SharedMemory]:
 
 
 def item(name: str, text: str = "") -> StoredItem:
-    return StoredItem(name, json.dumps({"id": name, "text": text}).encode())
+    return StoredItem(name, to_json({"id": name, "text": text}))
 
 
 async def test_an_entry_is_there_on_all_servers_and_its_tenants_own(redis: Part) -> None:
@@ -73,7 +73,7 @@ async def test_the_oldest_makes_room_and_bytes_are_those_of_what_is_reachable(re
             entries, _, order, items, uses, _, _, num_bytes = _keys("t")
             values = [len(value) for key in (entries, items) for value in await kept._state.redis.hvals(key)]
             assert int(await kept._state.redis.get(num_bytes) or 0) == sum(values) <= 1500, names
-            reachable = {one.id + str(one.data) for found in alive.values() for one in found.items}
+            reachable = {one.id + str(one.fields) for found in alive.values() for one in found.items}
             assert await kept._state.redis.hlen(items) == await kept._state.redis.hlen(uses) == len(reachable)
             assert await kept._state.redis.zcard(order) == len(alive) <= 6
 

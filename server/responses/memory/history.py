@@ -43,7 +43,7 @@ async def read_history(body: ResponseRequest, memory: Memory, tenant: str, find_
     conversation = await _conversation(body, memory, tenant)
     before, source = await _before(body, conversation, memory, tenant)
     referred = await _referred(body, memory, tenant)
-    # Texts may be long, and data: URLs longer.
+    # Texts may be long, data: URLs longer, and files are looked up.
     return await asyncio.to_thread(_joined, body, before, source, referred, conversation, find_file)
 
 
