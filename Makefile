@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 SITE := import sysconfig; print(sysconfig.get_path('purelib'))
 
-.PHONY: help setup serve test test-cluster test-gpu quick check check-docker chaos fmt bench bench-vllm soak soak-hour examples train train-quick lock model clean
+.PHONY: help setup serve test compat test-cluster test-gpu quick check check-docker chaos fmt bench bench-vllm soak soak-hour examples train train-quick lock model clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -49,6 +49,9 @@ test-cluster: setup  ## several servers with real parts: Redis, HAProxy (apt), a
 	@$(BIN)/python -c "$(SITE)" > "$$(.venv-cluster/bin/python -c "$(SITE)")/base.pth"
 	@.venv-cluster/bin/python -m pip install --quiet --requirement requirements/cluster.txt
 	@REQUIRE_CLUSTER=1 .venv-cluster/bin/python -m pytest -n0 -m "" tests/cluster tests/e2e/test_engine_pool.py $(ARGS)
+
+compat: setup  ## clients of others against a server, each in an environment of its own in .venv-compat (ARGS="anthropic claude-code")
+	@$(BIN)/python -m tests.compat $(ARGS)
 
 check-docker:  ## build the CPU image and try it with compose; needs Docker (ARGS="--port 9000")
 	@python3 docker/check.py $(ARGS)
