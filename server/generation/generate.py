@@ -90,8 +90,8 @@ class Generator:
         """
         started_s = time.perf_counter()
         if isinstance(request.prompt, Conversation):
-            prompt = with_frames(request.prompt, self.model.family.frames_as_images)
-            request = replace(request, prompt=prompt)
+            seen = with_frames(request.prompt, self.model.family.frames_as_images)
+            request = replace(request, prompt=seen)
         async with self._media(request, progress) as media:
             with self.metrics.stage_s.labels("prompt").time():
                 prompts = await asyncio.to_thread(_build_prompts, self.model, request, media)
