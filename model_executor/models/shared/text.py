@@ -79,7 +79,7 @@ class TextAttention(nn.Module):
     def __init__(
         self,
         config: Any,
-        rotary: TextRotary,
+        rotary: nn.Module,
         cache_config: CacheConfig | None,
         quant_config: QuantizationConfig | None,
         prefix: str,
@@ -143,7 +143,7 @@ class TextDecoderLayer(nn.Module):
 
     def __init__(
         self,
-        rotary: TextRotary,
+        rotary: nn.Module,
         config: Any,
         cache_config: CacheConfig | None = None,
         quant_config: QuantizationConfig | None = None,
