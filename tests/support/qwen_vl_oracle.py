@@ -170,7 +170,8 @@ class QwenVLOracle:
 
     def _rms(self, x: torch.Tensor, name: str) -> torch.Tensor:
         size = (x.square().mean(-1, keepdim=True) + self.config["layer_norm_epsilon"]).sqrt()
-        return x / size * self.weights[f"{name}.weight"]
+        normed: torch.Tensor = x / size * self.weights[f"{name}.weight"]
+        return normed
 
 
 def attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool = False) -> torch.Tensor:
