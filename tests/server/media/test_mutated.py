@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
 PER_FILE = 2
-HANG_S = 90
+HANG_S = 240  # videos are decoded in idle time, and a busy machine has little
 
 SMALL = PHOTO[:96, :128]
 
@@ -70,7 +70,7 @@ def videos() -> Iterator[tuple[str, bytes]]:
 
 
 def cut(data: bytearray, rng: random.Random) -> None:
-    del data[rng.randrange(1, len(data)) :]
+    del data[rng.randrange(len(data)) :]
 
 
 def flip(data: bytearray, rng: random.Random) -> None:
@@ -135,7 +135,7 @@ async def test_damage_is_an_answer_or_a_clients_error(
     seen: dict[str, int] = {}
     rng = random.Random(int(time.time()) if SECONDS else 1)
     try:
-        async with running(root, decode_timeout_s=30, num_workers=2) as service:  # a hang would be a 504
+        async with running(root, decode_timeout_s=200, num_workers=2) as service:
             for name, data in files.items():
                 assert await outcome(service, data, modality) == "prepared", name
             started_s, number = time.monotonic(), 0
@@ -144,9 +144,9 @@ async def test_damage_is_an_answer_or_a_clients_error(
                     hurt = damaged(data, rng)
                     try:
                         code = await outcome(service, hurt, modality)
-                    except (AssertionError, TimeoutError):
+                    except (AssertionError, TimeoutError) as error:
                         (Path(tmp_path_factory.getbasetemp()) / f"hurt-{modality}-{number}").write_bytes(hurt)
-                        raise AssertionError(f"{name}, damage {number}") from None
+                        raise AssertionError(f"{name}, damage {number}: {error}") from error
                     seen[code] = seen.get(code, 0) + 1
                 number += 1
     finally:
