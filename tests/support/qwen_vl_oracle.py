@@ -169,7 +169,7 @@ class QwenVLOracle:
         return scaled * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]
 
     def _rms(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        size = (x.square().mean(-1, keepdim=True) + self.config["layer_norm_epsilon"]).sqrt()
+        size: torch.Tensor = (x.square().mean(-1, keepdim=True) + self.config["layer_norm_epsilon"]).sqrt()
         return x / size * self.weights[f"{name}.weight"]
 
 
