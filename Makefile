@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 SITE := import sysconfig; print(sysconfig.get_path('purelib'))
 
-.PHONY: help setup serve test test-cluster test-gpu quick check check-docker chaos fmt bench bench-vllm soak soak-hour examples train train-quick lock model clean
+.PHONY: help setup serve test compat test-cluster test-gpu quick check check-docker chaos fmt bench bench-vllm soak soak-hour examples train train-quick lock model clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -42,12 +42,16 @@ check: setup  ## lint, format, spelling, types (of the page's modules, too, wher
 	requirements/web/check.sh
 	$(BIN)/python -m tools.settings_docs --check
 	$(BIN)/python -m tools.error_docs --check
+	$(BIN)/python -m tools.media_docs --check
 
 test-cluster: setup  ## several servers with real parts: Redis, HAProxy (apt), an S3 server and Ray (in .venv-cluster)
 	@[ -x .venv-cluster/bin/python ] || $(BIN)/python -m venv .venv-cluster
 	@$(BIN)/python -c "$(SITE)" > "$$(.venv-cluster/bin/python -c "$(SITE)")/base.pth"
 	@.venv-cluster/bin/python -m pip install --quiet --requirement requirements/cluster.txt
 	@REQUIRE_CLUSTER=1 .venv-cluster/bin/python -m pytest -n0 -m "" tests/cluster tests/e2e/test_engine_pool.py $(ARGS)
+
+compat: setup  ## clients of others against a server, each in an environment of its own in .venv-compat (ARGS="anthropic claude-code")
+	@$(BIN)/python -m tests.compat $(ARGS)
 
 check-docker:  ## build the CPU image and try it with compose; needs Docker (ARGS="--port 9000")
 	@python3 docker/check.py $(ARGS)
@@ -57,6 +61,7 @@ fmt: setup  ## format and mend what can be mended; write generated documentation
 	$(BIN)/ruff format .
 	$(BIN)/python -m tools.settings_docs --write
 	$(BIN)/python -m tools.error_docs --write
+	$(BIN)/python -m tools.media_docs --write
 
 bench: model  ## side-by-side measurements
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks $(ARGS)

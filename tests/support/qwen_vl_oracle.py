@@ -169,8 +169,9 @@ class QwenVLOracle:
         return scaled * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]
 
     def _rms(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        size: torch.Tensor = (x.square().mean(-1, keepdim=True) + self.config["layer_norm_epsilon"]).sqrt()
-        return x / size * self.weights[f"{name}.weight"]
+        size = (x.square().mean(-1, keepdim=True) + self.config["layer_norm_epsilon"]).sqrt()
+        normed: torch.Tensor = x / size * self.weights[f"{name}.weight"]
+        return normed
 
 
 def attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool = False) -> torch.Tensor:
