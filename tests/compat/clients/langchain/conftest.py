@@ -14,8 +14,6 @@ MODEL = {
     "test_json_mode": "the model does not follow an instruction to use two certain keys",
     "test_unicode_tool_call_integration": "the model does not repeat what it is told",
 }
-
-
 WRONG = (AssertionError, ValidationError, OutputParserException)
 
 
