@@ -42,6 +42,7 @@ check: setup  ## lint, format, spelling, types (of the page's modules, too, wher
 	requirements/web/check.sh
 	$(BIN)/python -m tools.settings_docs --check
 	$(BIN)/python -m tools.error_docs --check
+	$(BIN)/python -m tools.media_docs --check
 
 test-cluster: setup  ## several servers with real parts: Redis, HAProxy (apt), an S3 server and Ray (in .venv-cluster)
 	@[ -x .venv-cluster/bin/python ] || $(BIN)/python -m venv .venv-cluster
@@ -60,6 +61,7 @@ fmt: setup  ## format and mend what can be mended; write generated documentation
 	$(BIN)/ruff format .
 	$(BIN)/python -m tools.settings_docs --write
 	$(BIN)/python -m tools.error_docs --write
+	$(BIN)/python -m tools.media_docs --write
 
 bench: model  ## side-by-side measurements
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks $(ARGS)

@@ -22,7 +22,7 @@ PROMPT_TOKENS = 200
 
 async def measure(pool: EnginePool, options: argparse.Namespace) -> float:
     """Answer tokens per second of one round; every prompt is new."""
-    waiting = [[random.randrange(1000, 5000) for _ in range(PROMPT_TOKENS)] for _ in range(options.requests)]
+    waiting = [[random.randrange(300, 1000) for _ in range(PROMPT_TOKENS)] for _ in range(options.requests)]
     params = SamplingParams(max_tokens=options.tokens, temperature=0, ignore_eos=True)
     num_tokens = 0
 

@@ -30,7 +30,8 @@ from vllm.distributed import init_distributed_environment, initialize_model_para
 from vllm.model_executor.models.utils import AutoWeightsLoader
 
 from benchmarks.mrope import HEAD_DIM, HEADS, SECTION, THETA, positions
-from model_executor.checkpoint.config import BUNDLED_MODEL, CLIP_MEAN, CLIP_STD, resolve_checkpoint
+from model_executor.checkpoint.config import BUNDLED_MODEL, resolve_checkpoint
+from model_executor.checkpoint.processor_files import CLIP_MEAN, CLIP_STD
 from model_executor.client.engine_client import EngineClient
 from model_executor.cpu import has_native_bfloat16, num_cores
 from model_executor.engine import EngineSettings, EngineState, Prompt, SamplingParams

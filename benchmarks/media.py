@@ -35,8 +35,8 @@ from model_executor.processor.geometry import MAX_VIDEO_TOKENS, TOKEN_PX, Size, 
 from model_executor.processor.patches import row_bytes, write_image
 from server.core.errors import BadRequestError
 from server.core.settings import MediaSettings
-from server.media.decode.demuxer import DECODER_THREADS
 from server.media.decode.image import ImageDecoder, image_size
+from server.media.decode.tracks import DECODER_THREADS
 from server.media.messages import FramesDone, ImageBudget, Job, Outcome, Prepared, Ready, VideoBudget
 from server.media.preprocessor import MediaPreprocessor
 from server.media.types import MediaPart

@@ -186,7 +186,7 @@ class Delta(msgspec.Struct, frozen=True):
     stop_string: str | None = None
     """Which of `SamplingParams.stop` has ended the choice, if one has."""
     prompt_logprobs: list[PositionLogprobs] | None = None
-    """Of the prompt's tokens from the second on, when requested; on each choice's first delta."""
+    """Of the prompt's tokens from the second on, when requested; on the first delta of all, and perhaps again later."""
     num_cached_tokens: int = 0
     """Prompt tokens read from the prefix cache (known from the first delta on)."""
 

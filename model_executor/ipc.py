@@ -78,6 +78,12 @@ class Impossible(msgspec.Struct, frozen=True, tag="impossible"):
     reason: str
 
 
+class Unready(msgspec.Struct, frozen=True, tag="unready"):
+    """From the engine process: this start failed; another one may succeed."""
+
+    reason: str
+
+
 class Generated(msgspec.Struct, frozen=True, tag="generated"):
     """From the engine process: the next part of an answer."""
 
@@ -129,7 +135,7 @@ class Stats(msgspec.Struct, frozen=True, tag="stats"):
 
 
 ToEngine = Generate | Abort | Acknowledge | ReadStats
-FromEngine = Ready | Impossible | Generated | Ended | Stats
+FromEngine = Ready | Impossible | Unready | Generated | Ended | Stats
 
 _encoder = msgspec.msgpack.Encoder()
 _start = msgspec.msgpack.Decoder(Start)

@@ -9,6 +9,7 @@ import multiprocessing
 import signal
 
 from model_executor.families.known import FAMILIES
+from model_executor.start_failure import record_exceptions
 
 _PR_SET_PDEATHSIG = 1
 
@@ -26,6 +27,7 @@ def register() -> None:
 
     from model_executor.models.qwen_vl.config import QwenVLConfig
 
+    record_exceptions()
     AutoConfig.register(QwenVLConfig.model_type, QwenVLConfig, exist_ok=True)
     for family in FAMILIES:
         module, _, name = family.model_class.partition(":")

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from model_executor.checkpoint.config import BUNDLED_MODEL, Checkpoint, read_checkpoint, resolve_checkpoint
 from model_executor.checkpoint.errors import CheckpointError
 from model_executor.checkpoint.lora import read_adapters
+from model_executor.checkpoint.weights import check_weights
 from model_executor.client.engine_pool import EnginePool
 from model_executor.processor.tokenizer import Tokenizer, TokenizerFileError
 from server.core.concurrency import run_abandonable
@@ -55,6 +56,7 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
             media=media,
             tokenizer=await run_abandonable(lambda: _read_tokenizer(checkpoint)),
             chat_template=checkpoint.chat_template,
+            tool_template=checkpoint.tool_template,
             end_token_ids=checkpoint.end_token_ids,
             adapters=adapters,
             sampling_defaults={} if settings.engine.generation_config == "none" else checkpoint.sampling_defaults,
@@ -65,7 +67,9 @@ async def open_model(settings: Settings) -> AsyncIterator[ServedModel]:
 
 
 def _load_checkpoint(model: str) -> Checkpoint:
-    return read_checkpoint(resolve_checkpoint(model))
+    checkpoint = read_checkpoint(resolve_checkpoint(model))
+    check_weights(checkpoint.directory)
+    return checkpoint
 
 
 def _adapter_names(settings: Settings, checkpoint: Checkpoint) -> tuple[str, ...]:

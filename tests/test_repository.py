@@ -51,7 +51,7 @@ def test_imports_keep_to_the_contracts() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("tool", ["tools.settings_docs", "tools.error_docs"])
+@pytest.mark.parametrize("tool", ["tools.settings_docs", "tools.error_docs", "tools.media_docs"])
 def test_generated_documentation_is_current(tool: str) -> None:
     done = subprocess.run([sys.executable, "-m", tool, "--check"], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -6,7 +6,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from model_executor.checkpoint.config import CLIP_MEAN, CLIP_STD
+from model_executor.checkpoint.processor_files import CLIP_MEAN, CLIP_STD
 from model_executor.processor.tokenizer import Tokenizer
 from training.model import Model
 from training.qwen_tokenizer import SPECIAL_TOKENS

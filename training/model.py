@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model_executor.checkpoint.config import CLIP_MEAN, CLIP_STD
+from model_executor.checkpoint.processor_files import CLIP_MEAN, CLIP_STD
 from model_executor.processor.geometry import PATCH_PX
 from training.batch import Batch
 from training.recipe import Shape

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save_file
 
-from model_executor.checkpoint.config import CLIP_MEAN, CLIP_STD
+from model_executor.checkpoint.processor_files import CLIP_MEAN, CLIP_STD
 from training.qwen_tokenizer import write_tokenizer
 from training.random_qwen_vl import write_random_qwen_vl
 from training.random_weights import (

@@ -5,30 +5,27 @@ Finds or downloads the checkpoint, too. Does not read weights (the engine does) 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from model_executor.checkpoint.chat_templates import read_chat_templates
 from model_executor.checkpoint.errors import CheckpointError
 from model_executor.checkpoint.json_file import read_json
+from model_executor.checkpoint.positions import Yarn, check_windows, context_length, read_yarn
+from model_executor.checkpoint.processor_files import read_processor_files
 from model_executor.checkpoint.quantization import Quantization, read_quantization
 from model_executor.checkpoint.sampling_defaults import read_sampling_defaults
 from model_executor.checkpoint.vocabulary import tokenizer_dir
 from model_executor.families.family import Family
 from model_executor.families.known import UnknownFamilyError, family_of
 from model_executor.processor.chatml import PromptFormat
-from model_executor.processor.geometry import TOKEN_PX, VIDEO_FRAME_MAX_PIXELS, VIDEO_FRAME_MIN_PIXELS
 
 BUNDLED_MODEL = "tessera-tiny"
 """Name of the checkpoint that ships with the project."""
 _BUNDLE = Path(__file__).parents[2] / "training" / "bundle"
 _OWNER = "the model"
 """What the files belong to, in errors."""
-DEFAULT_IMAGE_MIN_PIXELS = 4 * TOKEN_PX
-DEFAULT_IMAGE_MAX_PIXELS = 16_384 * TOKEN_PX
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-"""Mean and standard deviation of the CLIP model's training images, which Qwen2-VL normalizes with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +53,10 @@ class Checkpoint:
     """Ids that end an answer."""
     chat_template: str | None
     """Jinja source; None if the checkpoint has none."""
+    tool_template: str | None
+    """Jinja source for conversations with tools; None if `chat_template` is for these, too."""
+    yarn: Yarn | None
+    """How the context was stretched after training; None if it was not."""
     quantization: Quantization | None
     """How the weights are quantized; None if they are not."""
     sampling_defaults: Mapping[str, float]
@@ -126,23 +127,22 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         raise CheckpointError(str(error)) from error
     text = dict(family.text_config(config))
     generation = read_json(directory / "generation_config.json", _OWNER, optional=True)
-    ends = generation.get("eos_token_id", config.get("eos_token_id", text.get("eos_token_id", [])))
-    image = read_json(directory / "preprocessor_config.json", _OWNER, optional=True)
-    video = read_json(directory / "video_preprocessor_config.json", _OWNER, optional=True)
+    ends: int | list[int] = next(
+        (file["eos_token_id"] for file in (generation, config, text) if file.get("eos_token_id") is not None), []
+    )
+    check_windows(text)
+    chat_template, tool_template = read_chat_templates(directory)
     return Checkpoint(
         directory=directory,
         family=family,
         tokenizer_dir=tokenizer_dir(directory, family),
         prompt_format=_prompt_format(family, generation),
-        max_model_len=_positive(text, "max_position_embeddings"),
-        image_min_pixels=_pixels(image, "min_pixels", "shortest_edge", DEFAULT_IMAGE_MIN_PIXELS),
-        image_max_pixels=_pixels(image, "max_pixels", "longest_edge", DEFAULT_IMAGE_MAX_PIXELS),
-        video_min_pixels=_pixels(video, "min_pixels", "shortest_edge", VIDEO_FRAME_MIN_PIXELS),
-        video_max_pixels=_pixels(video, "max_pixels", "longest_edge", VIDEO_FRAME_MAX_PIXELS),
-        image_mean=_channels(image, "image_mean", CLIP_MEAN),
-        image_std=_channels(image, "image_std", CLIP_STD),
+        max_model_len=context_length(text),
+        **asdict(read_processor_files(directory)),
         end_token_ids=family.end_token_ids or (tuple(ends) if isinstance(ends, list) else (ends,)),
-        chat_template=_chat_template(directory),
+        chat_template=chat_template,
+        tool_template=tool_template,
+        yarn=read_yarn(text),
         quantization=read_quantization(config),
         sampling_defaults=read_sampling_defaults(generation),
         is_float32=(config.get("dtype") or config.get("torch_dtype") or text.get("dtype")) == "float32",
@@ -162,36 +162,3 @@ def weight_bytes(directory: Path) -> int:
     """Size of a model directory's weights; 0 if it has none."""
     files = [*directory.glob("*.safetensors")] or directory.glob("pytorch_model*.bin")
     return sum(path.stat().st_size for path in files)
-
-
-def _chat_template(directory: Path) -> str | None:
-    path = directory / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text("utf-8")
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        template = read_json(directory / name, _OWNER, optional=True).get("chat_template")
-        if isinstance(template, str):
-            return template
-    return None
-
-
-def _pixels(values: dict[str, Any], name: str, size_key: str, default: int) -> int:
-    """A pixel limit: named directly (the release), or inside `size` (transformers 5)."""
-    if values.get(name) is not None:
-        return _positive(values, name)
-    size = values.get("size") or {}
-    return _positive(size, size_key) if size_key in size else default
-
-
-def _channels(values: dict[str, Any], key: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
-    value = values.get(key, default)
-    if len(value) != 3 or not all(isinstance(item, int | float) for item in value):
-        raise CheckpointError(f"the model's {key} is {value!r}, not three numbers")
-    return (float(value[0]), float(value[1]), float(value[2]))
-
-
-def _positive(values: dict[str, Any], key: str) -> int:
-    value = values.get(key)
-    if not isinstance(value, int) or value < 1:
-        raise CheckpointError(f"the model's {key} is {value!r}, not a positive integer")
-    return value

@@ -43,7 +43,7 @@ class Quantization:
 
 def read_quantization(config: dict[str, Any]) -> Quantization | None:
     """The quantization of a model with this `config.json`; None if its weights are not quantized."""
-    text = config.get("text_config", config)
+    text = config.get("text_config") or config
     section = config.get("quantization_config") or config.get("compression_config") or text.get("quantization_config")
     if not isinstance(section, dict):
         return None

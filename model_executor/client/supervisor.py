@@ -1,6 +1,6 @@
 """Supervises the engine process: starts it, restarts it when it is lost, gives up after repeated failed starts.
 
-Of the messages it handles only `Ready` and `Impossible`; the others are passed on.
+Of the messages it handles only `Ready`, `Impossible` and `Unready`; the others are passed on.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from model_executor.client.process import EngineProcess
 from model_executor.client.scratch import sweep_scratch
 from model_executor.client.standby import Standby
 from model_executor.engine import EngineState
-from model_executor.ipc import Channel, FromEngine, Impossible, ProtocolError, Ready
+from model_executor.ipc import Channel, FromEngine, Impossible, ProtocolError, Ready, Unready
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Supervisor:
         replica: which of several engines this is, for the log.
         devices: the GPUs it gets, as in `Start`.
         start_timeout_s: maximum time from start to `Ready`.
-        on_message: called with every message except `Ready` and `Impossible`.
+        on_message: called with every message except `Ready`, `Impossible` and `Unready`.
         on_loss: called when a process is gone, ready or not.
     """
 
@@ -62,6 +62,8 @@ class Supervisor:
         self._on_message = on_message
         self._on_loss = on_loss
         self._ready_at_s: float | None = None
+        self._has_served = False
+        self._start_error: str | None = None
         self._task: asyncio.Task[None] | None = None
         self._process: EngineProcess | None = None
         self._restarted = asyncio.Event()
@@ -115,7 +117,8 @@ class Supervisor:
             if served_s is None:
                 num_failed_starts += 1
                 if num_failed_starts == MAX_FAILED_STARTS:
-                    self.failure = self.failure or f"the engine failed to start {MAX_FAILED_STARTS} times in a row"
+                    times = f"the engine failed to start {MAX_FAILED_STARTS} times in a row"
+                    self.failure = self.failure or ": ".join(filter(None, (times, self._start_error)))
             else:
                 num_failed_starts = 0
                 self.state = EngineState.RESTARTING
@@ -167,11 +170,16 @@ class Supervisor:
                         case Ready():
                             deadline.reschedule(None)
                             self._ready_at_s = asyncio.get_running_loop().time()
+                            self._has_served, self._start_error = True, None
                             self.channel = channel
                             self.state = EngineState.READY
                             self._restarted.set()
                             if self._standby is not None:
                                 self._standby.schedule()
+                        case Unready(reason) | Impossible(reason) if self._has_served or isinstance(message, Unready):
+                            # Of a model that has served, nothing is impossible.
+                            self._start_error = reason
+                            _log.error("the engine process has not started: %s", reason)
                         case Impossible(reason):
                             self.failure = reason
                         case _:

@@ -5,9 +5,10 @@ Run by `model_executor/client/supervisor.py`, never by hand:
     python -m model_executor.engine_process.main --model DIRECTORY --shared-memory DIRECTORY --settings JSON --socket N
 
 where N is an inherited end of a socket pair. It imports its libraries, waits for `Start`, loads the model, sends
-`Ready` (or `Impossible`), serves until the peer closes its end or SIGTERM arrives, and logs to stderr. Exit status: 0
-when stopped, EXIT_IMPOSSIBLE when no start can succeed, EXIT_LOST when vLLM's own engine process was lost,
-EXIT_PROTOCOL when the peer violates the protocol, 1 for anything unexpected.
+`Ready` (or `Impossible`, or `Unready`), serves until the peer closes its end or SIGTERM arrives, and logs to stderr.
+Exit status: 0 when stopped, EXIT_IMPOSSIBLE when no start can succeed, EXIT_UNREADY when this one failed and another
+one may not, EXIT_LOST when vLLM's own engine process was lost, EXIT_PROTOCOL when the peer violates the protocol, 1 for
+anything unexpected.
 
 Order matters at startup: the environment is set before torch is imported (OpenMP reads it then), and vLLM's engine
 process is forked before any thread exists.
@@ -33,7 +34,7 @@ from model_executor.cpu import num_threads, on_cpu
 from model_executor.engine import EngineSettings
 from model_executor.engine_process.media_files import OpenMediaFiles
 from model_executor.engine_process.session import Session
-from model_executor.ipc import Channel, Impossible, encode, wait_for_start
+from model_executor.ipc import Channel, Impossible, Unready, encode, wait_for_start
 from model_executor.privacy import close_to_others
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 EXIT_IMPOSSIBLE = 3
 EXIT_LOST = 4
 EXIT_PROTOCOL = 5
+EXIT_UNREADY = 6
 _PR_SET_PDEATHSIG = 1
 _UNUSED_PACKAGES = ("scipy", "sklearn")
 """transformers and vLLM import these if installed, for audio, losses and drafting: a tenth of the import time."""
@@ -65,12 +67,14 @@ def main() -> int:
     for name in _UNUSED_PACKAGES:
         sys.modules[name] = None  # type: ignore[assignment]  # the documented way to make an import fail
     from model_executor.engine_process.grammar_check import GrammarCheck
+    from model_executor.engine_process.pickled_weights import check_pickled_weights
     from model_executor.engine_process.vllm_config import (  # torch and vllm read the environment when imported
         SettingsError,
         launch,
         with_num_seqs,
     )
     from model_executor.engine_process.vllm_engine import VllmEngine
+    from model_executor.start_failure import StartFailure
 
     if (start := wait_for_start(end)) is None:
         return 0
@@ -78,12 +82,17 @@ def main() -> int:
         os.environ["CUDA_VISIBLE_DEVICES"] = start.devices
     try:
         checkpoint = read_checkpoint(arguments.model)
+        check_pickled_weights(checkpoint.directory)
         adapters = read_adapters(arguments.settings.lora_dir, checkpoint.directory)
         grammars = GrammarCheck.fork(checkpoint.tokenizer_dir)
         vllm, stats = launch(checkpoint, arguments.settings, adapters, cpu=cpu)
     except (CheckpointError, SettingsError) as error:
         end.sendall(encode(Impossible(str(error))))
         return EXIT_IMPOSSIBLE
+    except Exception as error:  # whatever vLLM raises, and whatever its processes died of
+        failure = StartFailure(error)
+        end.sendall(encode(Unready(failure.reason) if failure.may_heal else Impossible(failure.reason)))
+        return EXIT_UNREADY if failure.may_heal else EXIT_IMPOSSIBLE
     files = OpenMediaFiles(arguments.shared_memory)
     engine = VllmEngine(vllm, stats, files, grammars, checkpoint, adapters)
     try:
@@ -167,6 +176,7 @@ def _prepare_environment(settings: EngineSettings, model: Path, *, cpu: bool) ->
         "HF_HUB_OFFLINE": "1",  # the model has been downloaded
         "TRANSFORMERS_VERBOSITY": "error",
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # the limit is `Checkpoint.max_model_len`, which counts YaRN in
         "VLLM_PLUGINS": "tessera",
     }
     if cpu:

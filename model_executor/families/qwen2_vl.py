@@ -9,7 +9,7 @@ from model_executor.processor.chatml import QWEN2_FORMAT
 
 def text_config(config: Config) -> Config:
     """The part of the language model: transformers 5 nests what the release kept at the top."""
-    nested: Config = config.get("text_config", config)
+    nested: Config = config.get("text_config") or config
     return nested
 
 

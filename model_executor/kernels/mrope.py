@@ -11,6 +11,7 @@ One operator serves the language model (three sections: time, height, width) and
 width); they differ in their tables only.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -86,12 +87,13 @@ def rotated(
     return q, k
 
 
-def cos_sin_table(max_pos: int, inverse_frequencies: torch.Tensor) -> torch.Tensor:
+def cos_sin_table(max_pos: int, inverse_frequencies: torch.Tensor, factor: float = 1.0) -> torch.Tensor:
     """Cosines and sines of every position.
 
     Args:
         max_pos: rows; positions run from 0 to `max_pos - 1`.
         inverse_frequencies: float32 [R/2], radians per position of each rotary pair.
+        factor: what all are multiplied by.
 
     Returns:
         float32 [max_pos, R]: cosines in the first half of a row, sines in the second.
@@ -99,7 +101,7 @@ def cos_sin_table(max_pos: int, inverse_frequencies: torch.Tensor) -> torch.Tens
     angles = (
         torch.arange(max_pos, dtype=torch.float32, device=inverse_frequencies.device)[:, None] * inverse_frequencies
     )
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1) * factor
 
 
 def inverse_frequencies(rotary_dim: int, theta: float) -> torch.Tensor:
@@ -108,3 +110,30 @@ def inverse_frequencies(rotary_dim: int, theta: float) -> torch.Tensor:
     Source: Su et al. 2021 section 3.2.2.
     """
     return 1.0 / theta ** (torch.arange(0, rotary_dim, 2, dtype=torch.float32) / rotary_dim)
+
+
+def yarn_inverse_frequencies(
+    rotary_dim: int, theta: float, *, factor: float, original_context: float, beta_fast: float, beta_slow: float
+) -> torch.Tensor:
+    """Radians per position in a context that YaRN stretched, float32 [rotary_dim/2].
+
+    Args:
+        rotary_dim: as for `inverse_frequencies`.
+        theta: as for `inverse_frequencies`.
+        factor: how many times longer the context got.
+        original_context: its length before, in tokens.
+        beta_fast: pairs that turn so often within the original context stay as they are.
+        beta_slow: pairs that turn less often are slowed down by `factor`; in between, both are blended linearly.
+
+    Source: Peng et al. 2023, arXiv 2309.00071, section 3.2, definition 2.
+    """
+
+    def pair_that_turns(times: float) -> float:
+        return rotary_dim * math.log(original_context / (times * 2 * math.pi)) / (2 * math.log(theta))
+
+    first = max(math.floor(pair_that_turns(beta_fast)), 0)
+    last = min(math.ceil(pair_that_turns(beta_slow)), rotary_dim - 1)
+    pairs = torch.arange(rotary_dim // 2, dtype=torch.float32)
+    slowed = ((pairs - first) / max(last - first, 0.001)).clamp(0, 1)
+    plain = inverse_frequencies(rotary_dim, theta)
+    return plain * (1 - slowed) + plain / factor * slowed

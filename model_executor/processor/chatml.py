@@ -7,8 +7,10 @@ Twin: `model_executor/processor/tokenizer.py` turns the segments into ids.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -88,6 +90,8 @@ class RenderedTurn:
 
     role: Role
     parts: tuple[Segment, ...]
+    calls: tuple[Call, ...] = ()
+    """Calls that are left to the template."""
 
 
 def turn_segments(turn: Message | RenderedTurn) -> list[Segment]:
@@ -132,7 +136,7 @@ def render(
         )
     else:
         switches = {"add_generation_prompt": add_generation_prompt, "add_vision_id": add_vision_id}
-        rendered = _render_template(messages, template, tools, {**options, **switches})
+        rendered = _render_template(messages, prompt_format, template, tools, {**options, **switches})
         placeholders = [part for message in messages for part in message.parts if isinstance(part, MediaPlaceholder)]
         segments = _place_media(rendered, placeholders, prompt_format)
     merged = _merge(segments)
@@ -171,11 +175,14 @@ def _render_chatml(
 
 def _render_template(
     messages: Sequence[Message | RenderedTurn],
+    prompt_format: PromptFormat,
     template: str,
     tools: Sequence[Mapping[str, Any]],
     options: Mapping[str, Any],
 ) -> list[Text]:
     sentinels = Sentinels()
+    if not _takes_parts(template, prompt_format.media["image"].placeholder):
+        messages = _with_written_media(messages, prompt_format, add_vision_id=bool(options["add_vision_id"]))
     return render_template(
         template,
         sentinels,
@@ -183,6 +190,50 @@ def _render_template(
         messages=[_template_message(message, sentinels) for message in messages],
         tools=[_template_function(tool, sentinels) for tool in tools] or None,
     )
+
+
+@lru_cache(maxsize=8)
+def _takes_parts(template: str, placeholder: str) -> bool:
+    """Whether a template writes an image's placeholder for a part of a message; others take text only."""
+    sentinels = Sentinels()
+    content = [{"type": "image", "image": ""}, {"type": "text", "text": sentinels.content([UserText("?")])}]
+    try:
+        texts = render_template(
+            template,
+            sentinels,
+            messages=[{"role": "user", "content": content}],
+            tools=None,
+            add_generation_prompt=True,
+            add_vision_id=False,
+        )
+    except TemplateFaultError:
+        return False
+    return any(placeholder in text.text for text in texts if isinstance(text, TemplateText))
+
+
+def _with_written_media(
+    messages: Sequence[Message | RenderedTurn], prompt_format: PromptFormat, *, add_vision_id: bool
+) -> list[Message | RenderedTurn]:
+    """Messages whose media are template text, as a template that takes text needs them."""
+    counts: Counter[Modality] = Counter()
+
+    def written(part: Segment) -> Segment:
+        if not isinstance(part, MediaPlaceholder):
+            return part
+        counts[part.modality] += 1
+        media = prompt_format.media[part.modality]
+        is_numbered = add_vision_id or prompt_format.is_numbered
+        label = f"{media.label} {counts[part.modality]}: " if is_numbered else ""
+        return TemplateText(label + media.start + media.placeholder + media.end)
+
+    turns: list[Message | RenderedTurn] = []
+    for message in messages:
+        if any(isinstance(part, MediaPlaceholder) for part in message.parts):
+            parts = tuple(written(part) for part in turn_segments(message))
+            turns.append(RenderedTurn(message.role, parts, message.calls))
+        else:
+            turns.append(message)
+    return turns
 
 
 def _template_message(message: Message | RenderedTurn, sentinels: Sentinels) -> dict[str, Any]:
@@ -200,7 +251,7 @@ def _template_message(message: Message | RenderedTurn, sentinels: Sentinels) -> 
     elif texts:
         content = sentinels.content(texts)
     turn: dict[str, Any] = {"role": message.role, "content": content}
-    if isinstance(message, Message) and message.calls:
+    if message.calls:
         turn["tool_calls"] = [
             _template_function(
                 {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}, sentinels

@@ -19,8 +19,15 @@ from typing import Literal
 
 import msgspec
 
-from model_executor.checkpoint.config import BUNDLED_MODEL, read_checkpoint, resolve_checkpoint, weight_bytes
+from model_executor.checkpoint.config import (
+    BUNDLED_MODEL,
+    Checkpoint,
+    read_checkpoint,
+    resolve_checkpoint,
+    weight_bytes,
+)
 from model_executor.checkpoint.errors import CheckpointError
+from model_executor.checkpoint.weights import check_weights
 from model_executor.cpu import num_threads, on_cpu
 from model_executor.engine import CPU_KV_CACHE_BYTES, SHARED_MEMORY
 from server.cli.probe import ProbeError, is_listening, probe_new_server, probe_running_server
@@ -198,6 +205,7 @@ def _check_model(settings: Settings) -> Finding:
         return Finding("note", "model", f"{settings.model} is downloaded from the hub when the server starts")
     try:
         checkpoint = read_checkpoint(resolve_checkpoint(settings.model))
+        check_weights(checkpoint.directory)
     except CheckpointError as error:
         return Finding("FAIL", "model", str(error))
     num_bytes = weight_bytes(checkpoint.directory)
@@ -207,7 +215,14 @@ def _check_model(settings: Settings) -> Finding:
     facts = (
         f"{settings.model}, a {checkpoint.family.name}: {size} of weights, context {checkpoint.max_model_len} tokens"
     )
-    return Finding("ok", "model", facts + _threads(settings, num_bytes))
+    return Finding("ok", "model", facts + _sampling(settings, checkpoint) + _threads(settings, num_bytes))
+
+
+def _sampling(settings: Settings, checkpoint: Checkpoint) -> str:
+    """How the model samples where a request does not say; nothing where its checkpoint does not say so."""
+    if settings.engine.generation_config == "none" or not checkpoint.sampling_defaults:
+        return ""
+    return ", samples by " + ", ".join(f"{name} {value:g}" for name, value in checkpoint.sampling_defaults.items())
 
 
 def _threads(settings: Settings, num_bytes: int) -> str:

@@ -8,20 +8,21 @@ extension is Netscape's.
 """
 
 from model_executor.engine import Modality
+from server.core.format_names import name_format
 
 HEAD_BYTES = 4096
 """How many of a file's first bytes are inspected."""
 
 _ISO_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
-_AVIF_BRANDS = frozenset({b"avif", b"avis"})
-_HEIF_BRANDS = frozenset({b"mif1", b"msf1", b"heic", b"heix", b"hevc", b"hevx"})
-_IMAGES = (b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
+_IMAGES = (b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _VIDEOS = (
     b"\x1a\x45\xdf\xa3",  # Matroska, WebM
     b"FLV\x01",
     b"OggS",
     b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",  # ASF
     b"\0\0\x01\xba",  # MPEG program stream
+    b"\x06\x0e\x2b\x34\x02\x05\x01\x01",  # MXF
+    b"\x1f\x07\0",  # DV
 )
 _GIF_LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
 _WEBP_ANIMATION = 0x02
@@ -60,14 +61,9 @@ def _riff_modality(head: bytes) -> Modality | None:
 
 
 def _iso_modality(head: bytes) -> Modality | None:
-    """MP4, MOV and the images that share their container; `mif1` alone does not identify the image format."""
-    if head[4:8] != b"ftyp":
-        return "video"
-    size = int.from_bytes(head[:4])
-    brands = {head[start : start + 4] for start in (8, *range(16, min(size, len(head)), 4))}
-    if brands & _AVIF_BRANDS:
-        return "image"
-    return None if head[8:12] in _HEIF_BRANDS else "video"
+    """MP4, MOV and the images that share their container."""
+    name = name_format(head) if head[4:8] == b"ftyp" else "MP4"
+    return "image" if name in ("AVIF", "HEIC") else "video" if name == "MP4" else None
 
 
 def _is_transport_stream(head: bytes) -> bool:

@@ -25,7 +25,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
-from model_executor.checkpoint.config import BUNDLED_MODEL, DEFAULT_IMAGE_MAX_PIXELS
+from model_executor.checkpoint.config import BUNDLED_MODEL
+from model_executor.checkpoint.processor_files import DEFAULT_IMAGE_MAX_PIXELS
 from model_executor.engine import EngineSettings
 from model_executor.processor.geometry import (
     MAX_VIDEO_TOKENS,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from server.core.concurrency import run_to_completion
 from server.core.errors import BadRequestError, TooLargeError
+from server.core.format_names import refusal
 from server.core.mime import HEAD_BYTES, detect_modality
 from server.core.settings import FilesSettings
 from server.files.durable import storage_errors, write_all
@@ -97,7 +98,7 @@ def new_record(
     modality = detect_modality(upload.head)
     if modality is None:
         raise BadRequestError(
-            "The file is neither an image nor a video in a supported format.",
+            refusal(upload.head) or "The file is neither an image nor a video in a supported format.",
             param="file",
             code="unsupported_file",
         )

@@ -90,8 +90,8 @@ class Generator:
         """
         started_s = time.perf_counter()
         if isinstance(request.prompt, Conversation):
-            prompt = with_frames(request.prompt, self.model.family.frames_as_images)
-            request = replace(request, prompt=prompt)
+            framed = with_frames(request.prompt, self.model.family.frames_as_images)
+            request = replace(request, prompt=framed)
         async with self._media(request, progress) as media:
             with self.metrics.stage_s.labels("prompt").time():
                 prompts = await asyncio.to_thread(_build_prompts, self.model, request, media)
@@ -178,7 +178,8 @@ class Generator:
 
 def _build_prompts(model: ServedModel, request: GenerationRequest, media: Sequence[PreparedMedia]) -> list[Prompt]:
     """Runs in a thread: long texts take a while."""
-    builder, cache_salt, adapter = model.prompt_builder, request.tenant or None, model.adapter(request.model)
+    builder = replace(model.prompt_builder, num_answer_tokens=request.max_output_tokens)
+    cache_salt, adapter = request.tenant or None, model.adapter(request.model)
     if isinstance(request.prompt, Conversation):
         return [builder.chat(request.prompt, media, cache_salt=cache_salt, adapter=adapter)]
     return [builder.plain(prompt, cache_salt=cache_salt, adapter=adapter) for prompt in request.prompt]

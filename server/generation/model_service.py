@@ -71,6 +71,8 @@ class ServedModel:
     """How to sample where a request does not say, by its fields' names."""
     description: str | None = None
     """What the model can do, in a sentence for people, if known."""
+    tool_template: str | None = None
+    """The checkpoint's Jinja template for conversations with tools, where it has another one for these."""
     family: Family = QWEN2_VL
     """The family it belongs to."""
     prompt_format: PromptFormat = QWEN2_FORMAT
@@ -79,7 +81,13 @@ class ServedModel:
     @property
     def prompt_builder(self) -> PromptBuilder:
         """Builds its prompts."""
-        return PromptBuilder(self.tokenizer, self.chat_template, self.engine.max_model_len, self.prompt_format)
+        return PromptBuilder(
+            self.tokenizer,
+            self.chat_template,
+            self.engine.max_model_len,
+            self.prompt_format,
+            tool_template=self.tool_template,
+        )
 
     def adapter(self, name: str) -> str | None:
         """The adapter a request for the model `name` computes with; None for the model itself."""

@@ -87,6 +87,8 @@ class OutputReader:
         self._num_top_logprobs = num_top_logprobs
         self._tokenizer = tokenizer
         self._echoes = echoes
+        self._prompt_tokens: list[tuple[SampledToken, ...] | None] = [None] * len(prompts)
+        """The log-probabilities of each prompt, once they have come."""
         self._end_token_ids = frozenset(end_token_ids)
 
     def read(self, prompt: int, delta: Delta) -> list[OutputEvent]:
@@ -140,7 +142,10 @@ class OutputReader:
         if self._num_top_logprobs is None:
             return [PromptEcho(index, text)]
         first = self._tokenizer.token_bytes(self._prompts[prompt].token_ids[0])
-        tokens = tuple(self._sampled(position) for position in delta.prompt_logprobs or [])
+        tokens = self._prompt_tokens[prompt]
+        if tokens is None:
+            tokens = tuple(self._sampled(position) for position in delta.prompt_logprobs or [])
+            self._prompt_tokens[prompt] = tokens
         return [PromptEcho(index, text, first, tokens)]
 
     def _logprobs(self, delta: Delta) -> tuple[SampledToken, ...]:

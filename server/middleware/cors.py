@@ -24,6 +24,7 @@ EXPOSED_HEADERS = (
     "x-ratelimit-limit-tokens",
     "x-ratelimit-remaining-tokens",
     "x-ratelimit-reset-tokens",
+    "x-tessera-server",
 )
 """Our response headers that pages may read; browsers expose the common ones anyway."""
 

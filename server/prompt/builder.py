@@ -39,6 +39,10 @@ class PromptBuilder:
     """Length of the context, in tokens; texts far beyond it are not encoded."""
     prompt_format: PromptFormat = QWEN2_FORMAT
     """Of the model's family."""
+    tool_template: str | None = None
+    """The checkpoint's Jinja chat template for conversations with tools; None if `template` is for these, too."""
+    num_answer_tokens: int | None = None
+    """The longest answer a client requests, for refusals of texts far too long; None where it names none."""
 
     def chat(
         self, conversation: Conversation, media: Sequence[PreparedMedia], *, cache_salt: str | None, adapter: str | None
@@ -84,9 +88,12 @@ class PromptBuilder:
         Raises:
             BadRequestError: the template refuses the conversation, or it is far too long.
         """
-        segments = render_conversation(conversation, self.template, self.prompt_format)
-        check_context_length(segments, num_media_tokens, self.tokenizer, self.max_model_len, param=conversation.param)
+        segments = render_conversation(conversation, self._template_of(conversation), self.prompt_format)
+        self._check_length(segments, num_media_tokens, conversation.param)
         return segments
+
+    def _template_of(self, conversation: Conversation) -> str | None:
+        return self.tool_template if conversation.tools and self.tool_template else self.template
 
     def text_ids(self, text: str, param: str) -> list[int]:
         """Token ids of a client's text, in which nothing is a special token.
@@ -99,8 +106,18 @@ class PromptBuilder:
             BadRequestError: it is far too long.
         """
         segments = [UserText(text)]
-        check_context_length(segments, [], self.tokenizer, self.max_model_len, param=param)
+        self._check_length(segments, [], param)
         return self.tokenizer.encode(segments, []).token_ids
+
+    def _check_length(self, segments: Sequence[Segment], num_media_tokens: Sequence[int], param: str) -> None:
+        check_context_length(
+            segments,
+            num_media_tokens,
+            self.tokenizer,
+            self.max_model_len,
+            param=param,
+            num_answer_tokens=self.num_answer_tokens,
+        )
 
     def plain(self, prompt: PlainPrompt, *, cache_salt: str | None, adapter: str | None) -> Prompt:
         """The prompt of a text or of token ids.
@@ -137,7 +154,7 @@ class PromptBuilder:
     def unread_options(self, conversation: Conversation) -> list[str]:
         """Names of a conversation's template options that the template does not read."""
         try:
-            read = _read_options(conversation, self.template)
+            read = _read_options(conversation, self._template_of(conversation))
         except TemplateFaultError:  # which refuses the conversation anyway
             return []
         return [name for name in conversation.template_options if name not in read and name != VISION_ID]

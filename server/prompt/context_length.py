@@ -52,6 +52,7 @@ def check_context_length(
     max_model_len: int,
     *,
     param: str = "messages",
+    num_answer_tokens: int | None = None,
 ) -> None:
     """Refuse a text far too long without encoding all of it, which would take minutes.
 
@@ -61,6 +62,7 @@ def check_context_length(
         tokenizer: the model's.
         max_model_len: length of the context.
         param: the request field the prompt stands in.
+        num_answer_tokens: as `require_fit`.
 
     Raises:
         BadRequestError: it cannot fit.
@@ -71,7 +73,8 @@ def check_context_length(
         return
     # No token stands for more bytes than the longest one; the tokenizer may compose characters first.
     num_bytes = sum(len(unicodedata.normalize("NFC", text).encode()) for text in texts)
-    require_fit(num_bytes // tokenizer.max_token_bytes, None, max_model_len, param=param, exact=False)
+    least = num_bytes // tokenizer.max_token_bytes
+    require_fit(least, num_answer_tokens, max_model_len, param=param, exact=False)
     beginning: list[Segment] = []
     for segment in segments:
         if isinstance(segment, MediaPlaceholder):
@@ -82,4 +85,5 @@ def check_context_length(
         if budget <= 0:
             break
     num_tokens = len(tokenizer.encode(beginning, num_media_tokens).token_ids)
-    require_fit(num_tokens - _SLACK_TOKENS, None, max_model_len, param=param, exact=False)
+    least = num_tokens - _SLACK_TOKENS
+    require_fit(least, num_answer_tokens, max_model_len, param=param, exact=False)

@@ -6,6 +6,7 @@ from typing import Any
 
 from model_executor.processor.geometry import TOKEN_PX, VIDEO_MAX_FRAMES
 from server.core.errors import BadRequestError
+from server.core.format_names import refusal
 from server.core.mime import HEAD_BYTES, detect_modality
 from server.media.errors import MediaError
 from server.media.fetch.data_url import BLANKS, decoded
@@ -78,10 +79,12 @@ def inline_part(url: str, param: str, data_param: str, limits: Limits) -> MediaP
     Raises:
         BadRequestError: it is neither an image nor a video.
     """
-    modality = detect_modality(_beginning(url))
+    beginning = _beginning(url)
+    modality = detect_modality(beginning)
     if modality is None:
         raise BadRequestError(
-            "The file is not an image or video in a supported format, as data:MEDIA-TYPE;base64,DATA.",
+            refusal(beginning)
+            or "The file is not an image or video in a supported format, as data:MEDIA-TYPE;base64,DATA.",
             param=data_param,
             code="unsupported_file",
         )

@@ -61,6 +61,12 @@ _REFERENCE = re.compile(r"#|#/(\$defs|definitions)/([\w.-]+)", re.ASCII)
 _EXACT = 1 << 53
 _DECIMALS = 6
 _MAX_COUNT = 100_000
+_EMPTY: tuple[tuple[str, Any], ...] = (
+    ("propertyNames", {"type": "string"}),
+    ("propertyNames", {}),
+    ("propertyNames", True),
+)
+"""Keywords and values that assert nothing."""
 _ASSERTING = (_KNOWN | _NOT_ENFORCED) - _ANNOTATIONS - frozenset(_DEFINITIONS)
 _LOOSE = frozenset(
     ("pattern", "format", "not", "minLength", "maxLength", "minimum", "maximum", "multipleOf", "minItems", "maxItems")
@@ -129,7 +135,7 @@ class _Rebuilding:
         for keyword in schema:
             if keyword in _DEFINITIONS and not root:
                 raise _refused(path, keyword, "is not supported below the root")
-            if keyword in _NOT_ENFORCED:
+            if keyword in _NOT_ENFORCED and (keyword, schema[keyword]) not in _EMPTY:
                 self._relax(path, keyword, "is not supported")
         asserted = {
             name: value for name, value in schema.items() if name in _KNOWN - _ANNOTATIONS and name not in _DEFINITIONS

@@ -42,50 +42,44 @@ _NIL = "|00000000-0000-0000-0000-000000000000"
 _MAX = "|ffffffff-ffff-ffff-ffff-ffffffffffff"
 _OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9][0-9]|[0-9])"
 _IPV4 = rf"({_OCTET}\.){{3}}{_OCTET}"
-EMAIL = r"(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}"
-_EMAIL_OF_DOTS = r"([A-Za-z0-9_'+\-]+\.)*[A-Za-z0-9_'+\-]*[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}"
-EMAIL_WITHOUT_LOOKING = r"([A-Za-z0-9_'+-]+\.)*[A-Za-z0-9_'+-]*[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9-]*\.)+[A-Za-z]{2,}"
-_QUAD = f"{_HEX}{{1,4}}"
-_IPV6 = "|".join(
-    (
-        f"(({_QUAD}:){{7}}{_QUAD}",
-        f"({_QUAD}:){{1,7}}:",
-        f"({_QUAD}:){{1,6}}:{_QUAD}",
-        *(f"({_QUAD}:){{1,{left}}}(:{_QUAD}){{1,{7 - left}}}" for left in (5, 4, 3, 2)),
-        f"{_QUAD}:((:{_QUAD}){{1,6}})",
-        f":((:{_QUAD}){{1,7}}|:))",
-    )
+_IPV6 = (
+    "(([0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}|([0-9a-fA-F]{1,4}:){1,7}:|([0-9a-fA-F]{1,4}:){1,6}:[0-9a-fA-F]{1,4}"
+    "|([0-9a-fA-F]{1,4}:){1,5}(:[0-9a-fA-F]{1,4}){1,2}|([0-9a-fA-F]{1,4}:){1,4}(:[0-9a-fA-F]{1,4}){1,3}"
+    "|([0-9a-fA-F]{1,4}:){1,3}(:[0-9a-fA-F]{1,4}){1,4}|([0-9a-fA-F]{1,4}:){1,2}(:[0-9a-fA-F]{1,4}){1,5}"
+    "|[0-9a-fA-F]{1,4}:((:[0-9a-fA-F]{1,4}){1,6})|:((:[0-9a-fA-F]{1,4}){1,7}|:))"
 )
+OLD_EMAIL = r"(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}"
+EMAIL = r"([A-Za-z0-9_'+\-]+\.)*[A-Za-z0-9_'+\-]*[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}"
 _DURATION = r"P((\d+W)|(?!.*W)(?=\d|T\d)(\d+Y)?(\d+M)?(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+([.,]\d+)?S)?)?)"
+_BASE64 = "([0-9a-zA-Z+/]{4})*(([0-9a-zA-Z+/]{2}==)|([0-9a-zA-Z+/]{3}=))?"
 
 
-def _known_pairs() -> dict[tuple[str, str], str | None]:
-    pairs: dict[tuple[str, str], str | None] = {
-        ("email", EMAIL): EMAIL_WITHOUT_LOOKING,
-        ("email", _EMAIL_OF_DOTS): EMAIL_WITHOUT_LOOKING,
+def _known_pairs() -> dict[tuple[str | None, str], str | None]:
+    pairs: dict[tuple[str | None, str], str | None] = {
+        ("email", OLD_EMAIL): EMAIL,
         ("duration", _DURATION): None,
-        ("ipv4", _IPV4): _IPV4,
-        ("ipv6", _IPV6): _IPV6,
-        ("date", _DATE): _DATE,
+        (None, f"$|^{_BASE64}"): _BASE64,  # the latter takes the empty text, too
     }
-    for pattern in (
-        *(f"({_UUID % version})" for version in range(1, 9)),
-        f"({_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}})",
-        f"({_UUID % '[1-8]'}{_NIL})",
-        f"({_UUID % '[1-8]'}{_NIL}{_MAX})",
-        f"({_UUID % f'{_HEX}'}{_NIL})",
-    ):
-        pairs["uuid", pattern] = pattern
-    for end in ("Z", "(Z)", r"(Z|([+-]\d{2}:\d{2}))", r"(Z|([+-]([01]\d|2[0-3]):[0-5]\d))"):
-        whole = rf"{_DATE}T({_MINUTES}:[0-5]\d(\.\d+)?{end})"
-        enforced = whole.replace(r"[+-]\d{2}:\d{2}", rf"[+-]{_MINUTES}")
+    ends = ("(Z)", rf"(Z|([+-]{_MINUTES}))")
+    seconds = (r":[0-5]\d(\.\d+)?", r":[0-5]\d", *(rf":[0-5]\d\.\d{{{digits}}}" for digits in range(1, 10)))
+    implied = [
+        ("email", EMAIL),
+        ("ipv4", _IPV4),
+        ("ipv6", _IPV6),
+        ("date", _DATE),
+        *(("uuid", f"({_UUID % version})") for version in range(1, 9)),
+        *(("uuid", f"({_UUID % '[1-8]'}{end})") for end in (_NIL, _NIL + _MAX)),
+        ("uuid", f"({_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}})"),
+        *(("date-time", f"{_DATE}T({_MINUTES}{second}{end})") for second in seconds for end in ends),
+    ]
+    for end in ends:  # a format has seconds
+        enforced = rf"{_DATE}T({_MINUTES}:[0-5]\d(\.\d+)?{end})"
         pairs["date-time", rf"{_DATE}T({_MINUTES}(:[0-5]\d(\.\d+)?)?{end})"] = enforced
-        pairs["date-time", whole] = pairs["date-time", rf"{_DATE}T{_MINUTES}:[0-5]\d(\.\d+)?{end}"] = enforced
-    return pairs
+    return {**pairs, **{pair: pair[1] for pair in implied}}
 
 
 _KNOWN_PAIRS = _known_pairs()
-"""The pattern that is enforced for a format and a pattern together; None: the format alone, which implies it."""
+"""The pattern that is enforced for a format, if any, and a pattern together; None: the format, which implies it."""
 
 
 @dataclass(slots=True)
@@ -115,7 +109,7 @@ def one_rule(asserted: Mapping[str, Any], lengths: Mapping[str, int], *, enforce
     pattern: str | None = asserted.get("pattern")
     format_ = asserted.get("format")
     format_ = format_ if format_ in FORMAT_LENGTHS else None  # any other is an annotation
-    if pattern is not None and format_ is not None:
+    if pattern is not None:
         known = (format_, _bare(pattern))
         if known in _KNOWN_PAIRS:
             pattern, enforces_pattern = _KNOWN_PAIRS[known], True

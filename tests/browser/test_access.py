@@ -146,7 +146,7 @@ async def test_keys_theme_and_description_of_the_api_are_told(page: Page, serve:
 async def luminance(page: Page, selector: str, name: str) -> float:
     """Relative luminance of an element's color, as WCAG 2 defines it."""
     color = await page.locator(selector).evaluate("(element, name) => getComputedStyle(element)[name]", name)
-    linear = [(part / 255 + 0.055) ** 2.4 / 1.055**2.4 for part in map(int, re.findall(r"\d+", color)[:3])]
+    linear: list[float] = [(part / 255 + 0.055) ** 2.4 / 1.055**2.4 for part in map(int, re.findall(r"\d+", color)[:3])]
     return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 

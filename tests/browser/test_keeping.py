@@ -6,7 +6,7 @@ from pathlib import Path
 
 from playwright.async_api import Page, expect
 
-from tests.browser.conftest import OpenPage, ask, open_ready, sent_by
+from tests.browser.conftest import TIMEOUT_MS, OpenPage, ask, open_ready, sent_by
 from tests.browser.test_conversation import endless, forget_all
 from tests.support.fakes import FakeEngine
 from tests.support.images import encoded, photo, plain, real_video
@@ -135,7 +135,7 @@ async def test_a_video_of_300_mb_is_asked_about_and_kept_as_a_small_preview(
     async with serve() as world:
         await open_ready(page, world)
         await page.locator("#files").set_input_files(tmp_path / "long.mp4")
-        await expect(page.locator(".strip")).to_have_attribute("aria-busy", "false")
+        await expect(page.locator(".strip")).to_have_attribute("aria-busy", "false", timeout=3 * TIMEOUT_MS)
         await ask(page, "What happens?")
         await expect(page.locator(".measures dl")).to_be_visible()
         await page.reload()

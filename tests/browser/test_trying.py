@@ -220,6 +220,9 @@ async def test_media_of_the_conversation_open_large_and_fit_the_window(
         await page.locator("#files").set_input_files([tmp_path / "tall.png", real_video()])
         await expect(page.locator(".chip[data-state=ready]")).to_have_count(2)
         await ask(page, "What is it?")
+        await page.locator(".question video").evaluate("video => video.dataset.same = 'yes'")
+        await expect(page.locator(".measures dl")).to_be_visible()
+        assert await page.locator(".question video").get_attribute("data-same") == "yes"  # not drawn anew
         video = await page.locator(".question video").bounding_box()
         assert video is not None and video["width"] >= 256
         await page.get_by_role("button", name="Enlarge tall.png").first.click()

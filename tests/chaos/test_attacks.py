@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
 import httpx
 import numpy as np
@@ -181,7 +181,7 @@ def test_another_keys_requests_under_attack(server: RunningServer) -> None:
     first_token_ms(server.url)
     print("\n| first token of another key | p50 | p95 | p99 |\n| --- | --- | --- | --- |")
     quiet = shown("nobody else", first_token_ms(server.url))
-    attacks = {
+    attacks: dict[str, Callable[[], AbstractContextManager[None]]] = {
         "a million messages in a body": lambda: repeated(server.url, lambda _: MANY_MESSAGES, 1),
         "expressions that take long": lambda: repeated(server.url, long_expression, 12),
         "names that no server knows": lambda: repeated(server.url, slow_names, 4),

@@ -1,6 +1,7 @@
 """The key by which proxies keep a conversation at one server."""
 
 import asyncio
+from collections.abc import Mapping
 
 import openai
 
@@ -11,7 +12,7 @@ from tests.support.world import ServerFixture
 A, B = (image(png(size)) for size in (500, 501))
 
 
-def key(*messages: dict[str, object]) -> str:
+def key(*messages: Mapping[str, object]) -> str:
     (value,) = session_headers(messages).values()
     return value
 

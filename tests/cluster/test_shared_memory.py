@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from pydantic_core import to_json
 
 from server.core.errors import UnavailableError
 from server.core.settings import ResponsesSettings
@@ -36,7 +37,7 @@ async def memory(redis: Part, **limits: Any) -> AsyncIterator[SharedMemory]:
 
 
 def item(name: str, text: str = "") -> StoredItem:
-    return StoredItem(name, {"id": name, "text": text}, 10)
+    return StoredItem(name, to_json({"id": name, "text": text}))
 
 
 async def test_an_entry_is_there_on_all_servers_and_its_tenants_own(redis: Part) -> None:

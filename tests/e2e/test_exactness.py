@@ -20,7 +20,7 @@ pytestmark = pytest.mark.engine
 
 NUM_LONG_TOKENS = 224
 """Eight answers of this length do not fit the small KV cache together."""
-TOWERS = {"Qwen2-VL": VisionShape(), "Qwen2.5-VL": WindowVisionShape()}
+TOWERS: dict[str, VisionShape | WindowVisionShape] = {"Qwen2-VL": VisionShape(), "Qwen2.5-VL": WindowVisionShape()}
 
 
 @pytest.fixture(scope="module", params=TOWERS)

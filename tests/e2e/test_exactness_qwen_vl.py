@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 from tests.e2e.test_exactness import NUM_LONG_TOKENS, ask, check
 from tests.support.images import asked, clip_part, made_clip, small_photos, text_part
@@ -130,7 +131,8 @@ async def test_keys_are_not_shared_between_bases(server: RunningServer, oracle: 
 async def test_a_video_is_four_pictures(server: RunningServer, oracle: QwenVLOracle) -> None:
     clip = Clip(made_clip(31, rate=10, width=448, height=448))
     frames = [decoded(clip)[0][index] for index in (0, 10, 20, 30)]
-    shown = [Still(frame.reformat(format="gbrp", interpolation=BICUBIC).to_image()) for frame in frames]
+    rgb = [frame.reformat(format="gbrp", interpolation=BICUBIC).to_ndarray() for frame in frames]
+    shown = [Still(Image.fromarray(pixels)) for pixels in rgb]
     check(
         await ask(server.url, [("user", ["See ", clip, "What happens?"])]),
         oracle.answer([("user", ["See ", *shown, "What happens?"])], NUM_TOKENS),

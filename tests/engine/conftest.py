@@ -80,7 +80,12 @@ def world(vllm_imported: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
 async def engine(other_oracle: Oracle, shared_memory: Path) -> AsyncIterator[EngineClient]:
     """An engine with room for everything but a crowd."""
     settings = EngineSettings(
-        dtype="float32", max_num_seqs=8, max_num_waiting=4, gpu_memory_share=GPU_SHARE, warm_standby=False
+        dtype="float32",
+        kv_cache_bytes=512 << 20,
+        max_num_seqs=8,
+        max_num_waiting=4,
+        gpu_memory_share=GPU_SHARE,
+        warm_standby=False,
     )
     client = EngineClient(other_oracle.folder, settings, shared_memory=shared_memory)
     await client.start()

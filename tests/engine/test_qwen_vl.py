@@ -192,8 +192,8 @@ async def test_an_adapter_in_the_authors_names_equals_merged_weights(tmp_path: P
     await engine.start()
     try:
         await ready(engine)
-        for name, answer in (("own", expected), (None, plain)):
-            ids, logprobs, _ = await greedy(engine, Prompt(prompt, adapter=name), 24)
+        for served, answer in (("own", expected), (None, plain)):
+            ids, logprobs, _ = await greedy(engine, Prompt(prompt, adapter=served), 24)
             assert ids == answer.token_ids
             assert logprobs == pytest.approx(answer.logprobs, abs=1e-3)
     finally:

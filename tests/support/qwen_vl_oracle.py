@@ -1,3 +1,4 @@
+# mypy: allow-untyped-calls
 """The independent side of Qwen-VL's tests: the model in plain float64, straight from its description.
 
 No line of it is shared with the project. Everything is computed anew for every token, with no cache of keys: what a
@@ -49,7 +50,7 @@ class QwenVLOracle:
         self.folder = model
         self.config = json.loads((model / "config.json").read_text())
         stored = torch.load(model / "pytorch_model.bin", weights_only=True)
-        self.weights = {name: value.double() for name, value in stored.items()}
+        self.weights: dict[str, torch.Tensor] = {name: value.double() for name, value in stored.items()}
         lines = (model / "qwen.tiktoken").read_bytes().splitlines()
         ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in lines if line)}
         self.encoding = tiktoken.Encoding("qwen", pat_str=SPLIT, mergeable_ranks=ranks, special_tokens=SPECIAL)
@@ -169,7 +170,8 @@ class QwenVLOracle:
 
     def _rms(self, x: torch.Tensor, name: str) -> torch.Tensor:
         size = (x.square().mean(-1, keepdim=True) + self.config["layer_norm_epsilon"]).sqrt()
-        return x / size * self.weights[f"{name}.weight"]
+        normed: torch.Tensor = x / size * self.weights[f"{name}.weight"]
+        return normed
 
 
 def attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool = False) -> torch.Tensor:

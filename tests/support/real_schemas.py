@@ -145,7 +145,7 @@ _SCALARS: dict[str, Any] = {
     "decimal": decimal.Decimal,
     "byte size": ByteSize,
     "secret": SecretStr,
-    "json": Json[Any],
+    "json": Json[Any],  # type: ignore[misc]
     "positive": PositiveInt,
     "not negative": NonNegativeInt,
     "negative": NegativeFloat,
@@ -196,7 +196,7 @@ def pydantic_schemas() -> dict[str, dict[str, Any]]:
     """What Pydantic makes of types: each alone, in a list, and as one that may be missing; and of models."""
     made: dict[str, dict[str, Any]] = {}
     for name, kind in _SCALARS.items():
-        for form, annotation in (("", kind), (" list", list[kind]), (" or none", kind | None)):
+        for form, annotation in (("", kind), (" list", list[kind]), (" or none", kind | None)):  # type: ignore[valid-type]
             model = create_model("Answer", value=(annotation, ...))
             made[f"pydantic {name}{form}"] = model.model_json_schema()
     for name, kind in _SHAPES.items():
@@ -206,35 +206,69 @@ def pydantic_schemas() -> dict[str, dict[str, Any]]:
     return made
 
 
+_DATE = (
+    r"^(?:(?:\d\d[2468][048]|\d\d[13579][26]|\d\d0[48]|[02468][048]00|[13579][26]00)-02-29|\d{4}-(?:"
+    r"(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|(?:02)-(?:0[1-9]|1\d|2[0-8])))"
+)
 _ZOD: dict[str, dict[str, Any]] = {
     "email": {
-        "type": "string",
-        "format": "email",
-        "pattern": (
-            r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$"
-        ),
-    },
-    "email of zod 4.6": {
         "type": "string",
         "format": "email",
         "pattern": (
             r"^(?:[A-Za-z0-9_'+\-]+\.)*[A-Za-z0-9_'+\-]*[A-Za-z0-9_+-]@(?:[A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$"
         ),
     },
+    "uuid v4": {
+        "type": "string",
+        "format": "uuid",
+        "pattern": "^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})$",
+    },
     "guid": {
         "type": "string",
         "format": "uuid",
         "pattern": "^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})$",
     },
+    "datetime offset": {
+        "type": "string",
+        "format": "date-time",
+        "pattern": _DATE + r"T(?:(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:Z|([+-](?:[01]\d|2[0-3]):[0-5]\d)))$",
+    },
+    "datetime milliseconds": {
+        "type": "string",
+        "format": "date-time",
+        "pattern": _DATE + r"T(?:(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{3}(?:Z))$",
+    },
     "ipv6": {
         "type": "string",
         "format": "ipv6",
         "pattern": (
-            "^(([0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}|([0-9a-fA-F]{1,4}:){1,7}:"
-            "|([0-9a-fA-F]{1,4}:){1,6}:[0-9a-fA-F]{1,4}|([0-9a-fA-F]{1,4}:){1,5}(:[0-9a-fA-F]{1,4}){1,2}"
-            "|([0-9a-fA-F]{1,4}:){1,4}(:[0-9a-fA-F]{1,4}){1,3}|([0-9a-fA-F]{1,4}:){1,3}(:[0-9a-fA-F]{1,4}){1,4}"
-            "|([0-9a-fA-F]{1,4}:){1,2}(:[0-9a-fA-F]{1,4}){1,5}|[0-9a-fA-F]{1,4}:((:[0-9a-fA-F]{1,4}){1,6})"
-            "|:((:[0-9a-fA-F]{1,4}){1,7}|:))$"
+            "^(([0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}|([0-9a-fA-F]{1,4}:){1,7}:|([0-9a-fA-F]{1,4}:){1,6}:[0-9a-fA-F]{1,4}"
+            "|([0-9a-fA-F]{1,4}:){1,5}(:[0-9a-fA-F]{1,4}){1,2}|([0-9a-fA-F]{1,4}:){1,4}(:[0-9a-fA-F]{1,4}){1,3}"
+            "|([0-9a-fA-F]{1,4}:){1,3}(:[0-9a-fA-F]{1,4}){1,4}|([0-9a-fA-F]{1,4}:){1,2}(:[0-9a-fA-F]{1,4}){1,5}"
+            "|[0-9a-fA-F]{1,4}:((:[0-9a-fA-F]{1,4}){1,6})|:((:[0-9a-fA-F]{1,4}){1,7}|:))$"
+        ),
+    },
+    "base64": {
+        "type": "string",
+        "format": "base64",
+        "contentEncoding": "base64",
+        "pattern": "^$|^(?:[0-9a-zA-Z+/]{4})*(?:(?:[0-9a-zA-Z+/]{2}==)|(?:[0-9a-zA-Z+/]{3}=))?$",
+    },
+    "hostname": {
+        "type": "string",
+        "format": "hostname",
+        "pattern": (
+            r"^(?=.{1,253}\.?$)[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+            r"(?:\.[a-zA-Z0-9](?:[-0-9a-zA-Z]{0,61}[0-9a-zA-Z])?)*\.?$"
+        ),
+    },
+    "halves": {"type": "number", "multipleOf": 0.5},
+    "pattern and length": {"type": "string", "minLength": 2, "maxLength": 5, "pattern": "^a+$"},
+    "older email": {
+        "type": "string",
+        "format": "email",
+        "pattern": (
+            r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$"
         ),
     },
     "uuid": {
@@ -245,22 +279,16 @@ _ZOD: dict[str, dict[str, Any]] = {
             "|00000000-0000-0000-0000-000000000000|ffffffff-ffff-ffff-ffff-ffffffffffff)$"
         ),
     },
-    "date": {
-        "type": "string",
-        "format": "date",
-        "pattern": (
-            r"^(?:(?:\d\d[2468][048]|\d\d[13579][26]|\d\d0[48]|[02468][048]00|[13579][26]00)-02-29|\d{4}-(?:"
-            r"(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|(?:02)-(?:0[1-9]|1\d|2[0-8])))$"
-        ),
-    },
+    "date": {"type": "string", "format": "date", "pattern": f"{_DATE}$"},
     "datetime": {
         "type": "string",
         "format": "date-time",
-        "pattern": (
-            r"^(?:(?:\d\d[2468][048]|\d\d[13579][26]|\d\d0[48]|[02468][048]00|[13579][26]00)-02-29|\d{4}-(?:"
-            r"(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|(?:02)-(?:0[1-9]|1\d|2[0-8])))"
-            r"T(?:(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d+)?)?(?:Z))$"
-        ),
+        "pattern": _DATE + r"T(?:(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:Z))$",
+    },
+    "datetime minutes": {
+        "type": "string",
+        "format": "date-time",
+        "pattern": _DATE + r"T(?:(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d+)?)?(?:Z))$",
     },
     "time": {"type": "string", "pattern": r"^(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d+)?)?$"},
     "duration": {

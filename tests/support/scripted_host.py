@@ -22,7 +22,7 @@ from model_executor.engine import (
     SamplingParams,
 )
 from model_executor.engine_process.session import Session
-from model_executor.ipc import Channel, Impossible, encode, wait_for_start
+from model_executor.ipc import Channel, Impossible, Unready, encode, wait_for_start
 
 SLOW_S = 1.0
 """Before the first delta of a slow request."""
@@ -82,6 +82,9 @@ def main() -> None:
         case "impossible":
             end.sendall(encode(Impossible("the model is a fish")))
             sys.exit(3)
+        case "unready":
+            end.sendall(encode(Unready("the pond is dry")))
+            sys.exit(6)
         case "crashes":
             sys.exit(1)
         case "never-ready":

@@ -91,7 +91,7 @@ class RunningServer:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise RuntimeError(f"the server ended with {self._process.returncode}:\n" + self.tail())
-            if httpx.get(f"{self.url}/health").status_code == 200:
+            if httpx.get(f"{self.url}/health", timeout=60).status_code == 200:
                 self.ready_s = time.monotonic() - self._started
                 return
             time.sleep(0.1)

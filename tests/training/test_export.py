@@ -7,7 +7,8 @@ from shutil import copy
 import pytest
 import torch
 
-from model_executor.checkpoint.config import CLIP_MEAN, CLIP_STD, read_checkpoint
+from model_executor.checkpoint.config import read_checkpoint
+from model_executor.checkpoint.processor_files import CLIP_MEAN, CLIP_STD
 from model_executor.processor.chatml import render
 from model_executor.processor.tokenizer import TemplateText, Tokenizer
 from training.checkpoint_files import CHAT_TEMPLATE, write_checkpoint

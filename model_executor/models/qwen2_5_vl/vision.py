@@ -1,3 +1,4 @@
+# mypy: allow-untyped-calls
 """Qwen2.5-VL's vision tower: windows of 112 x 112 pixels in most blocks, whole slices in a few.
 
 The patches of a slice are reordered window by window, so that every window is a run, and their embeddings are put back
@@ -98,7 +99,7 @@ class WindowTower(SlicedTower):
 
     def encode(self, slices: Sequence[Slice]) -> torch.Tensor:
         """As `SlicedTower.encode`."""
-        dtype = self.merger.ln_q.weight.dtype
+        dtype = self.merger.dtype
         x, by_slice = self.embed(slices, dtype)
         order, sizes = self._windows([side for _, side in slices], x.device)
         patches = (order[:, None] * MERGE**2 + torch.arange(MERGE**2, device=x.device)).flatten()

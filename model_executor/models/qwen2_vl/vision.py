@@ -83,7 +83,7 @@ class VisionTower(SlicedTower):
 
     def encode(self, slices: Sequence[Slice]) -> torch.Tensor:
         """As `SlicedTower.encode`."""
-        x, pack = self.embed(slices, self.merger.ln_q.weight.dtype)
+        x, pack = self.embed(slices, self.merger.dtype)
         for block in self.blocks:
             x = block(x, pack)
         return self.merger(x)

@@ -8,7 +8,7 @@ from transformers import PretrainedConfig
 from model_executor.families.qwen_vl import PLACEHOLDER_ID, text_config
 
 
-class QwenVLConfig(PretrainedConfig):  # type: ignore[misc]
+class QwenVLConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     """The language model's sizes under Qwen2's names, and the vision tower's as `vision_config`.
 
     `seq_length` is left out, since vLLM would take it for the longest context.

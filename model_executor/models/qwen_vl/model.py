@@ -1,13 +1,16 @@
 """The Qwen-VL model class that vLLM runs."""
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import nn
+from vllm.config import VllmConfig
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.inputs import MultiModalFeatureSpec
 
+from model_executor.families.qwen_vl import QWEN_VL
 from model_executor.models.qwen_vl.rotary import GrowingRotary
 from model_executor.models.qwen_vl.vision import ResampledTower
 from model_executor.models.shared.model import VisionLanguageModel
@@ -34,6 +37,14 @@ class QwenVL(VisionLanguageModel):
     """Qwen-VL and Qwen-VL-Chat: Qwen2's decoder layers under other names, with a rotary embedding of their own."""
 
     tower = ResampledTower
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        """As `VisionLanguageModel`."""
+        quantization = vllm_config.quant_config
+        if getattr(quantization, "modules_in_block_to_quantize", None):
+            # vLLM has read the quantized modules off the checkpoint, which calls them by other names.
+            quantization.modules_in_block_to_quantize = [*chain.from_iterable(QWEN_VL.adapter_names.values())]
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
 
     def make_rotary(self, text: Any, max_model_len: int) -> nn.Module:
         """As `VisionLanguageModel.make_rotary`."""

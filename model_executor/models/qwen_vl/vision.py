@@ -1,3 +1,4 @@
+# mypy: allow-untyped-calls
 """Qwen-VL's vision tower: a ViT over the 1024 patches of an image, and a resampler that makes 256 embeddings of them.
 
 Patches come in groups of 2 x 2 as for the other families. Nothing in the tower depends on their order but its position
@@ -79,6 +80,26 @@ class Block(nn.Module):
         return x
 
 
+class Blocks(nn.Module):
+    """The blocks, under the name they have in checkpoints."""
+
+    def __init__(self, config: Any, prefix: str) -> None:
+        """By the checkpoint's vision config."""
+        super().__init__()
+        self.resblocks = nn.ModuleList(Block(config, f"{prefix}.resblocks.{i}") for i in range(config.layers))
+
+
+class Projections(nn.Module):
+    """What goes into the resampler's attention and comes out of it; queries, keys and values are one matrix."""
+
+    def __init__(self, hidden: int) -> None:
+        """For embeddings of this width."""
+        super().__init__()
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * hidden, hidden), requires_grad=False)
+        self.in_proj_bias = nn.Parameter(torch.empty(3 * hidden), requires_grad=False)
+        self.out_proj = nn.Linear(hidden, hidden)
+
+
 class Resampler(nn.Module):
     """Cross-attention of learned queries to the patches of an image; every rank computes all of it."""
 
@@ -92,10 +113,7 @@ class Resampler(nn.Module):
         self.ln_q = nn.LayerNorm(hidden, eps=NORM_EPS)
         self.query = nn.Parameter(torch.empty(num_queries, hidden), requires_grad=False)
         self.pos_embed = nn.Parameter(torch.empty(num_queries, hidden), requires_grad=False)
-        self.attn = nn.Module()
-        self.attn.in_proj_weight = nn.Parameter(torch.empty(3 * hidden, hidden), requires_grad=False)
-        self.attn.in_proj_bias = nn.Parameter(torch.empty(3 * hidden), requires_grad=False)
-        self.attn.out_proj = nn.Linear(hidden, hidden)
+        self.attn = Projections(hidden)
         self.register_buffer("key_positions", torch.empty(num_patches, hidden), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -133,10 +151,7 @@ class ResampledTower(nn.Module):
         self.patch_bias = nn.Parameter(torch.empty(width, dtype=torch.float32), requires_grad=False)
         self.register_buffer("positions", torch.empty(self.num_patches, width), persistent=False)
         self.ln_pre = nn.LayerNorm(width, eps=NORM_EPS)
-        self.transformer = nn.Module()
-        self.transformer.resblocks = nn.ModuleList(
-            Block(config, f"{prefix}.transformer.resblocks.{i}") for i in range(config.layers)
-        )
+        self.transformer = Blocks(config, f"{prefix}.transformer")
         self.head_dim, self.num_heads = width // config.heads, config.heads
         self.attn_pool = Resampler(width, hidden, num_queries, self.num_patches)
         self.ln_post = nn.LayerNorm(hidden, eps=NORM_EPS)

@@ -39,9 +39,8 @@ class VisionLanguageModel(nn.Module, SupportsMultiModal, SupportsMRoPE, Supports
 
     tower: Callable[[Any, PixelStatistics, QuantizationConfig | None, str], Tower]
 
-    hf_to_vllm_mapper = WeightsMapper(
-        orig_to_new_prefix={"model.visual.": "visual.", "model.language_model.": "model."}
-    )
+    # Without a dot at the end: lists of modules that are not quantized name whole parts, such as `model.visual`.
+    hf_to_vllm_mapper = WeightsMapper(orig_to_new_prefix={"model.visual": "visual", "model.language_model": "model"})
     packed_modules_mapping = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
@@ -55,12 +54,11 @@ class VisionLanguageModel(nn.Module, SupportsMultiModal, SupportsMRoPE, Supports
         if model_config.dtype == torch.float16:
             raise ValueError("this family overflows in float16; use bfloat16 or float32")
         config, text = model_config.hf_config, model_config.hf_config.get_text_config()
-        if text.use_sliding_window:
-            raise ValueError("sliding-window attention is not supported")
         text.tie_word_embeddings = config.tie_word_embeddings  # the outer value is the checkpoint's
         checkpoint = read_checkpoint(Path(model_config.model))
         self.time_ids_per_s = checkpoint.time_ids_per_s
         statistics = PixelStatistics(checkpoint.image_mean, checkpoint.image_std)
+        self.yarn = checkpoint.yarn
         rotary = self.make_rotary(text, model_config.max_model_len)
         self.config = config  # vLLM reads it when it adds adapters
         self.encoded_paths: set[str] = set()  # read and emptied by worker.EncodedMedia
@@ -83,7 +81,7 @@ class VisionLanguageModel(nn.Module, SupportsMultiModal, SupportsMRoPE, Supports
             text: the text config.
             max_model_len: context length in tokens.
         """
-        return TextRotary(text, num_positions(max_model_len, self.time_ids_per_s))
+        return TextRotary(text, num_positions(max_model_len, self.time_ids_per_s), self.yarn)
 
     def _head(self, vllm_config: VllmConfig, prefix: str) -> nn.Module:
         if not get_pp_group().is_last_rank:

@@ -18,37 +18,51 @@ from vllm.model_executor.layers.linear import QKVParallelLinear, RowParallelLine
 from vllm.model_executor.layers.quantization import QuantizationConfig
 from vllm.model_executor.models.qwen2 import Qwen2MLP
 
-from model_executor.kernels.mrope import cos_sin_table, inverse_frequencies, rotated
+from model_executor.checkpoint.positions import Yarn
+from model_executor.kernels.mrope import cos_sin_table, inverse_frequencies, rotated, yarn_inverse_frequencies
 
 
 class TextRotary(nn.Module):
     """The rotary embedding that all layers share: one table and the three sections."""
 
-    def __init__(self, config: Any, num_rows: int) -> None:
+    def __init__(self, config: Any, num_rows: int, yarn: Yarn | None) -> None:
         """Prepare the table.
 
         Args:
             config: the checkpoint's text config.
             num_rows: positions that requests may reach (`mrope_positions.num_positions`).
+            yarn: how the context was stretched; None for plain M-RoPE.
 
         Raises:
-            ValueError: a rotary scheme other than plain M-RoPE, or sections that do not fit the heads.
+            ValueError: sections that do not fit the heads.
         """
         super().__init__()
         self.cos_sin: torch.Tensor
         rope = config.rope_parameters
-        if rope.get("rope_type", "default") not in ("default", "mrope"):
-            raise ValueError(f"rope_type {rope['rope_type']!r} is not supported, only plain M-RoPE")
         head_dim = config.hidden_size // config.num_attention_heads
         self.section = list(rope["mrope_section"])
         if sum(self.section) * 2 != head_dim:
             raise ValueError(f"mrope_section {self.section} does not add up to half of the head dimension {head_dim}")
-        table = cos_sin_table(num_rows, inverse_frequencies(head_dim, rope["rope_theta"]))
-        self.register_buffer("cos_sin", table, persistent=False)
+        self.register_buffer("cos_sin", _table(num_rows, head_dim, rope["rope_theta"], yarn), persistent=False)
 
     def forward(self, positions: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Rotated q [T, Nq, D] and k [T, Nk, D], as `mrope.rotated`; positions int64 [3, T]."""
         return rotated(q, k, positions, self.cos_sin, self.section)
+
+
+def _table(num_rows: int, head_dim: int, theta: float, yarn: Yarn | None) -> torch.Tensor:
+    """Cosines and sines of every position, float32 [num_rows, head_dim]."""
+    if yarn is None:
+        return cos_sin_table(num_rows, inverse_frequencies(head_dim, theta))
+    frequencies = yarn_inverse_frequencies(
+        head_dim,
+        theta,
+        factor=yarn.factor,
+        original_context=yarn.original_context,
+        beta_fast=yarn.beta_fast,
+        beta_slow=yarn.beta_slow,
+    )
+    return cos_sin_table(num_rows, frequencies, yarn.magnitude)
 
 
 class TextAttention(nn.Module):
@@ -65,7 +79,7 @@ class TextAttention(nn.Module):
     def __init__(
         self,
         config: Any,
-        rotary: TextRotary,
+        rotary: nn.Module,
         cache_config: CacheConfig | None,
         quant_config: QuantizationConfig | None,
         prefix: str,
@@ -129,7 +143,7 @@ class TextDecoderLayer(nn.Module):
 
     def __init__(
         self,
-        rotary: TextRotary,
+        rotary: nn.Module,
         config: Any,
         cache_config: CacheConfig | None = None,
         quant_config: QuantizationConfig | None = None,

@@ -147,6 +147,11 @@ class PatchMerger(nn.Module):
             RowParallelLinear(merged, hidden, quant_config=quant_config, prefix=f"{prefix}.mlp.2", return_bias=False),
         )
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The model's number format."""
+        return next(self.ln_q.parameters()).dtype
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[P, width] to [M, hidden], M = P/4."""
         return self.mlp(self.ln_q(x).view(-1, x.shape[1] * MERGE * MERGE))

@@ -16,26 +16,15 @@ import av
 from av.codec.context import ThreadType
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Discard, Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from server.media.decode.formats import CONTAINERS, DECODER_NAMES, DEMUXER_NAMES
 from server.media.decode.frame_sampling import too_long_error
 from server.media.decode.image import check_source_pixels
+from server.media.decode.tracks import choose_track, make_decoder
 from server.media.errors import MediaError
-
-DEMUXERS = ("mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "ogg", "asf", "gif", "apng")
-"""Supported containers. No playlists: none of these may refer to another file."""
-
-CODECS = (
-    "h264", "hevc", "vvc", "av1", "libdav1d", "vp8", "vp9", "libvpx", "libvpx-vp9", "mpeg1video", "mpeg2video", "mpeg4",
-    "msmpeg4", "msmpeg4v1", "msmpeg4v2", "wmv1", "wmv2", "wmv3", "vc1", "h263", "flv", "theora", "mjpeg", "prores",
-    "dnxhd", "ffv1", "huffyuv", "rawvideo", "gif", "apng", "png",
-)  # fmt: skip
-"""Decoders that may run."""
-
-DECODER_THREADS = 2
-"""Threads of one decoder. Frame threading only: pools of slice threads are known to hang."""
 
 MAX_SOURCE_FRAMES = 4_000_000
 """Frames of one video (four hours at 240 per second are 3.5 million)."""
@@ -44,6 +33,8 @@ CUT_OFF_S = 0.5
 """A video that ends this long before the end its header announces was cut off."""
 
 _READ_BYTES = 1 << 20
+_COUNTED_FROM_ZERO = frozenset({"matroska,webm", "asf"})
+"""Containers whose duration is the end of the last frame, wherever the first one starts."""
 _VP8_SHOW_FRAME = 0x10
 
 
@@ -73,8 +64,8 @@ class Scan:
 
 
 @contextmanager
-def open_container(file: BinaryIO) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a video's container and its video stream, ready to decode.
+def open_container(file: BinaryIO) -> Iterator[tuple[InputContainer, VideoStream, VideoCodecContext]]:
+    """Open a video's container, its video stream, and a decoder for it.
 
     Args:
         file: the encoded video; read from its start.
@@ -87,7 +78,7 @@ def open_container(file: BinaryIO) -> Iterator[tuple[InputContainer, VideoStream
         container = av.open(
             file,
             mode="r",
-            options={"format_whitelist": ",".join(DEMUXERS), "codec_whitelist": ",".join(CODECS)},
+            options={"format_whitelist": ",".join(DEMUXER_NAMES), "codec_whitelist": ",".join(DECODER_NAMES)},
             metadata_errors="replace",
             buffer_size=_READ_BYTES,
             io_open=_reject_open,
@@ -95,10 +86,12 @@ def open_container(file: BinaryIO) -> Iterator[tuple[InputContainer, VideoStream
     except (av.FFmpegError, ValueError) as error:
         raise MediaError(
             "invalid_media_format",
-            f"The file is damaged or not a video in a supported container ({', '.join(DEMUXERS)}).",
+            f"The file is damaged or not a video in a supported container ({', '.join(CONTAINERS)}); send it again, or "
+            "convert it to MP4.",
         ) from error
     with container:
-        yield container, _video_stream(container)
+        track = choose_track(container)
+        yield container, track, make_decoder(track)
 
 
 def scan_packets(file: BinaryIO, *, max_s: float, max_source_pixels: int) -> Scan:
@@ -112,12 +105,12 @@ def scan_packets(file: BinaryIO, *, max_s: float, max_source_pixels: int) -> Sca
     Raises:
         MediaError: not a supported video, too long or too large, or nothing in it decodes.
     """
-    with open_container(file) as (container, stream):
-        if container.duration is not None and container.duration / av.time_base > max_s:
-            raise too_long_error(container.duration / av.time_base, max_s)
+    with open_container(file) as (container, stream, decoder):
+        if (announced_s := _announced_s(container)) is not None and announced_s > max_s:
+            raise too_long_error(announced_s, max_s)
         check_source_pixels(stream.codec_context.width, stream.codec_context.height, max_source_pixels)
         # A decoder with a delay of its own would hold the first frame back.
-        stream.thread_type = ThreadType.NONE
+        decoder.thread_type = ThreadType.NONE
         ticks: list[int | None] = []
         keys: list[bool] = []
         visible: list[int] = []
@@ -129,7 +122,7 @@ def scan_packets(file: BinaryIO, *, max_s: float, max_source_pixels: int) -> Sca
                 is_damaged = True
                 continue
             if first_frame is None:
-                first_frame = next(iter(decode_packet(stream, packet)), None)
+                first_frame = next(iter(decode_packet(decoder, packet)), None)
             ticks.append(packet.pts)
             keys.append(packet.is_keyframe)
             if packet.pts is not None and not packet.is_discard and _is_visible(stream, packet):
@@ -138,7 +131,7 @@ def scan_packets(file: BinaryIO, *, max_s: float, max_source_pixels: int) -> Sca
             if len(ticks) > MAX_SOURCE_FRAMES:
                 raise MediaError("media_too_long", f"The video has more than {MAX_SOURCE_FRAMES} frames.")
         if first_frame is None:
-            first_frame = next(iter(decode_packet(stream, None)), None)
+            first_frame = next(iter(decode_packet(decoder, None)), None)
         if first_frame is None:
             raise undecodable_error()
         distinct = sorted(set(visible))
@@ -170,10 +163,10 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Iterator["Pa
         yield None
 
 
-def decode_packet(stream: VideoStream, packet: "Packet[VideoStream] | None") -> list[VideoFrame]:
+def decode_packet(decoder: VideoCodecContext, packet: "Packet[VideoStream] | None") -> list[VideoFrame]:
     """Frames the decoder returns for `packet` (None: the last ones); nothing where that is damaged."""
     try:
-        return stream.codec_context.decode(packet)
+        return decoder.decode(packet)
     except MemoryError:
         raise
     except av.FFmpegError:
@@ -182,24 +175,15 @@ def decode_packet(stream: VideoStream, packet: "Packet[VideoStream] | None") -> 
 
 def undecodable_error() -> MediaError:
     """The error of a video of which no frame decodes."""
-    return MediaError("media_parse_error", "The video is truncated or corrupt: no frame of it decodes.")
+    return MediaError("media_parse_error", "The video is truncated or corrupt: no frame of it decodes. Send it again.")
 
 
-def _video_stream(container: InputContainer) -> VideoStream:
-    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    if not streams:
-        raise MediaError("invalid_media_format", "The file has no video stream.")
-    stream = streams[0]
-    for other in container.streams:
-        if other is not stream:
-            other.discard = Discard.all
-    if stream.codec_context is None:
-        raise MediaError("unsupported_media_codec", "The video's codec is unknown.")
-    if stream.codec_context.name not in CODECS:
-        raise MediaError("unsupported_media_codec", f"Unsupported video codec: {stream.codec_context.name}.")
-    stream.thread_count = DECODER_THREADS
-    stream.thread_type = ThreadType.FRAME
-    return stream
+def _announced_s(container: InputContainer) -> float | None:
+    """How long the container says that it lasts, from its first frame on; None where it does not."""
+    if container.duration is None:
+        return None
+    skipped = (container.start_time or 0) if container.format.name in _COUNTED_FROM_ZERO else 0
+    return (container.duration - max(skipped, 0)) / av.time_base
 
 
 def _cut_off_note(
@@ -217,9 +201,10 @@ def _cut_off_note(
     end_s = (sum(last) - (stream.start_time or 0)) * tick_s
     announced_s = end_s
     if stream.duration is not None:
-        announced_s = stream.duration * tick_s
-    elif container.duration is not None and len(container.streams) == 1:
-        announced_s = container.duration / av.time_base
+        skipped = (stream.start_time or 0) if container.format.name in _COUNTED_FROM_ZERO else 0
+        announced_s = (stream.duration - max(skipped, 0)) * tick_s
+    elif len(container.streams) == 1:
+        announced_s = _announced_s(container) or end_s
     if announced_s > end_s + CUT_OFF_S:
         return (f"The file is cut off: it ends at {end_s:.1f} s of {announced_s:.1f} s.",)
     return ("The container is damaged; what follows the damage was left out.",) if is_damaged else ()
@@ -232,4 +217,7 @@ def _is_visible(stream: VideoStream, packet: "Packet[VideoStream]") -> bool:
 
 def _reject_open(url: str, flags: int, options: dict[str, str]) -> NoReturn:
     """Called when a container refers to another file."""
-    raise MediaError("invalid_media_format", "The video refers to another file, which is not supported.")
+    raise MediaError(
+        "invalid_media_format",
+        "The video refers to another file; send one file that has all of it.",
+    )

@@ -16,7 +16,8 @@ from model_executor.processor.geometry import Size
 from model_executor.processor.patches import Pixels
 from server.media.decode.color import to_rgb
 from server.media.decode.image import check_source_pixels
-from server.media.decode.resize import apply_transpose, resize, resize_frame, size_before_transpose
+from server.media.decode.resize import apply_transpose, resize, resize_deep_frame, resize_frame, size_before_transpose
+from server.media.decode.wide_color import ColorSpace, color_space, to_sdr
 from server.media.errors import MediaError
 
 Transpose = Image.Transpose | None
@@ -39,13 +40,27 @@ def render_frame(frame: VideoFrame, transpose: Transpose, size: Size, max_source
     """
     check_source_pixels(frame.width, frame.height, max_source_pixels)
     untransposed = size_before_transpose(size, transpose)
+    space = color_space(frame.color_primaries, frame.color_trc)
     try:
         if any(component.is_alpha for component in frame.format.components):
-            image = to_rgb(Image.fromarray(frame.to_ndarray(format="rgba", threads=1)))
-            return apply_transpose(resize(image, untransposed), transpose)
-        return apply_transpose(resize_frame(frame, untransposed), transpose)
+            return apply_transpose(resize(_on_white(frame, space), untransposed), transpose)
+        if space is None:
+            return apply_transpose(resize_frame(frame, untransposed), transpose)
+        pixels = to_sdr(resize_deep_frame(frame, untransposed), space)
+        if pixels.shape[:2] != (untransposed.height, untransposed.width):
+            pixels = resize(Image.fromarray(np.ascontiguousarray(pixels)), untransposed)
+        return apply_transpose(pixels, transpose)
     except (av.FFmpegError, ValueError) as error:
         raise MediaError("invalid_media_mode", f"Unsupported pixel format: {frame.format.name}.") from error
+
+
+def _on_white(frame: VideoFrame, space: ColorSpace | None) -> Image.Image:
+    """A frame with transparency at its own size, mode RGB."""
+    if space is None:
+        return to_rgb(Image.fromarray(frame.to_ndarray(format="rgba", threads=1)))
+    deep = np.asarray(frame.to_ndarray(format="rgba64le", threads=1), np.uint16)
+    colors = to_sdr(np.moveaxis(deep[..., :3], -1, 0), space)
+    return to_rgb(Image.fromarray(np.dstack([colors, (deep[..., 3] >> 8).astype(np.uint8)])))
 
 
 def display_size(frame: VideoFrame, aspect: Fraction, transpose: Transpose) -> Size:

@@ -1,9 +1,9 @@
-"""Decodes an image (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF) to RGB pixels at the size the model sees. Pure.
+"""Decodes an image (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIF) to RGB pixels at the size the model sees. Pure.
 
 The header alone decides whether the image is accepted and how large it becomes; only then is it decoded. Order of the
 steps: sRGB on white (`server/media/decode/color.py`), bicubic resize (`server/media/decode/resize.py`), and the EXIF
 orientation last, when the image is small: bicubic resizing is the same along both axes and in both directions, so that
-the order makes no difference.
+the order makes no difference. HDR is mapped to sRGB after the resize (`server/media/decode/wide_color.py`).
 
 Source: Pillow 12 (`Image.draft`); the EXIF orientation values are EXIF 2.32's.
 """
@@ -13,17 +13,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+import numpy as np
+from numpy.typing import NDArray
+from pi_heif import register_heif_opener
+from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from model_executor.processor.geometry import GeometryError, Size, fit
 from model_executor.processor.patches import Pixels
-from server.media.decode.color import MAX_PROFILE_BYTES, to_srgb
+from server.core.format_names import name_format, refusal
+from server.core.mime import HEAD_BYTES
+from server.media.decode.color import MAX_PROFILE_BYTES, to_rgb, to_srgb
+from server.media.decode.formats import IMAGES
+from server.media.decode.image_files import iso, jpeg, png, tiff
 from server.media.decode.resize import apply_transpose, resize, size_before_transpose
+from server.media.decode.wide_color import ColorSpace, color_space, to_sdr
 from server.media.errors import MediaError
 from server.media.messages import ImageBudget
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-"""Formats that are decoded; of animations and multi-page files, the first image."""
+FORMATS = tuple(name.upper() for name in IMAGES)
+"""Formats that are decoded, by Pillow's names."""
 
 DRAFT_MARGIN = 3
 """A JPEG may be decoded at a reduced size as long as that is this many times the target size; on photos the result
@@ -44,6 +52,7 @@ _UPRIGHT = {
 Image.MAX_IMAGE_PIXELS = None
 # Color profiles count as text in PNG.
 PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES
+register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 
 
 class ImageDecoder:
@@ -59,15 +68,17 @@ class ImageDecoder:
 
     def __init__(self, file: BinaryIO, *, max_source_pixels: int) -> None:
         """Read the header."""
-        with pillow_errors():
-            if not file.read(1):
-                raise MediaError("empty_media_file", "The image is empty (0 bytes).")
-            file.seek(0)
-            self._image: Image.Image = Image.open(file, formats=FORMATS)
-        width, height = self._image.size
-        check_source_pixels(width, height, max_source_pixels)
+        self._file = file
+        self._image = _open(file)
         self.notes: tuple[str, ...] = ()
         """What the client should know."""
+        with pillow_errors():
+            self.notes += self._choose_image()
+        width, height = self._image.size
+        check_source_pixels(width, height, max_source_pixels)
+        with pillow_errors():
+            self._space = self._read_color_space()
+        self.notes += self._space.notes if self._space else ()
         self._transpose = _UPRIGHT.get(self._read_orientation())
         self._full_size = self._image.size
         self.size = size_before_transpose(Size(height, width), self._transpose)
@@ -89,16 +100,62 @@ class ImageDecoder:
         with pillow_errors():
             # A reduced JPEG is rounded up to whole pixels at the right and bottom; the box excludes those.
             box = self._draft(untransposed)
-            self._image.load()
-            image, notes = to_srgb(self._image)
+            image = self._load(untransposed)
+            if self._space is not None:
+                return apply_transpose(_resized_to_sdr(image, self._space, untransposed), self._transpose)
+            image, notes = to_srgb(image)
             self.notes += notes
             return apply_transpose(resize(image, untransposed, box), self._transpose)
 
-    def _draft(self, size: Size) -> tuple[float, float, float, float] | None:
-        """Have a JPEG decoded at a fraction of its size; returns the part of it that has content, or None."""
+    def _choose_image(self) -> tuple[str, ...]:
+        """Go to the image of a file that may have several; returns notes for the client."""
+        if isinstance(self._image, TiffImagePlugin.TiffImageFile):
+            return tiff.choose_page(self._image)
+        count = getattr(self._image, "n_frames", 1) if self._image.format == "HEIF" else 1
+        return (f"The primary image of the file's {count} was read.",) if count > 1 else ()
+
+    def _read_color_space(self) -> ColorSpace | None:
+        """The color space that the file names by code points, if that needs a conversion; a profile comes first."""
+        points = None
+        if self._image.format == "PNG":
+            points = png.code_points(self._file)
+        elif "icc_profile" not in self._image.info and self._image.format == "AVIF":
+            points = iso.code_points(self._file)
+        elif "icc_profile" not in self._image.info and "nclx_profile" in self._image.info:
+            profile = self._image.info["nclx_profile"]
+            points = profile["color_primaries"], profile["transfer_characteristics"]
+        return None if points is None else color_space(*points)
+
+    def _load(self, size: Size) -> Image.Image:
+        """Decode the pixels, with what is particular about some formats."""
+        image = self._image
+        if image.format == "PNG":
+            png.check_checksums(self._file)
+        try:
+            image.load()
+        except OSError:
+            if image.format not in ("JPEG", "MPO"):
+                raise
+            whole = jpeg.load_without_end(self._file, self._draft_arguments(size))
+            if whole is None:
+                raise
+            self.notes += (jpeg.NOTE,)
+            return whole
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            return tiff.upright(image, tiff.photometric(image))
+        if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+            return image.convert("RGB")
+        return image
+
+    def _draft_arguments(self, size: Size) -> tuple[str, tuple[int, int]] | None:
         if self._image.format not in ("JPEG", "MPO") or self._image.mode not in ("L", "RGB"):
             return None
-        drafted = self._image.draft(self._image.mode, (DRAFT_MARGIN * size.width, DRAFT_MARGIN * size.height))
+        return self._image.mode, (DRAFT_MARGIN * size.width, DRAFT_MARGIN * size.height)
+
+    def _draft(self, size: Size) -> tuple[float, float, float, float] | None:
+        """Have a JPEG decoded at a fraction of its size; returns the part of it that has content, or None."""
+        arguments = self._draft_arguments(size)
+        drafted = None if arguments is None else self._image.draft(*arguments)
         return None if drafted is None or self._image.size == self._full_size else drafted[1]
 
     def _read_orientation(self) -> int:
@@ -112,6 +169,47 @@ class ImageDecoder:
             self.notes += ("The EXIF data is damaged; the image was assumed to be upright.",)
             return 1
         return orientation if isinstance(orientation, int) else 1
+
+
+def _open(file: BinaryIO) -> Image.Image:
+    """Open an image, which is read as far as its header.
+
+    Raises:
+        MediaError: not an image of a supported format, or damaged.
+    """
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    if not head:
+        raise MediaError("empty_media_file", "The image is empty (0 bytes).")
+    file.seek(0)
+    try:
+        with pillow_errors():
+            return Image.open(file, formats=FORMATS)
+    except MediaError as error:
+        name = name_format(head)
+        if error.code != "invalid_media_format" or name is None:
+            raise
+        if (said := refusal(head)) is not None:
+            raise MediaError("invalid_media_format", said) from error
+        if name.upper() in (*FORMATS, "HEIC"):
+            raise MediaError(
+                "media_parse_error", f"The {name} image is truncated or corrupt; send it again."
+            ) from error
+        raise
+
+
+def _resized_to_sdr(image: Image.Image, space: ColorSpace, size: Size) -> Pixels:
+    """An image with a color space of its own, resized, in sRGB, transparency on white."""
+    if image.has_transparency_data:
+        pixels = np.asarray(image.convert("RGBA"))
+        colors = to_sdr(_deep(pixels[..., :3]), space, srgb=True)
+        return resize(to_rgb(Image.fromarray(np.dstack([colors, pixels[..., 3]]))), size)
+    return to_sdr(_deep(resize(image.convert("RGB"), size)), space, srgb=True)
+
+
+def _deep(pixels: Pixels) -> NDArray[np.uint16]:
+    """Samples of 8 bits as those of 16, [H, W, 3] to [3, H, W]."""
+    return np.moveaxis(pixels, -1, 0).astype(np.uint16) * 257
 
 
 def image_size(source: Size, budget: ImageBudget) -> Size:
@@ -167,4 +265,4 @@ def pillow_errors() -> Iterator[None]:
         if isinstance(error, ValueError) and "MAX_TEXT_CHUNK" in str(error):
             message = "The PNG's text chunk or color profile is too large when decompressed."
             raise MediaError("media_too_large", message) from error
-        raise MediaError("media_parse_error", "The image is truncated or corrupt.") from error
+        raise MediaError("media_parse_error", "The image is truncated or corrupt; send it again.") from error

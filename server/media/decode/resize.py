@@ -12,6 +12,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation, VideoReformatter
+from numpy.typing import NDArray
 from PIL import Image
 
 from model_executor.processor.geometry import Size
@@ -82,6 +83,27 @@ def resize_frame(frame: VideoFrame, size: Size) -> Pixels:
     if not _is_for_scaler(Size(frame.height, frame.width), size):
         return resize(Image.fromarray(_planar_rgb(frame, frame.height, frame.width)), size)
     return _planar_rgb(frame, size.height, size.width)
+
+
+def resize_deep_frame(frame: VideoFrame, size: Size) -> NDArray[np.uint16]:
+    """Convert an opaque frame of a video to RGB of 16 bits and resize it as far as the scaler can.
+
+    Args:
+        frame: as decoded, of any pixel format without transparency.
+        size: the result's, if the scaler can make it; else the frame keeps its size.
+
+    Returns:
+        [3, H, W], red, green, blue.
+
+    Raises:
+        ValueError, av.FFmpegError: a pixel format without a conversion.
+    """
+    source = Size(frame.height, frame.width)
+    size = size if _is_for_scaler(source, size) else source
+    scaled = frame.reformat(width=size.width, height=size.height, format="gbrp16le", interpolation=_BICUBIC, threads=1)
+    planes = (scaled.planes[index] for index in _GBR)
+    rows = (np.frombuffer(memoryview(each), np.uint16).reshape(size.height, -1)[:, : size.width] for each in planes)
+    return np.stack([*rows])
 
 
 def apply_transpose(pixels: Pixels, transpose: Image.Transpose | None) -> Pixels:

@@ -8,7 +8,7 @@
 
 Conversion to RGB and bicubic resizing are one step (`server/media/decode/resize.py`); the result is within 1/255 mean
 absolute difference of resizing exactly converted frames. Animated WebPs are read by
-`server/media/decode/animated_webp.py`.
+`server/media/decode/animated_webp.py`, animated AVIFs with transparency by `server/media/decode/animated_avif.py`.
 """
 
 import itertools
@@ -17,10 +17,15 @@ from typing import BinaryIO
 
 from av.video.frame import VideoFrame
 
+from server.core.format_names import name_format, refusal
+from server.core.mime import HEAD_BYTES
 from server.media.decode import demuxer
+from server.media.decode.animated_avif import AnimatedAvif, has_opacity
 from server.media.decode.animated_webp import AnimatedWebP, is_webp
 from server.media.decode.frame import display_size, find_transpose, render_frame
+from server.media.decode.frame_list import FrameList
 from server.media.decode.frame_sampling import Sampling, make_timeline, sample_frames
+from server.media.decode.image_files import iso, png
 from server.media.decode.video_source import (
     MissingFrameError,
     OpenWriter,
@@ -30,8 +35,12 @@ from server.media.decode.video_source import (
     plan_frames,
     write_frames,
 )
+from server.media.decode.wide_color import color_space
 from server.media.errors import MediaError
 from server.media.messages import VideoBudget
+
+_STILLS = frozenset({"JPEG", "BMP", "TIFF"})
+"""Images that are never animated. A GIF may be, and one that is not is a video of one frame."""
 
 
 def open_video(file: BinaryIO, budget: VideoBudget) -> VideoSource:
@@ -44,9 +53,23 @@ def open_video(file: BinaryIO, budget: VideoBudget) -> VideoSource:
     Raises:
         MediaError: not a supported video, nothing of it decodes, or it exceeds a limit.
     """
-    if not file.read(1):
+    head = file.read(HEAD_BYTES)
+    if not head:
         raise MediaError("empty_media_file", "The video is empty (0 bytes).")
-    return AnimatedWebP(file, budget) if is_webp(file) else FFmpegVideo(file, budget)
+    if is_webp(file):
+        return AnimatedWebP(file, budget)
+    name = name_format(head)
+    if (said := refusal(head)) is not None:
+        raise MediaError("invalid_media_format", said)
+    if name in ("AVIF", "HEIC") and not iso.has_track(file):
+        return FrameList([file], budget)
+    if name == "AVIF" and has_opacity(file):
+        return AnimatedAvif(file, budget)
+    if name in _STILLS or (name == "PNG" and b"acTL" not in head):
+        raise MediaError("invalid_media_format", f"The file is an image ({name}), not a video; send it as an image.")
+    if name == "PNG":
+        png.check_checksums(file)
+    return FFmpegVideo(file, budget)
 
 
 class FFmpegVideo:
@@ -65,11 +88,13 @@ class FFmpegVideo:
         self._file = file
         self._budget = budget
         self._scan = scan = demuxer.scan_packets(file, max_s=budget.max_s, max_source_pixels=budget.max_source_pixels)
+        space = color_space(scan.first_frame.color_primaries, scan.first_frame.color_trc)
+        self._notes = (*scan.notes, *(space.notes if space else ()))
         self._transpose = find_transpose(scan.first_frame)
         self._source_size = display_size(scan.first_frame, scan.aspect, self._transpose)
         ticks = scan.ticks or _ticks_by_rate(len(scan.packet_ticks), scan)
         self._sampling = self._sample(ticks, scan.last_frame_ticks)
-        self.plan = plan_frames(self._sampling, self._source_size, budget, scan.notes)
+        self.plan = plan_frames(self._sampling, self._source_size, budget, self._notes)
 
     def write(self, open_writer: OpenWriter) -> VideoPlan:
         """See `VideoSource`."""
@@ -81,7 +106,7 @@ class FFmpegVideo:
                 pass  # not every packet decodes; learn below which do
         ticks = _decodable_ticks(self._file, self._scan)
         sampling = self._sample(ticks)
-        notes = (*self._scan.notes, *dropped_frames_note(len(self._scan.ticks), len(ticks)))
+        notes = (*self._notes, *dropped_frames_note(len(self._scan.ticks), len(ticks)))
         plan = plan_frames(sampling, self._source_size, self._budget, notes)
         selected = set(sampling.indices)
         frames = ((i, frame) for i, frame in enumerate(_decode_all(self._file)) if i in selected)
@@ -154,29 +179,28 @@ def _decode_packets(
     file: BinaryIO, scan: demuxer.Scan, needed: Sequence[bool], targets: set[int]
 ) -> Iterator[VideoFrame]:
     """Decode the needed packets; frames that are neither targets nor referred to may be missing."""
-    with demuxer.open_container(file) as (container, stream):
-        context = stream.codec_context
+    with demuxer.open_container(file) as (container, stream, decoder):
         is_running = False
         for number, packet in enumerate(demuxer.read_packets(container, stream)):
             if packet is None or number >= len(needed):
                 break
             if needed[number]:
-                context.skip_frame = "DEFAULT" if packet.pts in targets else "NONREF"
-                yield from demuxer.decode_packet(stream, packet)
+                decoder.skip_frame = "DEFAULT" if packet.pts in targets else "NONREF"
+                yield from demuxer.decode_packet(decoder, packet)
             elif is_running:
-                yield from demuxer.decode_packet(stream, None)
-                context.flush_buffers()
+                yield from demuxer.decode_packet(decoder, None)
+                decoder.flush_buffers()
             is_running = needed[number]
-        yield from demuxer.decode_packet(stream, None)
+        yield from demuxer.decode_packet(decoder, None)
 
 
 def _decode_all(file: BinaryIO) -> Iterator[VideoFrame]:
     """Decode every frame that can be decoded, in order of presentation."""
-    with demuxer.open_container(file) as (container, stream):
+    with demuxer.open_container(file) as (container, stream, decoder):
         for packet in demuxer.read_packets(container, stream):
             if packet is not None:
-                yield from demuxer.decode_packet(stream, packet)
-        yield from demuxer.decode_packet(stream, None)
+                yield from demuxer.decode_packet(decoder, packet)
+        yield from demuxer.decode_packet(decoder, None)
 
 
 def _decodable_ticks(file: BinaryIO, scan: demuxer.Scan) -> list[int]:

@@ -125,7 +125,7 @@ async def create_items(
 )
 async def retrieve_item(conversation: KeptConversation, item_id: str) -> dict[str, Any]:
     """An item of a conversation."""
-    return dict(_find(conversation, item_id).fields)
+    return _find(conversation, item_id).fields
 
 
 @router.delete(

@@ -84,7 +84,7 @@ def page_of(items: Sequence[StoredItem], query: ItemQuery) -> ItemList:
         ordered = ordered[ids.index(query.after) + 1 :]
     page = ordered[: query.limit]
     return ItemList(
-        data=[dict(item.fields) for item in page],
+        data=[item.fields for item in page],
         first_id=page[0].id if page else None,
         last_id=page[-1].id if page else None,
         has_more=len(ordered) > len(page),

@@ -1,7 +1,7 @@
 """What a request builds on: items of earlier responses and conversations, and items it refers to by id."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydantic_core import PydanticCustomError
@@ -35,14 +35,31 @@ async def read_history(body: ResponseRequest, memory: Memory, tenant: str, find_
         body: what the client sent.
         memory: of earlier requests.
         tenant: whose entries may be read.
-        find_file: the uploaded file of an id; may have to wait, so that it is called in a thread.
+        find_file: the uploaded file of an id.
 
     Raises:
         ClientError: it builds on something that is not there (any more), or calls and results do not fit together.
     """
     conversation = await _conversation(body, memory, tenant)
     before, source = await _before(body, conversation, memory, tenant)
-    placed = await asyncio.to_thread(_read_all, before, source, find_file)
+    referred = await _referred(body, memory, tenant)
+    # Texts may be long, data: URLs longer, and files are looked up.
+    return await asyncio.to_thread(_joined, body, before, source, referred, conversation, find_file)
+
+
+def _joined(
+    body: ResponseRequest,
+    before: tuple[StoredItem, ...],
+    source: str,
+    referred: Mapping[str, StoredItem],
+    conversation: StoredConversation | None,
+    find_file: FindFile,
+) -> History:
+    """What came before, and the request's own items behind it."""
+    placed = [
+        (place, read_again(item, place, find_file))
+        for place, item in ((f"{source}[{index}]", item) for index, item in enumerate(before))
+    ]
     kept = list(before)
     if isinstance(body.input, str):
         placed.append(("input", UserInput(role="user", content=body.input)))
@@ -51,15 +68,8 @@ async def read_history(body: ResponseRequest, memory: Memory, tenant: str, find_
         for index, item in enumerate(body.input):
             place = f"input[{index}]"
             if isinstance(item, ItemReference):
-                found = await memory.find_item(tenant, item.id)
-                if found is None:
-                    raise NotFoundError(
-                        f"'{place}' refers to the item {item.id[:100]!r}, which is not kept (any more).",
-                        param=f"{place}.id",
-                        code="item_not_found",
-                    )
-                placed.append((place, await asyncio.to_thread(read_again, found, place, find_file)))
-                kept.append(found)
+                placed.append((place, read_again(referred[item.id], place, find_file)))
+                kept.append(referred[item.id])
             else:
                 placed.append((place, item))
                 kept += stored_input([item])
@@ -67,9 +77,21 @@ async def read_history(body: ResponseRequest, memory: Memory, tenant: str, find_
     return History(tuple(placed), tuple(kept), conversation)
 
 
-def _read_all(items: Sequence[StoredItem], source: str, find_file: FindFile) -> list[tuple[str, AnyInput]]:
-    places = (f"{source}[{index}]" for index in range(len(items)))
-    return [(place, read_again(item, place, find_file)) for place, item in zip(places, items, strict=True)]
+async def _referred(body: ResponseRequest, memory: Memory, tenant: str) -> dict[str, StoredItem]:
+    """The items a request refers to, by their ids."""
+    found: dict[str, StoredItem] = {}
+    for index, item in enumerate(() if isinstance(body.input, str) else body.input):
+        if not isinstance(item, ItemReference):
+            continue
+        stored = await memory.find_item(tenant, item.id)
+        if stored is None:
+            raise NotFoundError(
+                f"'input[{index}]' refers to the item {item.id[:100]!r}, which is not kept (any more).",
+                param=f"input[{index}].id",
+                code="item_not_found",
+            )
+        found[item.id] = stored
+    return found
 
 
 async def _conversation(body: ResponseRequest, memory: Memory, tenant: str) -> StoredConversation | None:

@@ -49,7 +49,7 @@ def stored(fields: Mapping[str, Any]) -> StoredItem:
             if whole["role"] == "assistant"
             else {"type": "input_text", **text}
         ]
-    return StoredItem(whole["id"], whole, len(to_json(whole)))
+    return StoredItem(whole["id"], to_json(whole))
 
 
 def read_again(item: StoredItem, param: str, find_file: FindFile) -> AnyInput:

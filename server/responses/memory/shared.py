@@ -187,9 +187,14 @@ def _head(entry: Entry) -> _Head:
 
 def _encoded(item: StoredItem) -> tuple[str, str, bytes]:
     """Digest, id and content."""
-    content = msgspec.json.encode({"id": item.id, "fields": item.fields, "num_bytes": item.num_bytes})
-    return hashlib.sha256(content).hexdigest()[:32], item.id, content
+    return hashlib.sha256(item.data).hexdigest()[:32], item.id, item.data
+
+
+class _Named(msgspec.Struct):
+    """What an item's text is read for here."""
+
+    id: str
 
 
 def _decoded(content: bytes) -> StoredItem:
-    return StoredItem(**msgspec.json.decode(content))
+    return StoredItem(msgspec.json.decode(content, type=_Named).id, content)

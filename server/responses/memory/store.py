@@ -9,7 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from pydantic_core import from_json
+
 from server.core.settings import ResponsesSettings
+
+OBJECT_BYTES = 400
+"""What an item or an entry takes in addition to its text, roughly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +22,19 @@ class StoredItem:
     """An item as requests and answers have it."""
 
     id: str
-    fields: Mapping[str, Any]
-    """JSON values, `id` among them; uploaded files by their ids."""
-    num_bytes: int
-    """Of its JSON text."""
+    data: bytes
+    """JSON text of an object, with `id`; uploaded files stand in it by their ids."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The item's values."""
+        values: dict[str, Any] = from_json(self.data)
+        return values
+
+    @property
+    def num_bytes(self) -> int:
+        """What it takes."""
+        return OBJECT_BYTES + len(self.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +56,7 @@ class StoredResponse:
     @property
     def num_bytes(self) -> int:
         """Without its items."""
-        return len(self.body)
+        return OBJECT_BYTES + len(self.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +71,8 @@ class StoredConversation:
 
     @property
     def num_bytes(self) -> int:
-        """Without its items, roughly."""
-        return 200 + sum(len(name) + len(value) for name, value in self.metadata.items())
+        """Without its items."""
+        return OBJECT_BYTES + sum(len(name) + len(value) for name, value in self.metadata.items())
 
 
 Entry = StoredResponse | StoredConversation

@@ -156,7 +156,13 @@ async def failed(client: EngineClient) -> str:
 
 
 @pytest.mark.parametrize(
-    ("model", "reason"), [("impossible", "the model is a fish"), ("crashes", "3 times"), ("babbles", "3 times")]
+    ("model", "reason"),
+    [
+        ("impossible", "the model is a fish"),
+        ("unready", "3 times in a row: the pond is dry"),
+        ("crashes", "3 times"),
+        ("babbles", "3 times"),
+    ],
 )
 async def test_hopeless_starts_end_as_failed_with_the_reason(model: str, reason: str) -> None:
     async with running(model, ready=False) as client:

@@ -112,3 +112,33 @@ def test_final_message_is_left_open_to_continue(template: str | None, start: str
 def test_refuses_a_template_that_refuses_or_loses_parts(template: str) -> None:
     with pytest.raises(TemplateFaultError):
         render([Message("user", ("Hello",))], template=template)
+
+
+# Templates that take text only: adding strings, printing the list, and iterating without a thought of images.
+TEXT_TEMPLATES = {
+    "adds": "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}",
+    "prints": "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}",
+    "trims": "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] | trim }}<|im_end|>\n{% endfor %}",
+    "leaves images out": (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{% else %}"
+        "{% for p in m.content if p.type == 'text' %}{{ p.text }}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TEXT_TEMPLATES)
+@pytest.mark.parametrize("add_vision_id", [False, True])
+def test_a_template_that_takes_text_gets_media_as_text(name: str, add_vision_id: bool) -> None:
+    turns = [
+        Message("user", ("a", IMAGE, "<|image_pad|>", VIDEO)),
+        Message("assistant", ("b",)),
+        Message("user", ("c",)),
+    ]
+    segments = render(turns, template=TEXT_TEMPLATES[name], add_vision_id=add_vision_id)
+    labels = ("Picture 1: ", "Video 1: ") if add_vision_id else ("", "")
+    assert flat(segments) == (
+        f"<|im_start|>user\na{labels[0]}<|vision_start|>[image0]<|vision_end|><|image_pad|>"
+        f"{labels[1]}<|vision_start|>[video1]<|vision_end|><|im_end|>\n"
+        "<|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nc<|im_end|>\n"
+    )
+    assert UserText("<|image_pad|>") in segments

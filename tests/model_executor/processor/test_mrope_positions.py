@@ -83,7 +83,8 @@ def test_time_ids_equal_transformers(num_slices: int, slice_s: float, ids_per_s:
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 
     grid = torch.tensor([num_slices, 2, 2])
-    theirs = Qwen2_5_VLModel.get_vision_position_ids(None, 0, grid, 1, 2, ids_per_s * torch.tensor(slice_s))
+    step = ids_per_s * torch.tensor(slice_s)
+    theirs = Qwen2_5_VLModel.get_vision_position_ids(None, 0, grid, 1, 2, step)  # type: ignore[arg-type]
     ours, _ = mrope_positions(num_slices, [MediaSpan(0, Grid(num_slices, 2, 2), slice_s)], ids_per_s)
     assert ours.tolist() == theirs.tolist()
 

@@ -55,7 +55,7 @@ REASONING: dict[str, object] = {"type": "reasoning", "id": "rs_1", "summary": []
         ([HI, output({**TEXT, "annotations": [{"type": "url_citation"}]}), HI], [HI, output(TEXT), HI]),
         ([HI, output(TEXT, {"type": "refusal", "refusal": "no"}), HI], [HI, output(TEXT), HI]),
         (
-            [HI, REASONING, {**FUNCTION_CALL, "async": None, "namespace": "n", "caller": {}}, REASONING, OUTPUT],
+            [HI, REASONING, {**FUNCTION_CALL, "async": None, "caller": {}}, REASONING, OUTPUT],
             [HI, FUNCTION_CALL, OUTPUT],
         ),
     ],

@@ -33,9 +33,22 @@ def test_a_model_without_weights_is_a_failure(
         if path.suffix != ".safetensors":
             (tmp_path / path.name).symlink_to(path)
     status, found = findings(capsys, "--no-question", "--model", str(tmp_path))
-    assert status == 1 and "no *.safetensors" in found["model"]["fact"]
+    assert status == 1 and "neither *.safetensors" in found["model"]["fact"]
     status, found = findings(capsys, "--no-question", "--model", str(tiny_checkpoint))
     assert status == 0 and found["model"]["verdict"] == "ok"
+
+
+def test_sampling_defaults_of_the_checkpoint_are_shown(
+    capsys: pytest.CaptureFixture[str], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    for path in tiny_checkpoint.iterdir():
+        if path.name != "generation_config.json":
+            (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "generation_config.json").write_text('{"temperature": 0.01, "top_k": 1}')
+    _, found = findings(capsys, "--no-question", "--model", str(tmp_path))
+    assert ", samples by temperature 0.01, top_k 1" in found["model"]["fact"]
+    _, found = findings(capsys, "--no-question", "--model", str(tmp_path), "--engine.generation-config", "none")
+    assert "samples by" not in found["model"]["fact"]
 
 
 def test_little_shared_memory_is_noted(capsys: pytest.CaptureFixture[str]) -> None:

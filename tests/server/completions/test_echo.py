@@ -25,11 +25,11 @@ def position(token_id: int, num_top: int) -> PositionLogprobs:
 
 
 def scoring(prompt: Prompt, limits: SamplingParams) -> list[Step]:
-    """Says `!`; the prompt's tokens are scored where that is requested, on each choice's first delta."""
+    """Says `!`; the prompt's tokens are scored where that is requested, on the first delta."""
     steps: list[Step] = []
     for index in range(limits.n):
         scored = None
-        if limits.prompt_logprobs is not None:
+        if limits.prompt_logprobs is not None and not index:
             scored = [position(token_id, limits.prompt_logprobs) for token_id in prompt.token_ids[1:]]
         said = None if limits.logprobs is None else [position(0, limits.logprobs)]
         steps.append(Delta(index, "!", [0], said, finish_reason="length", prompt_logprobs=scored))
@@ -75,6 +75,11 @@ async def test_every_token_is_told(open_world: OpenWorld, tokenizer: Tokenizer, 
     assert all(max(top.values()) == -0.001 or "!" in top for top in told["top_logprobs"][1:])
     done = [b"".join(map(tokenizer.token_bytes, ids[:number])).decode("utf-8", "ignore") for number in range(len(ids))]
     assert told["text_offset"] == [len(text) for text in done]
+
+
+async def test_every_choice_tells_the_same_prompt(open_world: OpenWorld) -> None:
+    first, second = (await ask(open_world, logprobs=1, n=2)).json()["choices"]
+    assert first["logprobs"] == second["logprobs"] and len(first["logprobs"]["tokens"]) > 2
 
 
 async def test_likelihoods_as_lm_eval_sums_them(open_world: OpenWorld, tokenizer: Tokenizer) -> None:

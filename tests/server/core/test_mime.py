@@ -21,6 +21,16 @@ def test_pictures(kind: str) -> None:
     assert detect_modality(encoded(PICTURE, kind)[:HEAD_BYTES]) == "image"
 
 
+@pytest.mark.parametrize("brands", [b"heicmif1heic", b"mif1heicmiaf", b"hevcmsf1hevc", b"heixmif1heix"])
+def test_heic_is_a_picture(brands: bytes) -> None:
+    assert detect_modality(b"\0\0\0\x18ftyp" + brands[:4] + bytes(4) + brands[4:] + bytes(100)) == "image"
+
+
+@pytest.mark.parametrize("start", [b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d", b"\x1f\x07\0\x3f"])
+def test_mxf_and_dv_are_clips(start: bytes) -> None:
+    assert detect_modality(start + bytes(100)) == "video"
+
+
 def test_big_endian_tiff_is_a_picture() -> None:
     assert detect_modality(b"MM\0*" + bytes(100)) == "image"
 
@@ -59,7 +69,7 @@ def test_an_animation_is_a_clip(kind: str) -> None:
     [
         b"", b"G", b"hello, world", b"%PDF-1.7\n", b"PK\x03\x04", b"\x7fELF", b"ID3\x04",
         b"RIFF\x00\x00\x00\x00WAVEfmt ",
-        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", b"#EXTM3U\n", b"ffconcat version 1.0\n", b"<svg/>", b"G" * 100,
+        b"\0\0\0\x18ftypcrx \0\0\0\0crx isom", b"#EXTM3U\n", b"ffconcat version 1.0\n", b"<svg/>", b"G" * 100,
     ],
 )  # fmt: skip
 def test_anything_else_is_neither(data: bytes) -> None:

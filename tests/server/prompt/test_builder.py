@@ -12,6 +12,7 @@ from server.core.errors import BadRequestError
 from server.media.types import PreparedMedia
 from server.prompt.builder import PlaceholderError, PromptBuilder
 from server.prompt.conversation import Conversation
+from server.tools.toolset import ToolFunction, Toolset
 
 IMAGE_PAD = 151_655
 VIDEO_PAD = 151_656
@@ -30,7 +31,8 @@ TURNS = [
 
 
 def build(turns: list[Message], media: list[PreparedMedia], tokenizer: Tokenizer, **changes: Any) -> Prompt:
-    builder = PromptBuilder(tokenizer, changes.pop("template", None), max_model_len=4096)
+    templates = {"template": changes.pop("template", None), "tool_template": changes.pop("tool_template", None)}
+    builder = PromptBuilder(tokenizer, max_model_len=4096, **templates)
     conversation = Conversation(tuple(turns), (), **changes)
     return builder.chat(conversation, media, cache_salt="salt", adapter="adapter")
 
@@ -61,6 +63,16 @@ def test_the_flags_reach_the_rendering(tokenizer: Tokenizer) -> None:
     assert text(add_generation_prompt=False).endswith("Seen.<|im_end|>\n")
     assert text(add_generation_prompt=False, continue_final_message=True).endswith("Seen.")
     assert "Picture 1: " in text(add_vision_id=True) and "Video 1: " in text(add_vision_id=True)
+
+
+def test_tools_have_a_template_of_their_own_where_the_checkpoint_has_one(tokenizer: Tokenizer) -> None:
+    all_of_it = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    templates = {"template": f"talk {all_of_it}", "tool_template": f"use {all_of_it}"}
+    turns = [Message("user", ("Hello",))]
+    function = ToolFunction("f", None, None, strict=False, param="tools[0]")
+    for tools, expected in ((None, "talk Hello"), (Toolset((function,), must_call=False, calls_once=False), "use ")):
+        text = tokenizer.decode(build(turns, [], tokenizer, tools=tools, **templates).token_ids)
+        assert text.startswith(expected)
 
 
 def test_a_template_that_refuses_is_the_clients_fault(tokenizer: Tokenizer) -> None:

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from model_executor.processor.tokenizer import MediaPlaceholder, Segment, TemplateText, Tokenizer, UserText
 from server.core.errors import BadRequestError
 from server.prompt.context_length import check_context_length, require_fit
+from tests.support.error_body import check_error
+from tests.support.world import ServerFixture
 
 CONTEXT = 100
 
@@ -60,3 +62,19 @@ def test_the_numbers_are_told() -> None:
     require_fit(50, 50, CONTEXT)
     with pytest.raises(BadRequestError, match=r"length is 100 tokens, and the prompt is too long: 51 .* 50 for"):
         require_fit(51, 50, CONTEXT)
+
+
+async def test_a_text_far_too_long_is_refused_with_the_answer_that_is_requested(world: ServerFixture) -> None:
+    long = "Hello, world! " * 40_000
+    for answer in (
+        await world.ask(messages=[{"role": "user", "content": long}], max_tokens=200),
+        await world.respond(input=long, max_output_tokens=200),
+    ):
+        message = check_error(
+            answer, 400, param="messages" if "/chat/" in str(answer.url) else "input", code="context_length_exceeded"
+        )
+        assert message.startswith("This model's maximum context length is 4096 tokens, and the prompt is too long: ")
+        assert message.endswith(
+            " tokens in the messages and 200 for the completion. "
+            "Please reduce the length of the messages or completion."
+        )

@@ -32,7 +32,7 @@ function failure(/** @type {any} */ turn, /** @type {Record<string, (...given: a
   const mayPass = failed.stopped || failed.mayPass || failed.status === 0 || failed.status >= 500 || failed.code === "model_not_found";
   return el("div", { class: failed.stopped ? "problem mild" : "problem", role: "alert" },
     el("p", {}, failed.stopped ? t("stoppedBefore") : sentence(failed)),
-    failed.param && failed.param !== "messages" && el("p", { class: "hint" }, t("inField"), el("code", {}, failed.param)),
+    failed.param && sentence(failed) === failed.message && el("p", { class: "hint" }, t("inField"), el("code", {}, failed.param)),
     el("p", { class: "problem-actions" },
       mayPass && link(t("tryAgain"), () => actions.retry(turn), { class: "link only-last idle-only" }),
       role === "user" && link(t("editAndAsk"), () => actions.edit(turn)),
@@ -48,10 +48,11 @@ function sent(/** @type {import("../media/attachment.js").Attachment} */ attachm
       part ? el("span", { class: "hint" }, `${range.start ?? 0} – ${range.end ?? t("theEnd")} s`) : "",
       attachment.isLost ? gone(attachment) : leftOut ? el("span", { class: "hint" }, t("leftOut")) : "");
   };
-  let shown = `${attachment.url} ${attachment.state}`;
+  const looks = () => [attachment.url, attachment.state, attachment.leftOut].join(" ");
+  let shown = looks();
   attachment.addEventListener("change", () => {
-    if (shown === `${attachment.url} ${attachment.state} ${attachment.leftOut}`) return;
-    shown = `${attachment.url} ${attachment.state} ${attachment.leftOut}`;
+    if (looks() === shown) return; // a video would be loaded anew
+    shown = looks();
     draw();
   });
   draw();

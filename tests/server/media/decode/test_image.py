@@ -15,6 +15,7 @@ from model_executor.processor.geometry import Size
 from server.media.decode.image import FORMATS, ImageDecoder, check_source_pixels, image_size
 from server.media.errors import MediaError
 from server.media.messages import ImageBudget
+from tests.support.heif import heic
 from tests.support.images import encoded, png_header
 
 BUDGET = ImageBudget(min_pixels=3136, max_pixels=12_845_056, resized=None, max_source_pixels=200_000_000)
@@ -47,7 +48,7 @@ def test_lossy_formats_come_out_close_to_the_photo(kind: str, options: dict[str,
 
 
 def test_every_listed_format_is_covered() -> None:
-    assert set(FORMATS) == {"PNG", "BMP", "TIFF", "JPEG", "WEBP", "AVIF", "GIF"}
+    assert set(FORMATS) == {"PNG", "BMP", "TIFF", "JPEG", "WEBP", "AVIF", "GIF", "HEIF"}
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
@@ -194,8 +195,8 @@ def test_size_follows_the_budget() -> None:
         (b"", r"empty \(0 bytes\)"),
         (b"x", "not an image"),
         (b"GIF89a", "truncated or corrupt|not an image"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
-        (b"%PDF-1.7", "not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG files are not supported; draw it as a PNG"),
+        (b"%PDF-1.7", "PDF files are not supported; send each page as an image"),
         (b"\x00\x00\x00\x18ftypmp42", "not an image"),
         (
             png_header(50_000, 50_000),
@@ -233,7 +234,7 @@ def test_bomb_limit_is_inclusive() -> None:
         check_source_pixels(101, 1, 100)
 
 
-_SEEDS = [encoded(Image.fromarray(colors()), kind) for kind in FORMATS]
+_SEEDS = [encoded(Image.fromarray(colors()), kind) for kind in FORMATS if kind != "HEIF"] + [heic(colors(64, 64))]
 
 
 @given(st.sampled_from(_SEEDS), st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=4))))

@@ -7,8 +7,17 @@ import pytest
 
 from server.core.settings import ResponsesSettings
 from server.responses.memory.items import stored
-from server.responses.memory.store import Entry, ProcessMemory, StoredConversation, StoredItem, StoredResponse
+from server.responses.memory.store import (
+    OBJECT_BYTES,
+    Entry,
+    ProcessMemory,
+    StoredConversation,
+    StoredItem,
+    StoredResponse,
+)
 from tests.support.clock import Clock
+
+LIMIT = 900 + 8 * OBJECT_BYTES
 
 
 def memory(clock: Clock | None = None, **limits: Any) -> ProcessMemory:
@@ -16,7 +25,7 @@ def memory(clock: Clock | None = None, **limits: Any) -> ProcessMemory:
 
 
 def item(name: str, num_bytes: int = 10) -> StoredItem:
-    return StoredItem(name, {"id": name}, num_bytes)
+    return StoredItem(name, b"x" * num_bytes)
 
 
 def response(name: str, *items: StoredItem, num_bytes: int = 5) -> StoredResponse:
@@ -37,7 +46,7 @@ async def test_the_oldest_makes_room_by_number_bytes_and_time() -> None:
     for name in "abc":
         await kept.put("t", response(name))
     assert [await kept.get("t", name) is not None for name in "abc"] == [False, True, True]
-    kept = memory(max_key_bytes=40)
+    kept = memory(max_key_bytes=2 * (15 + 2 * OBJECT_BYTES) + 10)
     for name in "abc":
         await kept.put("t", response(name, item(f"i{name}")))
     assert [await kept.get("t", name) is not None for name in "abc"] == [False, True, True]
@@ -54,7 +63,7 @@ async def test_the_oldest_makes_room_by_number_bytes_and_time() -> None:
 
 async def test_all_tenants_together_are_bounded() -> None:
     clock = Clock()
-    kept = memory(clock, max_total_bytes=20)
+    kept = memory(clock, max_total_bytes=2 * (8 + OBJECT_BYTES) + 4)
     for name in "abc":
         clock.now_s += 1
         await kept.put(name, response("r", num_bytes=8))
@@ -62,7 +71,7 @@ async def test_all_tenants_together_are_bounded() -> None:
 
 
 async def test_what_no_room_can_hold_moves_nothing_out() -> None:
-    kept = memory(max_key_bytes=40)
+    kept = memory(max_key_bytes=40 + 2 * OBJECT_BYTES)
     await kept.put("t", response("a"))
     assert not await kept.put("t", response("b", item("i", 50)))
     assert await kept.get("t", "a") is not None
@@ -73,9 +82,9 @@ async def test_shared_items_count_once_and_live_as_long_as_one_entry_has_them() 
     kept, shared = memory(), item("i", 100)
     await kept.put("t", response("a", shared))
     await kept.put("t", response("b", shared, item("j", 1)))
-    assert kept.num_bytes == 5 + 5 + 100 + 1
+    assert kept.num_bytes == 5 + 5 + 100 + 1 + 4 * OBJECT_BYTES
     await kept.delete("t", "a")
-    assert kept.num_bytes == 5 + 101 and await kept.find_item("t", "i") is shared
+    assert kept.num_bytes == 5 + 101 + 3 * OBJECT_BYTES and await kept.find_item("t", "i") is shared
     await kept.delete("t", "b")
     assert kept.num_bytes == 0 and await kept.find_item("t", "i") is None
 
@@ -86,12 +95,12 @@ async def test_a_conversation_that_grows_is_counted_once() -> None:
     for number in range(5):
         items = (*items, item(f"i{number}", 100))
         await kept.put("t", StoredConversation("c", 0, {}, items))
-    assert kept.num_bytes == 200 + 500
+    assert kept.num_bytes == 500 + 6 * OBJECT_BYTES
 
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_bytes_are_those_of_what_is_reachable(seed: int) -> None:
-    rng, kept, pool = random.Random(seed), memory(max_key_entries=6, max_key_bytes=900), list[StoredItem]()
+    rng, kept, pool = random.Random(seed), memory(max_key_entries=6, max_key_bytes=LIMIT), list[StoredItem]()
     alive: dict[str, Entry] = {}
     for number in range(300):
         pool.append(item(f"i{rng.randrange(4)}", rng.randrange(200)))  # ids repeat, as a client may choose them
@@ -101,7 +110,7 @@ async def test_bytes_are_those_of_what_is_reachable(seed: int) -> None:
             await kept.delete("t", f"r{rng.randrange(12)}")
         alive = {f"r{i}": found for i in range(12) if (found := await kept.get("t", f"r{i}")) is not None}
         reachable = {id(one): one.num_bytes for found in alive.values() for one in found.items}
-        assert kept.num_bytes == sum(found.num_bytes for found in alive.values()) + sum(reachable.values()) <= 900
+        assert kept.num_bytes == sum(found.num_bytes for found in alive.values()) + sum(reachable.values()) <= LIMIT
         assert len(alive) <= 6
 
 
