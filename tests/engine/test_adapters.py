@@ -64,7 +64,7 @@ def test_positions_equal_a_literal_reading_of_the_paper() -> None:
         MultiModalFeatureSpec(media_item("x", Grid(*grid)), "image", "id", PlaceholderRange(offset=offset, length=n))
         for grid, offset, n in ((grids[1], 9, 20), (grids[0], 2, 6))
     ]
-    model: Any = SimpleNamespace()
+    model: Any = SimpleNamespace(time_ids_per_s=None)
     positions, delta = Qwen2VL.get_mrope_input_positions(model, ids, features)
     expected = literal_positions(ids, grids, (7, 8))
     assert np.array_equal(positions.numpy(), expected)
