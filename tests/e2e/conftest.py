@@ -21,8 +21,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(checkpoint: Path) -> Iterator[RunningServer]:
     """A ready server, computing in float32."""
-    settings = {"TESSERA_ENGINE__DTYPE": "float32", "TESSERA_ENGINE__KV_CACHE_BYTES": str(512 << 20)}
-    with RunningServer(checkpoint, settings) as running:
+    with RunningServer(checkpoint, {"TESSERA_ENGINE__DTYPE": "float32"}) as running:
         yield running
 
 

@@ -18,6 +18,7 @@ from training.random_weights import VisionShape, WindowVisionShape
 
 pytestmark = pytest.mark.engine
 
+FLOAT32 = {"TESSERA_ENGINE__DTYPE": "float32", "TESSERA_ENGINE__WARM_STANDBY": "false"}
 NUM_LONG_TOKENS = 224
 """Eight answers of this length do not fit the small KV cache together."""
 TOWERS: dict[str, VisionShape | WindowVisionShape] = {"Qwen2-VL": VisionShape(), "Qwen2.5-VL": WindowVisionShape()}
@@ -39,7 +40,7 @@ def checkpoint(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(checkpoint: Path) -> Iterator[RunningServer]:
     """A ready server, computing in float32."""
-    with RunningServer(checkpoint, {"TESSERA_ENGINE__DTYPE": "float32"}) as running:
+    with RunningServer(checkpoint, FLOAT32) as running:
         yield running
 
 
@@ -115,7 +116,7 @@ async def test_equals_transformers_in_a_batch_of_eight(server: RunningServer, ex
 def cramped(checkpoint: Path) -> Iterator[RunningServer]:
     """Prefill in steps of 64 tokens, and a KV cache so small that eight requests must preempt one another."""
     settings = {
-        "TESSERA_ENGINE__DTYPE": "float32",
+        **FLOAT32,
         "TESSERA_ENGINE__MAX_NUM_BATCHED_TOKENS": "64",
         "TESSERA_ENGINE__MAX_MODEL_LEN": "2048",
         "TESSERA_ENGINE__KV_CACHE_BYTES": str(9 << 20),
