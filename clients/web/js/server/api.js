@@ -45,25 +45,33 @@ export async function request(path, { body, method = body ? "POST" : "GET", sign
   /** @type {Record<string, string>} */
   const headers = { ...authorization(), ...(body && { "Content-Type": "application/json" }) };
   if (body?.messages) headers["X-Session-Id"] = sessionKey(body.messages);
-  let response;
+  const response = await received(fetch(`${BASE}${path}`, { method, headers, body: body && JSON.stringify(body), signal }));
+  if (!response.ok) throw errorOf(response.status, await received(response.text()));
+  return response;
+}
+
+/**
+ * What comes over the network; a connection that breaks, also in the middle of a body, is an ApiError.
+ * @template T
+ * @param {Promise<T>} coming
+ */
+async function received(coming) {
   try {
-    response = await fetch(`${BASE}${path}`, { method, headers, body: body && JSON.stringify(body), signal });
+    return await coming;
   } catch (error) {
     if (/** @type {Error} */ (error).name === "AbortError") throw error;
     throw new ApiError(t("unreachableError"));
   }
-  if (!response.ok) throw errorOf(response.status, await response.text());
-  return response;
 }
 
 /** The served model and its adapters: `{ id, max_model_len, parent, description, limits }` each. */
 export async function servedModels() {
-  return (await (await request("/models")).json()).data;
+  return (await received((await request("/models")).json())).data;
 }
 
 /** What a chat request would give the model. */
 export async function preview(/** @type {any} */ body, /** @type {AbortSignal} */ signal) {
-  return (await request("/chat/completions/preview", { body, signal })).json();
+  return received((await request("/chat/completions/preview", { body, signal })).json());
 }
 
 /**
@@ -98,7 +106,7 @@ export function upload(file, { onProgress, signal }) {
 /** The content of an upload, or null where it has more than `maxBytes`. */
 export async function download(/** @type {string} */ id, /** @type {number} */ maxBytes, /** @type {AbortSignal} */ signal) {
   const response = await request(`/files/${id}/content`, { signal });
-  if (Number(response.headers.get("content-length")) <= maxBytes) return response.blob();
+  if (Number(response.headers.get("content-length")) <= maxBytes) return received(response.blob());
   await response.body?.cancel();
   return null;
 }
