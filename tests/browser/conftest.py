@@ -90,7 +90,7 @@ async def page(context: BrowserContext) -> AsyncIterator[Page]:
     """An empty tab. The test fails when its page breaks the policy it came with, or raises what nobody handles."""
     opened = await context.new_page()
     problems: list[str] = []
-    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("pageerror", lambda error: problems.append(error.stack or str(error)))
     opened.on("console", lambda said: problems.append(said.text) if "Security Policy" in said.text else None)
     opened.on("requestfailed", lambda asked: problems.append(asked.url) if "127.0.0.1" not in asked.url else None)
     yield opened
