@@ -94,7 +94,7 @@ def test_a_model_that_cannot_be_served_ends_the_process_with_a_sentence(tmp_path
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
     with RunningServer(tmp_path, ready=False) as broken:
         assert broken.wait_end() != 0
-    assert "this is a Llama; Tessera serves Qwen2-VL" in broken.tail()
+    assert "this is a Llama; Tessera serves" in broken.tail()
     assert "Traceback" not in broken.tail()
 
 
