@@ -4,16 +4,13 @@ python -m tools.settings_docs --check   # exits 1 where a file has drifted
 python -m tools.settings_docs --write
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from server.core.settings import Declaration, declarations
-
-BEGIN = "<!-- settings:begin -->"
-END = "<!-- settings:end -->"
+from tools.generated import ROOT, main, renewed
 
 _ENV_HEADER = "# All settings and their defaults; written by `python -m tools.settings_docs --write`.\n"
 
@@ -35,16 +32,8 @@ def settings_table() -> str:
 
 
 def with_table(page: str) -> str:
-    """The page with the table between its markers renewed.
-
-    Raises:
-        ValueError: the markers are not there, once each and in order.
-    """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in after:
-        raise ValueError(f"the page needs one {BEGIN} and one {END} after it")
-    return f"{before}{BEGIN}\n{settings_table()}\n{END}{after}"
+    """A page with the table renewed, as `renewed`."""
+    return renewed(page, "settings", settings_table())
 
 
 def documents(root: Path) -> dict[Path, str]:
@@ -57,25 +46,6 @@ def documents(root: Path) -> dict[Path, str]:
     return {root / ".env.example": env_example(), page: with_table(page.read_text("utf-8"))}
 
 
-def main() -> int:
-    """Check or write the two files; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tools.settings_docs", description="Settings documentation.")
-    action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--check", action="store_true", help="exit with 1 where a file has drifted")
-    action.add_argument("--write", action="store_true", help="write the files")
-    arguments = parser.parse_args()
-    drifted = False
-    for path, text in documents(Path(__file__).parent.parent).items():
-        if path.is_file() and path.read_text("utf-8") == text:
-            continue
-        if arguments.write:
-            path.write_text(text, "utf-8")
-        else:
-            drifted = True
-            print(f"{path.name} does not say what the settings declare: run `python -m tools.settings_docs --write`.")
-    return int(drifted)
-
-
 def _default(declared: Declaration) -> str:
     value = declared.default
     if value is None or isinstance(value, SecretStr):
@@ -84,4 +54,4 @@ def _default(declared: Declaration) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("tools.settings_docs", "Settings documentation.", lambda: documents(ROOT)))

@@ -9,7 +9,7 @@ import pytest
 
 from server.core.settings import Settings, SettingsError, declarations, load_settings
 from server.core.settings_help import help_text, refuse_unknown_flags
-from tools.settings_docs import BEGIN, END, documents, env_example, with_table
+from tools.settings_docs import documents, env_example, with_table
 
 FIXED = {
     "TESSERA_HOST": "0.0.0.0",
@@ -150,6 +150,9 @@ def test_the_example_file_sets_nothing_and_shows_all_defaults(monkeypatch: pytes
         if match and match[1] not in ("TESSERA_API_KEY", "TESSERA_API_KEYS_FILE"):  # an empty one ends the start
             monkeypatch.setenv(match[1], match[2])
     assert load_settings([]) == Settings()
+
+
+BEGIN, END = "<!-- settings:begin -->", "<!-- settings:end -->"
 
 
 def test_the_table_replaces_what_is_between_the_markers() -> None:
