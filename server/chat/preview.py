@@ -16,7 +16,6 @@ from server.generation.model_service import ServedModel
 from server.media.types import MediaPart, PreparedMedia
 from server.prompt.conversation import Conversation
 from server.prompt.media_report import media_report
-from server.prompt.video_frames import with_frames
 
 
 async def preview(request: ChatCompletionRequest, model: ServedModel, tenant: str) -> ChatPreview:
@@ -32,13 +31,8 @@ async def preview(request: ChatCompletionRequest, model: ServedModel, tenant: st
     """
     conversation = read_request(request, tenant).prompt
     assert isinstance(conversation, Conversation)
-    conversation = with_frames(conversation, model.family.frames_as_images)
-    media = await model.media.prepare(conversation.media, tenant)
-    try:
-        return await asyncio.to_thread(_preview, request.model, conversation, media, model)
-    finally:
-        for item in media:
-            item.release()
+    async with model.prepared(conversation, tenant) as (seen, media):
+        return await asyncio.to_thread(_preview, request.model, seen, media, model)
 
 
 def _preview(name: str, conversation: Conversation, media: Sequence[PreparedMedia], model: ServedModel) -> ChatPreview:

@@ -11,7 +11,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from model_executor.engine import Delta, Engine, EngineState, EngineUnavailableError, Prompt, SamplingParams
@@ -29,7 +29,6 @@ from server.media.progress import Progress
 from server.media.types import PreparedMedia
 from server.prompt.conversation import Conversation
 from server.prompt.media_report import MediaReport, media_report
-from server.prompt.video_frames import with_frames
 
 _MAX_PATH_CHARS = 200
 PARALLEL_PROMPTS = 8
@@ -89,10 +88,7 @@ class Generator:
             EngineError: the engine refuses it, fails or is not there.
         """
         started_s = time.perf_counter()
-        if isinstance(request.prompt, Conversation):
-            framed = with_frames(request.prompt, self.model.family.frames_as_images)
-            request = replace(request, prompt=framed)
-        async with self._media(request, progress) as media:
+        async with self._prepared(request, progress) as (request, media):
             with self.metrics.stage_s.labels("prompt").time():
                 prompts = await asyncio.to_thread(_build_prompts, self.model, request, media)
             params = self._params(request, prompts)
@@ -121,21 +117,20 @@ class Generator:
             yield GenerationEnd(usage)
 
     @asynccontextmanager
-    async def _media(
+    async def _prepared(
         self, request: GenerationRequest, progress: Progress | None
-    ) -> AsyncIterator[Sequence[PreparedMedia]]:
+    ) -> AsyncIterator[tuple[GenerationRequest, Sequence[PreparedMedia]]]:
+        """The request as the model sees it, and its media."""
         if not isinstance(request.prompt, Conversation) or not request.prompt.media:
-            yield []
+            yield request, []
             return
-        with self.metrics.stage_s.labels("media").time():
-            media = await self.model.media.prepare(request.prompt.media, request.tenant, progress)
-        try:
+        async with AsyncExitStack() as stack:
+            with self.metrics.stage_s.labels("media").time():
+                preparing = self.model.prepared(request.prompt, request.tenant, progress)
+                conversation, media = await stack.enter_async_context(preparing)
             for item in media:
                 self.metrics.media_tokens.labels(item.modality).inc(item.grid.num_tokens)
-            yield media
-        finally:
-            for item in media:
-                item.release()
+            yield replace(request, prompt=conversation), media
 
     def _params(self, request: GenerationRequest, prompts: Sequence[Prompt]) -> list[SamplingParams]:
         if isinstance(request.prompt, Conversation):

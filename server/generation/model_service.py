@@ -23,6 +23,8 @@ from server.core.metrics import MediaLoad, Metrics
 from server.media.progress import Progress
 from server.media.types import MediaPart, PreparedMedia
 from server.prompt.builder import PromptBuilder
+from server.prompt.conversation import Conversation
+from server.prompt.video_frames import with_frames
 
 
 class MediaPreparer(Protocol):
@@ -88,6 +90,28 @@ class ServedModel:
             self.prompt_format,
             tool_template=self.tool_template,
         )
+
+    @asynccontextmanager
+    async def prepared(
+        self, conversation: Conversation, tenant: str, progress: Progress | None = None
+    ) -> AsyncIterator[tuple[Conversation, Sequence[PreparedMedia]]]:
+        """A conversation as the model sees it, and its media, which are released on exit.
+
+        Args:
+            conversation: what the client sent; its videos become images where the model sees images only.
+            tenant: whose caches may be used.
+            progress: how far the media are, kept up to date in the meantime.
+
+        Raises:
+            ApiError: an image or video cannot be used, or cannot be prepared now.
+        """
+        conversation = with_frames(conversation, self.family.frames_as_images)
+        media = await self.media.prepare(conversation.media, tenant, progress) if conversation.media else []
+        try:
+            yield conversation, media
+        finally:
+            for item in media:
+                item.release()
 
     def adapter(self, name: str) -> str | None:
         """The adapter a request for the model `name` computes with; None for the model itself."""
