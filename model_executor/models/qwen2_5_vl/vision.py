@@ -22,12 +22,12 @@ from vllm.model_executor.layers.quantization import QuantizationConfig
 from model_executor.models.shared.flash import spans_of
 from model_executor.models.shared.tower import (
     NORM_EPS,
-    Pack,
     PatchMerger,
     PixelStatistics,
     Slice,
     SlicedTower,
     VisionAttention,
+    VisionBlock,
 )
 from model_executor.processor.geometry import FACTOR_PX, MERGE
 
@@ -54,25 +54,6 @@ class GatedMlp(nn.Module):
         return self.down_proj(functional.silu(self.gate_proj(x)).mul_(self.up_proj(x)))
 
 
-class WindowBlock(nn.Module):
-    """Pre-norm transformer block."""
-
-    def __init__(self, config: Any, quant_config: QuantizationConfig | None, prefix: str) -> None:
-        """By the checkpoint's vision config; the rest as in `WindowTower`."""
-        super().__init__()
-        width = config.hidden_size
-        self.norm1 = RMSNorm(width, eps=NORM_EPS)
-        self.attn = VisionAttention(width, config.num_heads, quant_config, f"{prefix}.attn")
-        self.norm2 = RMSNorm(width, eps=NORM_EPS)
-        self.mlp = GatedMlp(width, config.intermediate_size, quant_config, f"{prefix}.mlp")
-
-    def forward(self, x: torch.Tensor, pack: Pack) -> torch.Tensor:
-        """[P, width] to [P, width], in place."""
-        x += self.attn(self.norm1(x), pack)
-        x += self.mlp(self.norm2(x))
-        return x
-
-
 class WindowTower(SlicedTower):
     """The whole tower."""
 
@@ -91,11 +72,17 @@ class WindowTower(SlicedTower):
         super().__init__(width, config.num_heads, statistics)
         self.window_tokens = config.window_size // FACTOR_PX
         self.whole_slice_blocks = frozenset(config.fullatt_block_indexes)
-        self.blocks = nn.ModuleList(
-            WindowBlock(config, quant_config, f"{prefix}.blocks.{i}") for i in range(config.depth)
-        )
-        norm = RMSNorm(width, eps=NORM_EPS)
-        self.merger = PatchMerger(width, config.out_hidden_size, norm, quant_config, f"{prefix}.merger")
+
+        def norm() -> RMSNorm:
+            return RMSNorm(width, eps=NORM_EPS)
+
+        def block(prefix: str) -> VisionBlock:
+            attn = VisionAttention(width, config.num_heads, quant_config, f"{prefix}.attn")
+            mlp = GatedMlp(width, config.intermediate_size, quant_config, f"{prefix}.mlp")
+            return VisionBlock(norm(), attn, norm(), mlp)
+
+        self.blocks = nn.ModuleList(block(f"{prefix}.blocks.{i}") for i in range(config.depth))
+        self.merger = PatchMerger(width, config.out_hidden_size, norm(), quant_config, f"{prefix}.merger")
 
     def encode(self, slices: Sequence[Slice]) -> torch.Tensor:
         """As `SlicedTower.encode`."""

@@ -16,12 +16,12 @@ from vllm.model_executor.layers.quantization import QuantizationConfig
 from model_executor.kernels.vision_ops import quick_gelu_
 from model_executor.models.shared.tower import (
     NORM_EPS,
-    Pack,
     PatchMerger,
     PixelStatistics,
     Slice,
     SlicedTower,
     VisionAttention,
+    VisionBlock,
 )
 
 
@@ -41,25 +41,6 @@ class VisionMlp(nn.Module):
         return self.fc2(quick_gelu_(self.fc1(x)))
 
 
-class VisionBlock(nn.Module):
-    """Pre-norm transformer block."""
-
-    def __init__(self, config: Any, quant_config: QuantizationConfig | None, prefix: str) -> None:
-        """By the checkpoint's vision config; the rest as in `VisionTower`."""
-        super().__init__()
-        width = config.embed_dim
-        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.attn = VisionAttention(width, config.num_heads, quant_config, f"{prefix}.attn")
-        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.mlp = VisionMlp(width, int(width * config.mlp_ratio), quant_config, f"{prefix}.mlp")
-
-    def forward(self, x: torch.Tensor, pack: Pack) -> torch.Tensor:
-        """[P, width] to [P, width], in place."""
-        x += self.attn(self.norm1(x), pack)
-        x += self.mlp(self.norm2(x))
-        return x
-
-
 class VisionTower(SlicedTower):
     """The whole tower."""
 
@@ -71,15 +52,22 @@ class VisionTower(SlicedTower):
         Args:
             config: the checkpoint's vision config.
             statistics: of its pixels.
-            quant_config: says by their names which linear layers are quantised; None: none is.
+            quant_config: says by their names which linear layers are quantized; None: none is.
             prefix: name of this module in the model.
         """
-        super().__init__(config.embed_dim, config.num_heads, statistics)
-        self.blocks = nn.ModuleList(
-            VisionBlock(config, quant_config, f"{prefix}.blocks.{i}") for i in range(config.depth)
-        )
-        norm = nn.LayerNorm(config.embed_dim, eps=NORM_EPS)
-        self.merger = PatchMerger(config.embed_dim, config.hidden_size, norm, quant_config, f"{prefix}.merger")
+        width = config.embed_dim
+        super().__init__(width, config.num_heads, statistics)
+
+        def norm() -> nn.LayerNorm:
+            return nn.LayerNorm(width, eps=NORM_EPS)
+
+        def block(prefix: str) -> VisionBlock:
+            attn = VisionAttention(width, config.num_heads, quant_config, f"{prefix}.attn")
+            mlp = VisionMlp(width, int(width * config.mlp_ratio), quant_config, f"{prefix}.mlp")
+            return VisionBlock(norm(), attn, norm(), mlp)
+
+        self.blocks = nn.ModuleList(block(f"{prefix}.blocks.{i}") for i in range(config.depth))
+        self.merger = PatchMerger(width, config.hidden_size, norm(), quant_config, f"{prefix}.merger")
 
     def encode(self, slices: Sequence[Slice]) -> torch.Tensor:
         """As `SlicedTower.encode`."""

@@ -129,6 +129,24 @@ class VisionAttention(nn.Module):
         return self.proj(attended.flatten(1))
 
 
+class VisionBlock(nn.Module):
+    """Pre-norm transformer block; families differ in its norms and its MLP."""
+
+    def __init__(self, norm1: nn.Module, attn: VisionAttention, norm2: nn.Module, mlp: nn.Module) -> None:
+        """Of these parts."""
+        super().__init__()
+        self.norm1 = norm1
+        self.attn = attn
+        self.norm2 = norm2
+        self.mlp = mlp
+
+    def forward(self, x: torch.Tensor, pack: Pack) -> torch.Tensor:
+        """[P, width] to [P, width], in place."""
+        x += self.attn(self.norm1(x), pack)
+        x += self.mlp(self.norm2(x))
+        return x
+
+
 class PatchMerger(nn.Module):
     """Four neighboring patches to one embedding of the language model."""
 
