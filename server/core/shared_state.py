@@ -7,14 +7,10 @@ neither it nor the library's errors get into logs or messages.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from server.core.errors import UnavailableError
-
-if TYPE_CHECKING:
-    pass
 
 ANSWER_S = 2.0
 """Time for a connection, and for each answer."""

@@ -137,16 +137,7 @@ class FileStore:
         return None if record is None or record.expires_at <= self._now_s() else record
 
     async def find(self, file_id: str, tenant: str, *, param: str) -> Record:
-        """The tenant's file with that id.
-
-        Args:
-            file_id: its id.
-            tenant: its owner.
-            param: the request field, for the error.
-
-        Raises:
-            NotFoundError: there is none, or it has expired.
-        """
+        """As `Files.find`."""
         record = self.get(file_id, tenant)
         if record is None:
             raise NotFoundError(f"No such File object: {file_id[:100]}", param=param, code="file_not_found")
@@ -161,20 +152,14 @@ class FileStore:
         return self.path(record, tenant)
 
     async def all_of(self, tenant: str) -> list[Record]:
-        """All files of a tenant, oldest first."""
+        """As `Files.all_of`."""
         now_s = self._now_s()
         records = list(self._records.get(owner_of(tenant), {}).values())
         return sorted((record for record in records if record.expires_at > now_s), key=lambda r: (r.created_ns, r.id))
 
     @contextlib.asynccontextmanager
     async def receive(self, tenant: str) -> AsyncIterator[Upload]:
-        """Receive a file; it is deleted on exit unless `keep` was called.
-
-        Raises:
-            TooLargeError: the tenant has as many files as allowed.
-            UnavailableError: as `open`.
-            StorageError: as `open`.
-        """
+        """As `Files.receive`."""
         async with self._places.place(), self._received(tenant) as upload:
             yield upload
 
@@ -204,19 +189,7 @@ class FileStore:
     async def keep(
         self, upload: Upload, tenant: str, *, filename: str, purpose: Purpose, lifetime_s: int | None
     ) -> Record:
-        """Store a complete upload as a file.
-
-        Args:
-            upload: the upload.
-            tenant: the owner.
-            filename: the name on the client.
-            purpose: from the request.
-            lifetime_s: requested lifetime; None, or more than the server's maximum, means that maximum.
-
-        Raises:
-            BadRequestError: the file is empty, or neither an image nor a video.
-            StorageError: the disk is full.
-        """
+        """As `Files.keep`."""
         record = new_record(upload, self._settings, self._now_s(), filename, purpose, lifetime_s)
         await upload.flush()
         with storage_errors():
@@ -224,11 +197,7 @@ class FileStore:
         return record
 
     async def delete(self, record: Record, tenant: str) -> None:
-        """Delete a file; downloads in progress continue.
-
-        Raises:
-            StorageError: it cannot be deleted.
-        """
+        """As `Files.delete`."""
         await self._discard(owner_of(tenant), record)
 
     async def sweep(self) -> None:

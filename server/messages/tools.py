@@ -7,7 +7,7 @@ from pydantic import Discriminator, Field, Tag
 
 from server.api.base_models import RequestModel
 from server.prompt.messages import tagged_by
-from server.tools.protocol import FunctionName
+from server.tools.protocol import FunctionName, type_of
 from server.tools.toolset import ToolFunction, Toolset
 
 
@@ -43,8 +43,7 @@ class ProvidedTool(RequestModel):
 
 
 def _tool_form(value: Any) -> str:
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return "<custom>" if kind in (None, "custom") else "<provided>"
+    return "<custom>" if type_of(value) in (None, "custom") else "<provided>"
 
 
 AnyTool = Annotated[

@@ -8,8 +8,13 @@ from pydantic import Discriminator, Field, Tag
 
 from server.api.base_models import RequestModel, bounded
 from server.prompt.messages import tagged_by
-from server.tools.protocol import MAX_TOOLS, FunctionName
+from server.tools.protocol import MAX_TOOLS, FunctionName, choice_form, type_of
 from server.tools.toolset import ToolFunction, Toolset
+
+
+def full_name(name: str, namespace: str | None) -> str:
+    """What the model calls a function, which may be in a namespace."""
+    return name if namespace is None else f"{namespace}__{name}"
 
 
 class InputText(RequestModel):
@@ -44,10 +49,8 @@ class ProvidedTool(RequestModel):
 
 
 def _tool_form(value: Any) -> str:
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    if kind is None:
-        return f"<{kind}>"
-    return f"<{kind}>" if kind in ("function", "namespace") else "<provided>"
+    kind = type_of(value)
+    return f"<{kind}>" if kind in (None, "function", "namespace") else "<provided>"
 
 
 class NamespaceTool(RequestModel):
@@ -73,13 +76,13 @@ class ChosenFunction(RequestModel):
 
     type: Literal["function"]
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,130}$")]
-    """With its namespace, if it has one: `NAMESPACE__NAME`, or beside it."""
+    """With its namespace, if it has one: `NAMESPACE__NAME`, or next to it."""
     namespace: FunctionName | None = None
 
     @property
     def full_name(self) -> str:
         """What the model calls it."""
-        return self.name if self.namespace is None else f"{self.namespace}__{self.name}"
+        return full_name(self.name, self.namespace)
 
 
 class AllowedFunctions(RequestModel):
@@ -89,13 +92,6 @@ class AllowedFunctions(RequestModel):
     mode: Literal["auto", "required"]
     """As `tool_choice`, of these functions."""
     tools: Annotated[list[ChosenFunction], Field(min_length=1)]
-
-
-def _choice_form(value: Any) -> str:
-    if not isinstance(value, dict | RequestModel):
-        return "<mode>"
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return "<allowed_tools>" if kind == "allowed_tools" else "<function>"
 
 
 AnyTool = Annotated[
@@ -120,7 +116,7 @@ class PlacedFunction:
     @property
     def full_name(self) -> str:
         """What the model calls it."""
-        return self.tool.name if self.namespace is None else f"{self.namespace}__{self.tool.name}"
+        return full_name(self.tool.name, self.namespace)
 
 
 def functions(tools: Sequence[Tool]) -> Iterator[PlacedFunction]:
@@ -150,7 +146,7 @@ FunctionChoice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("<mode>")]
     | Annotated[ChosenFunction, Tag("<function>")]
     | Annotated[AllowedFunctions, Tag("<allowed_tools>")],
-    Discriminator(_choice_form),
+    Discriminator(choice_form),
 ]
 
 
@@ -214,4 +210,4 @@ class FunctionCall(RequestModel):
     @property
     def full_name(self) -> str:
         """What the model calls the function."""
-        return self.name if self.namespace is None else f"{self.namespace}__{self.name}"
+        return full_name(self.name, self.namespace)

@@ -60,18 +60,23 @@ class AllowedToolsChoice(RequestModel):
     allowed_tools: AllowedTools
 
 
-def _choice_form(value: Any) -> str:
+def type_of(value: Any) -> Any:
+    """The `type` of a JSON object, or of a model made of one; None where it has none."""
+    return value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+
+
+def choice_form(value: Any) -> str:
+    """Which form of `tool_choice` this is: a word, some of the tools, or one of them."""
     if not isinstance(value, dict | RequestModel):
         return "<mode>"
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return "<allowed_tools>" if kind == "allowed_tools" else "<function>"
+    return "<allowed_tools>" if type_of(value) == "allowed_tools" else "<function>"
 
 
 ToolChoice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("<mode>")]
     | Annotated[NamedTool, Tag("<function>")]
     | Annotated[AllowedToolsChoice, Tag("<allowed_tools>")],
-    Discriminator(_choice_form),
+    Discriminator(choice_form),
 ]
 
 

@@ -10,10 +10,10 @@ from fastapi import APIRouter, Depends
 from server.api.dependencies import Tenant, json_body
 from server.api.openapi import Schemas, errors, json_request
 from server.api.openapi import query as query_parameters
-from server.core.errors import NotFoundError, TooLargeError
+from server.core.errors import TooLargeError
 from server.responses.input import ItemReference
 from server.responses.memory import wire
-from server.responses.memory.dependencies import KeptConversation, MemoryDep, page_of, query_of
+from server.responses.memory.dependencies import KeptConversation, MemoryDep, no_item, page_of, query_of
 from server.responses.memory.items import stored_input
 from server.responses.memory.store import Memory, StoredConversation, StoredItem
 
@@ -166,9 +166,7 @@ async def _items(sent: list[Any], memory: Memory, tenant: str) -> list[StoredIte
             continue
         found = await memory.find_item(tenant, item.id)
         if found is None:
-            raise NotFoundError(
-                f"Item with id {item.id[:100]!r} not found.", param=f"items[{index}].id", code="item_not_found"
-            )
+            raise no_item(item.id, param=f"items[{index}].id")
         items.append(found)
     return list({item.id: item for item in items}.values())
 
@@ -177,7 +175,7 @@ def _find(conversation: StoredConversation, item_id: str) -> StoredItem:
     for item in conversation.items:
         if item.id == item_id:
             return item
-    raise NotFoundError(f"Item with id {item_id[:100]!r} not found.", param="item_id", code="item_not_found")
+    raise no_item(item_id, param="item_id")
 
 
 def _object(conversation: StoredConversation) -> wire.Conversation:

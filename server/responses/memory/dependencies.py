@@ -70,6 +70,16 @@ def query_of(model: type[Query]) -> Callable[[Request], Awaitable[Query]]:
     return read
 
 
+def no_item(item_id: str, *, param: str) -> NotFoundError:
+    """The refusal of a request that names an item which is not kept.
+
+    Args:
+        item_id: what it names.
+        param: the request field.
+    """
+    return NotFoundError(f"Item with id {item_id[:100]!r} not found.", param=param, code="item_not_found")
+
+
 def page_of(items: Sequence[StoredItem], query: ItemQuery) -> ItemList:
     """A page of items.
 
@@ -80,7 +90,7 @@ def page_of(items: Sequence[StoredItem], query: ItemQuery) -> ItemList:
     if query.after is not None:
         ids = [item.id for item in ordered]
         if query.after not in ids:
-            raise NotFoundError(f"Item with id {query.after[:100]!r} not found.", param="after", code="item_not_found")
+            raise no_item(query.after, param="after")
         ordered = ordered[ids.index(query.after) + 1 :]
     page = ordered[: query.limit]
     return ItemList(
