@@ -41,7 +41,7 @@ class Load:
     rows: Mapping[str, Callable[[Any], float]]
     """Name of a row to its value in what `tessera bench --json` prints."""
     on_busy_cores: bool = False
-    """Whether other programs keep the cores busy meanwhile."""
+    """Whether other programs keep the cores busy at the same time."""
 
 
 def _rate(result: Any) -> float:

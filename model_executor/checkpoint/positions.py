@@ -1,4 +1,4 @@
-"""How a checkpoint tells positions apart, read from its `config.json`: context length, YaRN, sliding windows.
+"""How a checkpoint encodes positions, read from its `config.json`: context length, YaRN, sliding windows.
 
 Source: Peng et al. 2023 (YaRN, arXiv 2309.00071) section 3.4; transformers 5 `modeling_rope_utils.py` for the names
 and defaults; Qwen2-VL's README, which adds YaRN to M-RoPE.

@@ -61,7 +61,7 @@ def _make(source: Path, directory: Path, family: Family) -> None:
             tokenizer.save(str(made / "tokenizer.json"), pretty=False)
             config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
             (made / "tokenizer_config.json").write_text(json.dumps(config) + "\n")
-            (made / "config.json").write_text('{"model_type": "qwen"}\n')  # vLLM looks for one beside a tokenizer
+            (made / "config.json").write_text('{"model_type": "qwen"}\n')  # vLLM looks for one next to a tokenizer
             if not directory.is_dir():  # another process may have been faster
                 made.rename(directory)
     except OSError as error:

@@ -42,7 +42,7 @@ _BESIDE = frozenset(
         *("k_scale", "v_scale", "q_scale", "output_scale", "SCB", "weight_format"),
     )
 )
-"""What else lies beside a quantized layer's matrix; a GPTQ file has a bias for layers without one."""
+"""What else lies next to a quantized layer's matrix; a GPTQ file has a bias for layers without one."""
 _SHORT_TYPES = ("I8", "U8", "F8_E4M3", "F8_E5M2")
 """Number formats that say nothing without a scale."""
 

@@ -199,7 +199,7 @@ def _prepare_environment(settings: EngineSettings, model: Path, *, cpu: bool) ->
         variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # else the CPU platform moves the worker to a third process
     os.environ.update(variables)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else each start tells of NUMA nodes
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else each start mentions NUMA nodes
     logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # some is said before vLLM reads it
     # vLLM looks through all names of torch.distributed, and each start would tell that one of them is old.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.reduce_op`", FutureWarning)

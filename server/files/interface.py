@@ -77,7 +77,7 @@ class Files(Protocol):
 
         Raises:
             BadRequestError: the file is empty, or neither an image nor a video.
-            TooLargeError: a limit of the tenant has been reached meanwhile.
+            TooLargeError: a limit of the tenant has been reached in the meantime.
             UnavailableError: it cannot be kept at the moment.
             StorageError: there is no room for it.
         """

@@ -1,7 +1,7 @@
 """Strings of a JSON Schema brought to the one rule the grammar engine enforces for each: a pattern or a format. Pure.
 
 Where a schema has several rules, one is looked for that says the same: a repetition takes bounds of length in, a
-format's own lengths satisfy some, and patterns that libraries write beside a format are known.
+format's own lengths satisfy some, and patterns that libraries write next to a format are known.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Clients of others against a real server: `python -m tests.compat [NAME ...]`, or `make compat`.
 
 One server is started with the bundled model and an API key. Each client is installed into an environment of its own and
-used as its users use it; it is told where the server is, and its key, in the variables that the official clients read.
-What is checked is the protocol: the bundled model knows shapes and colors, and does little of what it is told.
+used as its users use it; it finds where the server is, and its key, in the variables that the official clients read.
+What is checked is the protocol: the bundled model knows shapes and colors, and follows few instructions.
 """
 
 import argparse

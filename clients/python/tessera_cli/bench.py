@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
     add("--words", type=_count, default=40, metavar="N", help=f"of a question ({shown})")
     add("--max-tokens", type=_count, default=64, metavar="N", help=f"longest answer ({shown})")
     add("--ignore-eos", action="store_true", help="all answers of full length (Tessera and vLLM only)")
-    add("--repeat", type=_share, default=0, metavar="SHARE", help=f"of media that were asked about before ({shown})")
+    add("--repeat", type=_share, default=0, metavar="SHARE", help=f"of media that earlier questions had ({shown})")
     add("--same-media", action="store_true", help="one image and one video for all questions: caches answer")
     add("--seed", type=int, help="same questions again (default: others every time)")
     add("--json", action="store_true", help="print the numbers as JSON")

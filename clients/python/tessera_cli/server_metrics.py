@@ -56,10 +56,10 @@ async def read(client: openai.AsyncOpenAI) -> ServerCounts | None:
 
 
 async def read_all(clients: Sequence[openai.AsyncOpenAI]) -> list[ServerCounts] | None:
-    """What each server has counted; None where one of them tells nothing."""
+    """What each server has counted; None where one of them has no counts."""
     found = [await read(client) for client in clients]
-    told = [counts for counts in found if counts is not None]
-    return told if len(told) == len(found) else None
+    known = [counts for counts in found if counts is not None]
+    return known if len(known) == len(found) else None
 
 
 async def settled(

@@ -163,7 +163,7 @@ const actions = {
   showCode: (/** @type {any} */ turn, /** @type {any} */ answer) => showCode(session.bodyOf(turn, answer), mediaOf(session.before(turn))),
 };
 
-/** Whether the conversation, with this failed turn of it, can be sent as it is; where not, why not is told. */
+/** Whether the conversation, with this failed turn of it, can be sent as it is; where not, a toast says why. */
 function isWhole(/** @type {any} */ failed = { attachments: [] }) {
   const missing = missingMedia([...session.turns, { attachments: failed.attachments }]);
   if (missing) toast(missing.text);

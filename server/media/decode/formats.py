@@ -54,4 +54,4 @@ DEMUXER_NAMES = tuple(name for names in CONTAINERS.values() for name in names)
 DECODER_NAMES = tuple(name for names in CODECS.values() for name in names)
 
 STILL_DECODERS = frozenset({"mjpeg", "png", "gif", "apng"})
-"""Decoders of single images, which a container may have as cover or preview beside its video."""
+"""Decoders of single images, which a container may have as cover or preview next to its video."""

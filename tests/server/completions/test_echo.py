@@ -1,4 +1,4 @@
-"""`echo`: an answer begins with its prompt; with `logprobs`, every token of it is told, as likelihood tests need it."""
+"""`echo`: an answer begins with its prompt; with `logprobs`, it reports every token of it, as likelihood tests need."""
 
 from typing import Any
 

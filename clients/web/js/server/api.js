@@ -76,7 +76,7 @@ export async function preview(/** @type {any} */ body, /** @type {AbortSignal} *
 
 /**
  * Upload a file for a day.
- * fetch() tells nothing about the way up, so this is an XMLHttpRequest; `onProgress` gets the share sent, 0 to 1.
+ * fetch() reports nothing about the way up, so this is an XMLHttpRequest; `onProgress` gets the share sent, 0 to 1.
  * @param {File} file
  * @param {{ onProgress: (share: number) => void, signal: AbortSignal }} options
  * @returns {Promise<{ id: string }>}

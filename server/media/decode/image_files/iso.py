@@ -27,7 +27,7 @@ def code_points(file: BinaryIO) -> tuple[int, int] | None:
 
 
 def has_track(file: BinaryIO) -> bool:
-    """Whether a file has a movie beside its images."""
+    """Whether a file has a movie next to its images."""
     return any(name == b"moov" for name, _ in _top_boxes(file))
 
 
