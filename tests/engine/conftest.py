@@ -81,7 +81,7 @@ async def engine(other_oracle: Oracle, shared_memory: Path) -> AsyncIterator[Eng
     """An engine with room for everything but a crowd."""
     settings = EngineSettings(
         dtype="float32",
-        kv_cache_bytes=512 << 20,
+        kv_cache_bytes=256 << 20,
         max_num_seqs=8,
         max_num_waiting=4,
         gpu_memory_share=GPU_SHARE,

@@ -144,6 +144,7 @@ async def test_int4_answers_as_the_dequantised_weights(tmp_path: Path, shared_me
     config = json.loads((quantized / "config.json").read_text())
     (quantized / "config.json").write_text(json.dumps(config | {"quantization_config": CONFIGS["gptq"]}))
     torch.save(exact, tmp_path / "plain" / "pytorch_model.bin")
+    del packed, exact, weight  # the oracle and the engine need the room
     oracle = QwenVLOracle(tmp_path / "plain")
     prompt, _ = oracle.prompt([("user", ["Tell me about the sea."])])
     settings = EngineSettings(dtype="bfloat16", max_model_len=2048, kv_cache_bytes=64 << 20, warm_standby=False)

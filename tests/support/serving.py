@@ -37,7 +37,7 @@ class RunningServer:
             "TESSERA_PORT": "0",
             "TESSERA_HOST": "127.0.0.1",
             "TESSERA_DATA_DIR": self._data.name,
-            "TESSERA_ENGINE__KV_CACHE_BYTES": str(512 << 20),  # several servers run at a time
+            "TESSERA_ENGINE__KV_CACHE_BYTES": str(256 << 20),  # several servers run at a time
             **(settings or {}),
         }
         self.log: list[str] = []
