@@ -7,13 +7,14 @@ failure.
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import BrowserContext, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from model_executor.checkpoint.processor_files import DEFAULT_IMAGE_MAX_PIXELS, DEFAULT_IMAGE_MIN_PIXELS
 from model_executor.engine import EngineState
@@ -67,22 +68,29 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-async def context(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BrowserContext]:
-    """A browser nobody has used, which may use its camera (a drawn one) and the clipboard."""
+async def browser(chromium: str) -> AsyncIterator[Browser]:
+    """One process for all tests."""
     async with async_playwright() as playwright:
-        opened = await playwright.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("browser"),
-            executable_path=chromium,
-            headless=True,
-            args=ARGUMENTS,
-            viewport={"width": 1280, "height": 800},
-            color_scheme="light",
-            reduced_motion="reduce",
-            permissions=["clipboard-read", "clipboard-write"],
-        )
-        opened.set_default_timeout(TIMEOUT_MS)
+        opened = await playwright.chromium.launch(executable_path=chromium, headless=True, args=ARGUMENTS)
         yield opened
         await opened.close()
+
+
+@pytest.fixture
+async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    """A profile nobody has used, which may use its camera (a drawn one) and the clipboard.
+
+    Each test gets its own: what a page keeps is kept by origin, and the port of one test's server may be another's.
+    """
+    opened = await browser.new_context(
+        viewport={"width": 1280, "height": 800},
+        color_scheme="light",
+        reduced_motion="reduce",
+        permissions=["clipboard-read", "clipboard-write"],
+    )
+    opened.set_default_timeout(TIMEOUT_MS)
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture
@@ -113,8 +121,12 @@ OpenPage = Callable[..., AbstractAsyncContextManager[ServerFixture]]
 
 
 @pytest.fixture
-def serve(tokenizer: Tokenizer, media: MediaPreprocessor, tmp_path: Path) -> OpenPage:
-    """Serves the page: real media, and an engine that follows a script; settings by name, a port where it matters."""
+def serve(tokenizer: Tokenizer, media: MediaPreprocessor, tmp_path: Path) -> Iterator[OpenPage]:
+    """Serves the page: real media, and an engine that follows a script; settings by name, a port where it matters.
+
+    A server's port is nobody else's until the test ends, so that its page finds nothing where the server was.
+    """
+    ports = ExitStack()
 
     @asynccontextmanager
     async def served(
@@ -147,11 +159,15 @@ def serve(tokenizer: Tokenizer, media: MediaPreprocessor, tmp_path: Path) -> Ope
             )
 
         app = create_app(settings, open_model)
-        async with serve_live(app, settings, port=port) as (client, stop), client:
+        kept = ports.enter_context(socket.socket())  # bound, and never listening
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", port))
+        async with serve_live(app, settings, port=kept.getsockname()[1]) as (client, stop), client:
             await until(lambda: app.state.service.state is EngineState.READY)
             yield ServerFixture(client, app, engine, stop=stop)
 
-    return served
+    with ports:
+        yield served
 
 
 async def open_ready(page: Page, world: ServerFixture) -> None:

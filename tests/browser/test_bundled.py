@@ -19,7 +19,7 @@ PICTURE = Path(__file__).parent.parent.parent / "docs" / "circle.png"
 @pytest.fixture(scope="module")
 def bundled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server that nobody told which model to serve."""
-    settings = {"TESSERA_DATA_DIR": str(tmp_path_factory.mktemp("data")), "TESSERA_ENGINE__WARM_STANDBY": "false"}
+    settings = {"TESSERA_DATA_DIR": str(tmp_path_factory.mktemp("data"))}
     with RunningServer(None, settings) as server:
         yield server
 

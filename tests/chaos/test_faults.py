@@ -237,7 +237,7 @@ FAULTS = [
 @pytest.fixture(scope="module")
 def load() -> Iterator[tuple[RunningServer, Load]]:
     """A server with a standby, under load."""
-    with RunningServer(None) as server, Load(server.url) as load:
+    with RunningServer(None, {"TESSERA_ENGINE__WARM_STANDBY": "true"}) as server, Load(server.url) as load:
         yield server, load
 
 

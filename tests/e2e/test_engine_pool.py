@@ -20,7 +20,7 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 MODEL = "tessera-tiny"
-SETTINGS = {"TESSERA_MEDIA__NUM_WORKERS": "1", "TESSERA_ENGINE__KV_CACHE_BYTES": str(256 << 20)}
+SETTINGS = {"TESSERA_MEDIA__NUM_WORKERS": "1", "TESSERA_ENGINE__WARM_STANDBY": "true"}
 QUESTIONS = ("What is in this picture?", "Which colors are there?", "How many shapes are there?")
 NUM_IMAGES = 6
 RATES = ("encoder_cache_queries", "encoder_cache_hits", "prefix_cache_queries", "prefix_cache_hits")

@@ -18,7 +18,7 @@ from training.random_weights import VisionShape, WindowVisionShape
 
 pytestmark = pytest.mark.engine
 
-FLOAT32 = {"TESSERA_ENGINE__DTYPE": "float32", "TESSERA_ENGINE__WARM_STANDBY": "false"}
+FLOAT32 = {"TESSERA_ENGINE__DTYPE": "float32"}
 NUM_LONG_TOKENS = 224
 """Eight answers of this length do not fit the small KV cache together."""
 TOWERS: dict[str, VisionShape | WindowVisionShape] = {"Qwen2-VL": VisionShape(), "Qwen2.5-VL": WindowVisionShape()}

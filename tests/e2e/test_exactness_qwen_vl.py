@@ -23,7 +23,7 @@ from training.random_qwen_vl import QwenVLShape, write_random_qwen_vl
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 TRAINED_TOKENS = 512
-FLOAT32 = {"TESSERA_ENGINE__DTYPE": "float32", "TESSERA_ENGINE__WARM_STANDBY": "false"}
+FLOAT32 = {"TESSERA_ENGINE__DTYPE": "float32"}
 
 
 def conversations() -> dict[str, list[Turn]]:

@@ -24,7 +24,8 @@ BODY: dict[str, Any] = {"model": "tessera-test", "messages": [{"role": "user", "
 @pytest.fixture(scope="module")
 def own_server(checkpoint: Path) -> Iterator[RunningServer]:
     """A server of this module's own, which its tests hurt."""
-    with RunningServer(checkpoint, {"TESSERA_ENGINE__DTYPE": "float32"}, ready=False) as running:
+    settings = {"TESSERA_ENGINE__DTYPE": "float32", "TESSERA_ENGINE__WARM_STANDBY": "true"}
+    with RunningServer(checkpoint, settings, ready=False) as running:
         yield running
 
 

@@ -202,7 +202,6 @@ def small_server() -> Iterator[RunningServer]:
     small = {
         "TESSERA_ENGINE__MAX_MODEL_LEN": "4096",
         "TESSERA_ENGINE__KV_CACHE_BYTES": str(32 << 20),
-        "TESSERA_ENGINE__WARM_STANDBY": "false",
         "TESSERA_MEDIA__MAX_CACHE_BYTES": str(1 << 20),
     }
     with RunningServer(None, small if SOAK_S < LONG_S else {}) as running:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from model_executor.client import supervisor
 from model_executor.client.engine_client import EngineClient
 from model_executor.engine import EngineSettings, EngineState
 from tests.support.engines import START_TIMEOUT_S, ready
@@ -75,7 +76,7 @@ async def test_what_cannot_heal_is_tried_once_and_said(
     change, says = FAULTS[name]
     write_random_checkpoint(tmp_path)
     change(tmp_path)
-    monkeypatch.setattr("model_executor.client.supervisor.MAX_FAILED_STARTS", 1000)
+    monkeypatch.setattr(supervisor, "MAX_FAILED_STARTS", 1000)
     engine = EngineClient(tmp_path, SETTINGS, shared_memory=shared_memory)
     await engine.start()
     seen = set()

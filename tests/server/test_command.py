@@ -108,7 +108,8 @@ def test_listens_before_the_model_is_there_and_stops_on_sigterm(tiny_checkpoint:
         os.kill(server.pid, signal.SIGTERM)
         assert server.wait_end(30) == 0
     entries = [json.loads(line) for line in server.log if line.startswith("{")]
-    assert next(entry["path"] for entry in entries if entry["logger"] == "tessera.access") == "/health"
+    paths = [entry["path"] for entry in entries if entry["logger"] == "tessera.access"]
+    assert sorted(paths) == ["/health", "/v1/models", "/v1/models"]
     assert not any("secret" in line for line in server.log)
 
 

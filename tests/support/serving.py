@@ -37,7 +37,8 @@ class RunningServer:
             "TESSERA_PORT": "0",
             "TESSERA_HOST": "127.0.0.1",
             "TESSERA_DATA_DIR": self._data.name,
-            "TESSERA_ENGINE__KV_CACHE_BYTES": str(256 << 20),  # several servers run at a time
+            "TESSERA_ENGINE__KV_CACHE_BYTES": str(256 << 20),  # this and the next: several servers run at a time
+            "TESSERA_ENGINE__WARM_STANDBY": "false",
             **(settings or {}),
         }
         self.log: list[str] = []
