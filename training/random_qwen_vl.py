@@ -15,9 +15,8 @@ from typing import Any
 
 import torch
 
+from model_executor.families.qwen_vl_tensors import NUM_QUERIES
 from training.qwen_tokenizer import NUM_ORDINARY_TOKENS, vocabulary_path
-
-NUM_QUERIES = 256
 
 
 @dataclass(frozen=True, slots=True)

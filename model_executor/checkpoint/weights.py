@@ -1,14 +1,12 @@
 """Accounts for every weight of a model before it is loaded: which tensors it needs, and which its files have.
 
 vLLM does not notice a linear layer, a head or a merger that no file has: it computes with whatever the memory held.
-Only headers are read here. Which tensors a Qwen2-VL or Qwen2.5-VL has stands in `expected_tensors`; of other families
-nothing is checked.
+Only headers are read here. Which tensors a model has is said by its family (`Family.tensors`).
 
-Source: Qwen2-VL and Qwen2.5-VL releases for names and shapes; AutoAWQ, GPTQModel, compressed-tensors and bitsandbytes
-for how the matrix of a quantized layer is stored.
+Source: AutoAWQ, GPTQModel, compressed-tensors and bitsandbytes for how the matrix of a quantized layer is stored.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +14,15 @@ from safetensors import SafetensorError, safe_open
 
 from model_executor.checkpoint.errors import CheckpointError
 from model_executor.checkpoint.json_file import read_json
+from model_executor.families.family import Shape
+from model_executor.families.known import family_of
+from model_executor.families.qwen2_tensors import is_tied
 
 MAX_NAMED = 10
 """Tensors that an error names; of the others it gives the number."""
 
 _OWNER = "the model"
 _INDEX = "model.safetensors.index.json"
-# What transformers leaves out of a config.json because it is the class's own default.
-_TEXT_DEFAULTS = {
-    "hidden_size": 8192,
-    "intermediate_size": 29_568,
-    "num_hidden_layers": 80,
-    "num_attention_heads": 64,
-    "num_key_value_heads": 8,
-    "vocab_size": 152_064,
-}
 _NEW_PREFIXES = (("model.visual.", "visual."), ("model.language_model.", "model."))
 """What transformers 5 writes, and the release's names for it."""
 _PACKED = {"qweight": ("qzeros", "scales"), "weight_packed": ("weight_scale",)}
@@ -45,8 +37,6 @@ _BESIDE = frozenset(
 """What else lies next to a quantized layer's matrix; a GPTQ file has a bias for layers without one."""
 _SHORT_TYPES = ("I8", "U8", "F8_E4M3", "F8_E5M2")
 """Number formats that say nothing without a scale."""
-
-Shape = tuple[int, ...]
 
 
 def check_weights(directory: Path) -> None:
@@ -76,9 +66,8 @@ def check_tensors(config: Mapping[str, Any], tensors: Mapping[str, tuple[Shape, 
     Raises:
         CheckpointError: see `check_weights`; names at most `MAX_NAMED` tensors.
     """
-    expected = dict(expected_tensors(config))
-    if not expected:
-        return
+    family = family_of(config)
+    expected = dict(family.tensors(config))
     found = {_released_name(name): value for name, value in tensors.items()}
     is_quantized = any(_section(config, name) for name in ("quantization_config", "compression_config"))
     missing = [part for name in expected for part in _missing_parts(name, found)]
@@ -87,8 +76,14 @@ def check_tensors(config: Mapping[str, Any], tensors: Mapping[str, tuple[Shape, 
         for name, shape in expected.items()
         if name in found and found[name][0] != shape and not (is_quantized and found[name][1] in _SHORT_TYPES)
     ]
-    unexpected = [name for name in found if name not in expected and not _is_beside(name, expected, is_quantized)]
-    unexpected = [name for name in unexpected if not (is_tied(config) and name == "lm_head.weight")]
+    unexpected = [
+        name
+        for name in found
+        if name not in expected
+        and not name.endswith(family.ignored_tensors)
+        and not _is_beside(name, expected, is_quantized)
+        and not (is_tied(config) and name == "lm_head.weight")
+    ]
     parts = [
         *(["lack " + _named(list(map(repr, missing)))] if missing else []),
         *(["hold " + _named(list(map(repr, unexpected))) + ", which no such model has"] if unexpected else []),
@@ -99,100 +94,6 @@ def check_tensors(config: Mapping[str, Any], tensors: Mapping[str, tuple[Shape, 
             f"the model's weights do not fit its config.json: they {'; they '.join(parts)}; get the files of the whole "
             "model again, or merge it again"
         )
-
-
-def is_tied(config: Mapping[str, Any]) -> bool:
-    """Whether the output head is the embedding, so that no file needs to have it."""
-    return bool(config.get("tie_word_embeddings", (config.get("text_config") or {}).get("tie_word_embeddings", False)))
-
-
-def expected_tensors(config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
-    """Name and shape of every tensor, by the release's names, as if nothing were quantized; none of other families."""
-    tower = next((_TOWERS[name] for name in config.get("architectures", ()) if name in _TOWERS), None)
-    if tower is None:
-        return
-    text = _TEXT_DEFAULTS | dict(config.get("text_config") or config)
-    yield from tower(config.get("vision_config") or {}, text["hidden_size"])
-    yield from _language_tensors(text)
-    if not is_tied(config):
-        yield "lm_head.weight", (text["vocab_size"], text["hidden_size"])
-
-
-def _language_tensors(text: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
-    hidden, inner = text["hidden_size"], text["intermediate_size"]
-    kv = hidden // text["num_attention_heads"] * text["num_key_value_heads"]
-    yield "model.embed_tokens.weight", (text["vocab_size"], hidden)
-    for number in range(text["num_hidden_layers"]):
-        layer = f"model.layers.{number}"
-        yield f"{layer}.input_layernorm.weight", (hidden,)
-        yield f"{layer}.post_attention_layernorm.weight", (hidden,)
-        yield from _linear(f"{layer}.self_attn.q_proj", hidden, hidden)
-        yield from _linear(f"{layer}.self_attn.k_proj", kv, hidden)
-        yield from _linear(f"{layer}.self_attn.v_proj", kv, hidden)
-        yield f"{layer}.self_attn.o_proj.weight", (hidden, hidden)
-        yield f"{layer}.mlp.gate_proj.weight", (inner, hidden)
-        yield f"{layer}.mlp.up_proj.weight", (inner, hidden)
-        yield f"{layer}.mlp.down_proj.weight", (hidden, inner)
-    yield "model.norm.weight", (hidden,)
-
-
-def _qwen2_tower(said: Mapping[str, Any], hidden: int) -> Iterator[tuple[str, Shape]]:
-    vision = {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, **said}
-    width, inner = vision["embed_dim"], int(vision["embed_dim"] * vision["mlp_ratio"])
-    for number in range(vision["depth"]):
-        block = f"visual.blocks.{number}"
-        yield from _norm(f"{block}.norm1", width)
-        yield from _norm(f"{block}.norm2", width)
-        yield from _attention(block, width)
-        yield from _linear(f"{block}.mlp.fc1", inner, width)
-        yield from _linear(f"{block}.mlp.fc2", width, inner)
-    yield from _norm("visual.merger.ln_q", width)
-    yield from _ends(vision, width, hidden)
-
-
-def _qwen2_5_tower(said: Mapping[str, Any], hidden: int) -> Iterator[tuple[str, Shape]]:
-    vision = {"depth": 32, "hidden_size": 3584, "intermediate_size": 3420, "out_hidden_size": hidden, **said}
-    width, inner = vision["hidden_size"], vision["intermediate_size"]
-    for number in range(vision["depth"]):
-        block = f"visual.blocks.{number}"
-        yield f"{block}.norm1.weight", (width,)
-        yield f"{block}.norm2.weight", (width,)
-        yield from _attention(block, width)
-        yield from _linear(f"{block}.mlp.gate_proj", inner, width)
-        yield from _linear(f"{block}.mlp.up_proj", inner, width)
-        yield from _linear(f"{block}.mlp.down_proj", width, inner)
-    yield "visual.merger.ln_q.weight", (width,)
-    yield from _ends(vision, width, vision["out_hidden_size"])
-
-
-def _attention(block: str, width: int) -> Iterator[tuple[str, Shape]]:
-    yield from _linear(f"{block}.attn.qkv", 3 * width, width)
-    yield from _linear(f"{block}.attn.proj", width, width)
-
-
-def _ends(vision: Mapping[str, Any], width: int, hidden: int) -> Iterator[tuple[str, Shape]]:
-    """Patch embedding and merger, equal in both."""
-    patch, channels = vision.get("patch_size", 14), vision.get("in_chans", vision.get("in_channels", 3))
-    merged = width * vision.get("spatial_merge_size", 2) ** 2
-    yield "visual.patch_embed.proj.weight", (width, channels, vision.get("temporal_patch_size", 2), patch, patch)
-    yield from _linear("visual.merger.mlp.0", merged, merged)
-    yield from _linear("visual.merger.mlp.2", hidden, merged)
-
-
-_TOWERS = {
-    "Qwen2VLForConditionalGeneration": _qwen2_tower,
-    "Qwen2_5_VLForConditionalGeneration": _qwen2_5_tower,
-}
-
-
-def _linear(name: str, num_out: int, num_in: int) -> Iterator[tuple[str, Shape]]:
-    yield f"{name}.weight", (num_out, num_in)
-    yield f"{name}.bias", (num_out,)
-
-
-def _norm(name: str, width: int) -> Iterator[tuple[str, Shape]]:
-    yield f"{name}.weight", (width,)
-    yield f"{name}.bias", (width,)
 
 
 def _missing_parts(name: str, found: Mapping[str, tuple[Shape, str]]) -> list[str]:
@@ -208,9 +109,7 @@ def _missing_parts(name: str, found: Mapping[str, tuple[Shape, str]]) -> list[st
 
 
 def _is_beside(name: str, expected: Mapping[str, Shape], is_quantized: bool) -> bool:
-    """Whether a tensor needs no place of its own: a constant, or part of a quantized layer."""
-    if name.endswith(".rotary_emb.inv_freq"):
-        return True  # old versions of transformers wrote it; it follows from config.json
+    """Whether a tensor needs no place of its own: it is part of a quantized layer."""
     matrix, _, rest = name.partition(".weight.")  # bitsandbytes: `q_proj.weight.absmax`
     module, _, part = name.rpartition(".") if not rest else (matrix, "", "")
     return is_quantized and (bool(rest) or part in _PACKED or part in _BESIDE) and f"{module}.weight" in expected

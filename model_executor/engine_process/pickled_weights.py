@@ -10,7 +10,8 @@ import torch
 
 from model_executor.checkpoint.errors import CheckpointError
 from model_executor.checkpoint.json_file import read_json
-from model_executor.checkpoint.weights import Shape, check_tensors
+from model_executor.checkpoint.weights import check_tensors
+from model_executor.families.family import Shape
 
 
 def check_pickled_weights(directory: Path) -> None:

@@ -4,7 +4,7 @@ What all share is not here: patches of 14 x 14 pixels, tokens of 2 x 2 patches, 
 layers. A family is this value and a model class for vLLM (`model_executor/models/`); `known.py` lists them all.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,6 +13,9 @@ from model_executor.processor.geometry import Size
 
 Config = Mapping[str, Any]
 """A checkpoint's `config.json`."""
+Shape = tuple[int, ...]
+NamedShape = tuple[str, Shape]
+"""A tensor's name in a checkpoint, and its shape."""
 BoxUnit = Literal["thousandth", "pixel"]
 """What the model counts a box's corners in: thousandths of the image's sides, or pixels of the image as it sees it."""
 
@@ -29,6 +32,8 @@ class Family:
     """The part of `config.json` that describes the vision tower; a text model of the same architecture lacks it."""
     model_class: str
     """The class that vLLM runs, as `module:class`; imported by the engine's processes only."""
+    tensors: Callable[[Config], Iterator[NamedShape]]
+    """All tensors of a checkpoint, by the release's names, as if nothing were quantized."""
     prompt_format: PromptFormat
     """How prompts are written where the checkpoint has no chat template, and which tokens stand for media."""
     box_unit: BoxUnit
@@ -37,6 +42,8 @@ class Family:
     """The language model's part of `config.json`, in Qwen2's terms."""
     time_ids_per_s: Callable[[Config], float | None]
     """Position ids per second of a video; None: one per temporal slice, whatever its duration."""
+    ignored_tensors: tuple[str, ...] = (".rotary_emb.inv_freq",)
+    """Ends of the names of tensors that some files carry and that follow from `config.json`."""
     trained_tokens: Callable[[Config], int | None] = lambda _: None
     """Tokens up to which prompts have the rotary base that was trained (`processor/dynamic_ntk.py`); None: all have."""
     image_size: Size | None = None

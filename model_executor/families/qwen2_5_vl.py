@@ -4,6 +4,7 @@ Source: Qwen2.5-VL report (arXiv 2502.13923) and its release.
 """
 
 from model_executor.families.family import Config, Family
+from model_executor.families.qwen2_tensors import qwen2_5_vl_tensors
 from model_executor.families.qwen2_vl import text_config
 from model_executor.processor.chatml import QWEN2_FORMAT
 
@@ -18,6 +19,7 @@ QWEN2_5_VL = Family(
     architecture="Qwen2_5_VLForConditionalGeneration",
     vision_section="vision_config",
     model_class="model_executor.models.qwen2_5_vl.model:Qwen25VL",
+    tensors=qwen2_5_vl_tensors,
     prompt_format=QWEN2_FORMAT,
     box_unit="pixel",
     text_config=text_config,

@@ -4,6 +4,7 @@ Source: Qwen2-VL report (arXiv 2409.12191) and its release.
 """
 
 from model_executor.families.family import Config, Family
+from model_executor.families.qwen2_tensors import qwen2_vl_tensors
 from model_executor.processor.chatml import QWEN2_FORMAT
 
 
@@ -18,6 +19,7 @@ QWEN2_VL = Family(
     architecture="Qwen2VLForConditionalGeneration",
     vision_section="vision_config",
     model_class="model_executor.models.qwen2_vl.model:Qwen2VL",
+    tensors=qwen2_vl_tensors,
     prompt_format=QWEN2_FORMAT,
     box_unit="thousandth",
     text_config=text_config,

@@ -4,6 +4,7 @@ Source: Qwen-VL report (arXiv 2308.12966) and its release; Qwen technical report
 """
 
 from model_executor.families.family import Config, Family
+from model_executor.families.qwen_vl_tensors import qwen_vl_tensors
 from model_executor.processor.chatml import MediaFormat, PromptFormat
 from model_executor.processor.geometry import Size
 
@@ -50,6 +51,8 @@ QWEN_VL = Family(
     architecture="QWenLMHeadModel",
     vision_section="visual",
     model_class="model_executor.models.qwen_vl.model:QwenVL",
+    tensors=qwen_vl_tensors,
+    ignored_tensors=(".rotary_emb.inv_freq", ".attn.masked_bias", ".attn.bias"),
     prompt_format=QWEN_FORMAT,
     box_unit="thousandth",
     text_config=text_config,

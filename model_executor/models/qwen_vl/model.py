@@ -28,8 +28,6 @@ _NAMES = {
 }
 """Modules of a layer, by their names in a checkpoint."""
 _TOP = {"transformer.wte.": "model.embed_tokens.", "transformer.ln_f.": "model.norm.", "transformer.visual.": "visual."}
-_IGNORED = {"attn.rotary_emb.inv_freq", "attn.masked_bias", "attn.bias"}
-"""Tensors of a layer that some files carry and that say nothing."""
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=FixedSizeInfo, dummy_inputs=DummyInputs)
@@ -74,17 +72,15 @@ def renamed(weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, 
         ValueError: as `QwenVL.load_weights`.
     """
     for name, weight in weights:
+        if name.endswith(QWEN_VL.ignored_tensors):
+            continue
         layer = name.removeprefix("transformer.h.")
         if layer == name:
             old = next((prefix for prefix in _TOP if name.startswith(prefix)), "")
-            if name.endswith("rotary_emb.inv_freq"):
-                continue
             yield _TOP.get(old, "") + name.removeprefix(old), weight
             continue
         number, _, rest = layer.partition(".")
         module, _, kind = rest.rpartition(".")
-        if rest in _IGNORED:
-            continue
         if kind == "bias" and module != "attn.c_attn":
             if weight.any():
                 raise ValueError(f"{name} is not zero, and the model has no bias there")

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from model_executor.checkpoint.config import Checkpoint, read_checkpoint
-from model_executor.checkpoint.weights import Shape, check_tensors, expected_tensors
+from model_executor.checkpoint.weights import check_tensors
+from model_executor.families.family import Shape
+from model_executor.families.known import family_of
 
 _Json = dict[str, Any]
 _Tensors = dict[str, tuple[Shape, str]]
@@ -375,7 +377,7 @@ def stored(name: str, shape: Shape, how: str) -> Iterator[tuple[str, tuple[Shape
 def tensors_of(folder: Folder) -> _Tensors:
     """Names, shapes and formats of a folder's tensors."""
     tensors: _Tensors = {}
-    for name, shape in expected_tensors(folder.config):
+    for name, shape in family_of(folder.config).tensors(folder.config):
         is_projection = name.startswith("model.layers.") and name.endswith("_proj.weight")
         tensors.update(stored(name, shape, folder.weights if is_projection else "plain"))
     if folder.weights == "with head":

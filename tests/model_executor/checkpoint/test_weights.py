@@ -1,5 +1,7 @@
 """Every weight is accounted for: names and shapes against transformers' own model, and files on disk."""
 
+import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +13,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from model_executor.checkpoint.errors import CheckpointError
-from model_executor.checkpoint.weights import MAX_NAMED, check_tensors, check_weights, expected_tensors
+from model_executor.checkpoint.weights import MAX_NAMED, check_tensors, check_weights
+from model_executor.families.known import family_of
 from tests.model_executor.checkpoint.test_folders import nested, released
 from training.random_checkpoint import CheckpointShape, write_random_checkpoint
+from training.random_qwen_vl import QwenVLShape, write_random_qwen_vl
 from training.random_weights import TextShape, VisionShape
 
 _Tensors = dict[str, torch.Tensor]
@@ -35,7 +39,42 @@ def test_the_tensors_are_those_of_transformers(config: dict[str, Any]) -> None:
     names = {name.replace("model.visual.", "visual.").replace("language_model.", "") for name in theirs}
     if config["tie_word_embeddings"]:
         names.discard("lm_head.weight")
-    assert {name for name, _ in expected_tensors(config)} == names
+    assert {name for name, _ in family_of(config).tensors(config)} == names
+
+
+QWEN_VL: dict[str, Any] = {
+    "architectures": ["QWenLMHeadModel"],
+    "hidden_size": 4096,
+    "intermediate_size": 22_016,
+    "num_hidden_layers": 32,
+    "vocab_size": 151_936,
+    "visual": {"layers": 48, "mlp_ratio": 4.9231, "output_dim": 4096, "patch_size": 14, "width": 1664},
+}
+
+
+def test_the_tensors_of_the_first_generation_have_as_many_values_as_its_report_says() -> None:
+    sizes = {name: math.prod(shape) for name, shape in family_of(QWEN_VL).tensors(QWEN_VL)}
+    tower = sum(size for name, size in sizes.items() if name.startswith("transformer.visual."))
+    assert int(sum(sizes.values()) / 1e8) / 10 == 9.6  # table 1 cuts
+    assert round((sum(sizes.values()) - tower) / 1e9, 1) == 7.7
+
+
+def test_a_first_generation_checkpoint_is_accounted_for(tmp_path: Path) -> None:
+    shape = QwenVLShape(num_layers=1, intermediate=32, vision_layers=1, vocab_size=151_860)
+    write_random_qwen_vl(tmp_path, shape)
+    tensors: _Tensors = {}
+    for file in tmp_path.glob("pytorch_model*.bin"):
+        tensors |= torch.load(file, weights_only=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    headers = {name: (tuple(value.shape), "BF16") for name, value in tensors.items()}
+    constants = {"transformer.rotary_emb.inv_freq": ((64,), "F32"), "transformer.h.0.attn.masked_bias": ((), "F32")}
+    check_tensors(config, headers | constants)
+    assert dict(family_of(config).tensors(config)) == {name: shape for name, (shape, _) in headers.items()}
+    for part in ("transformer.visual.attn_pool.query", "transformer.h.0.mlp.w2.weight", "lm_head.weight"):
+        with pytest.raises(CheckpointError, match=f"they lack '{part}'"):
+            check_tensors(config, {name: value for name, value in headers.items() if name != part})
+    with pytest.raises(CheckpointError, match=r"hold 'transformer\.h\.1\.ln_1\.weight'"):
+        check_tensors(config, headers | {"transformer.h.1.ln_1.weight": ((256,), "BF16")})
 
 
 @pytest.fixture(scope="module")
