@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> str:
     """The browser's path."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
@@ -67,7 +67,7 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def browser(chromium: str) -> AsyncIterator[Browser]:
     """One process for all tests."""
     async with async_playwright() as playwright:
@@ -106,7 +106,7 @@ async def page(context: BrowserContext) -> AsyncIterator[Page]:
     assert not problems
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def media() -> AsyncIterator[MediaPreprocessor]:
     """Real workers, one pool for all tests: starting them takes seconds."""
     service = MediaPreprocessor(

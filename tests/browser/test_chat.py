@@ -129,6 +129,15 @@ async def test_a_server_that_is_loading_or_gone_is_shown_as_such(page: Page, ser
     await expect(page.locator("#model")).to_have_attribute("data-state", "unreachable")
 
 
+async def test_a_server_that_takes_requests_and_does_not_answer_is_unreachable(page: Page, serve: OpenPage) -> None:
+    async with serve() as world:
+        await page.route("**/health", lambda _: asyncio.Event().wait())
+        await page.goto(world.url)
+        await expect(page.locator("#model")).to_have_attribute("data-state", "unreachable")
+        await page.unroute("**/health")
+        await expect(page.locator("#model")).to_have_attribute("data-state", "ready")
+
+
 async def test_an_answer_cannot_bring_code_pictures_or_styles(context: BrowserContext, serve: OpenPage) -> None:
     page = await context.new_page()  # not the fixture, which does not let a page try what its policy forbids
     evil = (

@@ -6,7 +6,6 @@ is cheap to reach.
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -155,19 +154,3 @@ async def test_tools_are_forced_or_refused(server: RunningServer) -> None:
     assert refused.json()["error"]["param"] == "tools"
     assert forced.status_code == 200
     assert forced.json()["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "tide"
-
-
-LENGTHS = {"to 2048 and beyond": 2044, "beyond 2048": 2050, "to 4096 and beyond": 4094, "beyond 4096": 4099}
-
-
-async def test_equals_the_oracle_at_the_released_models_borders(tmp_path: Path) -> None:
-    write_random_qwen_vl(tmp_path / "model", QwenVLShape(num_layers=2))
-    oracle = QwenVLOracle(tmp_path / "model")
-    frame = oracle.prompt([("user", [""])])[0]
-    asks: dict[str, list[Turn]] = {name: [("user", [" sea" * (n - len(frame))])] for name, n in LENGTHS.items()}
-    with RunningServer(tmp_path / "model", FLOAT32) as server:
-        answers = await asyncio.gather(*(ask(server.url, turns, 6) for turns in asks.values()))
-    for (name, turns), answer in zip(asks.items(), answers, strict=True):
-        expected = oracle.answer(turns, 6)
-        assert expected.num_prompt_tokens == LENGTHS[name]
-        check(answer, expected)

@@ -19,7 +19,7 @@ GPU_SHARE = 0.1
 """Both engines live at the same time, on one GPU where there is one."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def vllm_imported() -> None:
     """For tests that look inside: vLLM in this process, which takes some ten seconds."""
     with warnings.catch_warnings():
@@ -27,14 +27,14 @@ def vllm_imported() -> None:
         import model_executor.models.qwen2_vl.model  # noqa: F401
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_memory() -> Iterator[Path]:
     """Where prepared media lie."""
     with TemporaryDirectory(dir="/dev/shm", prefix="test-") as folder:
         yield Path(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
     """Names and layout of the release, tied head, bfloat16 on disk, one file; heads of 64."""
     folder = tmp_path_factory.mktemp("models") / "release"
@@ -42,7 +42,7 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
     return Oracle(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def other_oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
     """Names and layout of transformers 5, a head of its own, float32, three files; heads of 128 as in every release."""
     folder = tmp_path_factory.mktemp("models") / "transformers5"
@@ -54,7 +54,7 @@ def other_oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
     return Oracle(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def window_oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
     """A Qwen2.5-VL: tied head, bfloat16 on disk, heads of 64, blocks with and without windows in the tower."""
     folder = tmp_path_factory.mktemp("models") / "windows"
@@ -76,7 +76,7 @@ def world(vllm_imported: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
         cleanup_dist_env_and_memory()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def engine(other_oracle: Oracle, shared_memory: Path) -> AsyncIterator[EngineClient]:
     """An engine with room for everything but a crowd."""
     settings = EngineSettings(
@@ -94,7 +94,7 @@ async def engine(other_oracle: Oracle, shared_memory: Path) -> AsyncIterator[Eng
     await client.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def cramped_engine(oracle: Oracle, shared_memory: Path) -> AsyncIterator[EngineClient]:
     """Steps of 64 tokens, and a KV cache that holds little more than one request of full length."""
     settings = EngineSettings(

@@ -24,6 +24,8 @@ from vllm.multimodal.inputs import MultiModalFeatureSpec
 from vllm.sequence import IntermediateTensors
 
 from model_executor.checkpoint.config import read_checkpoint
+from model_executor.cpu import on_cpu
+from model_executor.models.shared.cpu_text import CpuTextDecoderLayer
 from model_executor.models.shared.processing import (
     item_grid,
     item_path,
@@ -65,10 +67,11 @@ class VisionLanguageModel(nn.Module, SupportsMultiModal, SupportsMRoPE, Supports
         self.visual = self.tower(
             config.vision_config, statistics, vllm_config.quant_config, maybe_prefix(prefix, "visual")
         )
+        layer = CpuTextDecoderLayer if on_cpu() and model_config.enforce_eager else TextDecoderLayer
         self.model = Qwen2Model(
             vllm_config=vllm_config,
             prefix=maybe_prefix(prefix, "model"),
-            decoder_layer_type=partial(TextDecoderLayer, rotary),
+            decoder_layer_type=partial(layer, rotary),
         )
         self.lm_head = self._head(vllm_config, maybe_prefix(prefix, "lm_head"))
         self.logits_processor = LogitsProcessor(text.vocab_size)

@@ -5,6 +5,7 @@ import { t } from "../page/texts.js";
 import { sessionKey } from "./session_key.js";
 
 const KEY = "tessera-key";
+const HEALTH_TIMEOUT_MS = 5000;
 
 /** Where the API is: beside the page. */
 export const BASE = new URL("v1", document.baseURI).href;
@@ -116,10 +117,11 @@ export async function forget(/** @type {string} */ id) {
   await request(`/files/${id}`, { method: "DELETE" }).catch(() => {});
 }
 
-/** Whether the engine answers: the state's name, such as "ready" or "loading", or "unreachable". */
+/** Whether the engine answers: the state's name, such as "ready" or "loading"; "unreachable" where none comes soon. */
 export async function health() {
+  const signal = AbortSignal.timeout(HEALTH_TIMEOUT_MS);
   try {
-    return (await (await fetch(new URL("health", document.baseURI))).json()).status;
+    return (await (await fetch(new URL("health", document.baseURI), { signal })).json()).status;
   } catch {
     return "unreachable";
   }
