@@ -144,9 +144,10 @@ class _PagedAttention:
 
 def _called(module: nn.Module) -> Linear:
     """How a linear layer is called: straight to its matrix where it is no more than that."""
-    is_whole = isinstance(module, LinearBase) and module.tp_size == 1
-    if is_whole and isinstance(module.quant_method, UnquantizedLinearMethod):
-        return partial(module.cpu_linear, weight=module.weight, bias=module.bias)
+    if isinstance(module, LinearBase):
+        unquantized = isinstance(module.quant_method, UnquantizedLinearMethod)
+        if unquantized and module.tp_size == 1:
+            return partial(module.cpu_linear, weight=module.weight, bias=module.bias)
 
     def call(x: torch.Tensor) -> torch.Tensor:
         out = module(x)
