@@ -192,7 +192,7 @@ def _arguments(
         tensor_parallel_size=settings.tensor_parallel_size,
         pipeline_parallel_size=settings.pipeline_parallel_size,
         distributed_executor_backend="uni" if single else None,
-        # Compiling takes minutes on a CPU and gains little there.
+        # On a CPU a compiled model starts later and is no faster (models/shared/cpu_text.py).
         enforce_eager=cpu if settings.eager is None else settings.eager,
         generation_config="vllm",  # no sampling defaults from the checkpoint; end tokens come with each request
         # No other backend, which would interpret a schema differently, and no endless white space.
