@@ -97,7 +97,7 @@ def _weights(shape: CheckpointShape, seed: int) -> Named:
         yield from window_vision_weights(source, shape.vision, shape.text.hidden)
     yield from text_weights(source, shape.text)
     if not shape.tied:
-        yield from source.token_rows("lm_head", shape.text)
+        yield from source.token_rows("lm_head", shape.text.vocab_size, shape.text.hidden)
 
 
 def _named(name: str, shape: CheckpointShape) -> str:

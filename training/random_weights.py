@@ -85,9 +85,9 @@ class Source:
         if bias:
             yield f"{name}.bias", self.normal(width, std=0.1)
 
-    def token_rows(self, name: str, text: TextShape) -> Named:
+    def token_rows(self, name: str, num_rows: int, width: int, *, std: float = 0.1) -> Named:
         """One row per id; those of control and unused ids are small, so that they are never the most likely."""
-        rows = self.normal(text.vocab_size, text.hidden, std=0.1)
+        rows = self.normal(num_rows, width, std=std)
         rows[NUM_ORDINARY_TOKENS:] *= _CONTROL_SCALE
         yield f"{name}.weight", rows
 
@@ -95,7 +95,7 @@ class Source:
 def vision_weights(source: Source, shape: VisionShape, hidden: int) -> Named:
     """Of Qwen2-VL's tower."""
     tower, width, inner = "model.visual", shape.width, shape.mlp_ratio * shape.width
-    yield f"{tower}.patch_embed.proj.weight", source.normal(width, 3, 2, 14, 14, std=1 / math.sqrt(3 * 2 * 14 * 14))
+    yield from _patch_embedding(source, tower, width)
     for i in range(shape.depth):
         block = f"{tower}.blocks.{i}"
         yield from source.norm(f"{block}.norm1", width, bias=True)
@@ -105,14 +105,13 @@ def vision_weights(source: Source, shape: VisionShape, hidden: int) -> Named:
         yield from source.linear(f"{block}.mlp.fc1", inner, width)
         yield from source.linear(f"{block}.mlp.fc2", width, inner)
     yield from source.norm(f"{tower}.merger.ln_q", width, bias=True)
-    yield from source.linear(f"{tower}.merger.mlp.0", 4 * width, 4 * width)
-    yield from source.linear(f"{tower}.merger.mlp.2", hidden, 4 * width)
+    yield from _merger(source, tower, width, hidden)
 
 
 def window_vision_weights(source: Source, shape: WindowVisionShape, hidden: int) -> Named:
     """Of Qwen2.5-VL's tower."""
     tower, width = "model.visual", shape.width
-    yield f"{tower}.patch_embed.proj.weight", source.normal(width, 3, 2, 14, 14, std=1 / math.sqrt(3 * 2 * 14 * 14))
+    yield from _patch_embedding(source, tower, width)
     for i in range(shape.depth):
         block = f"{tower}.blocks.{i}"
         yield from source.norm(f"{block}.norm1", width)
@@ -123,6 +122,14 @@ def window_vision_weights(source: Source, shape: WindowVisionShape, hidden: int)
         yield from source.linear(f"{block}.mlp.up_proj", shape.intermediate, width)
         yield from source.linear(f"{block}.mlp.down_proj", width, shape.intermediate, gain=2)
     yield from source.norm(f"{tower}.merger.ln_q", width)
+    yield from _merger(source, tower, width, hidden)
+
+
+def _patch_embedding(source: Source, tower: str, width: int) -> Named:
+    yield f"{tower}.patch_embed.proj.weight", source.normal(width, 3, 2, 14, 14, std=1 / math.sqrt(3 * 2 * 14 * 14))
+
+
+def _merger(source: Source, tower: str, width: int, hidden: int) -> Named:
     yield from source.linear(f"{tower}.merger.mlp.0", 4 * width, 4 * width)
     yield from source.linear(f"{tower}.merger.mlp.2", hidden, 4 * width)
 
@@ -135,7 +142,7 @@ def text_weights(source: Source, shape: TextShape) -> Named:
     """
     model, hidden = "model.language_model", shape.hidden
     kv = hidden // shape.num_heads * shape.num_kv_heads
-    yield from source.token_rows(f"{model}.embed_tokens", shape)
+    yield from source.token_rows(f"{model}.embed_tokens", shape.vocab_size, hidden)
     for i in range(shape.num_layers):
         layer = f"{model}.layers.{i}"
         yield from source.norm(f"{layer}.input_layernorm", hidden)

@@ -86,7 +86,8 @@ class EngineProcess:
         """
         self.channel.close()
         if not self.ended.done():
-            self._process.terminate()
+            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                self._process.terminate()
             await asyncio.wait({self.ended}, timeout=STOP_TIMEOUT_S)
         for number, timeout_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, _GROUP_END_S)):
             if await _signal_group(self.process_id, number, timeout_s):

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Tag
 
 from server.api.base_models import RequestModel
 from server.prompt.messages import tagged_by
-from server.tools.protocol import FunctionName, type_of
+from server.tools.protocol import FunctionName, ProvidedTool, type_of
 from server.tools.toolset import ToolFunction, Toolset
 
 
@@ -33,13 +33,6 @@ class CustomTool(RequestModel):
     """Accepted; the model is the only caller."""
     input_examples: list[dict[str, Any]] | None = None
     """Accepted; the model does not see them."""
-
-
-class ProvidedTool(RequestModel):
-    """A tool that Anthropic defines or runs, such as `web_search_20250305`; it is left out and reported."""
-
-    type: Annotated[str, Field(min_length=1)]
-    name: str | None = None
 
 
 def _tool_form(value: Any) -> str:

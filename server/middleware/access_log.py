@@ -17,6 +17,8 @@ from server.auth.rate_limits import KeyUsage
 from server.core.metrics import Metrics
 
 HEADER = "x-request-id"
+ANTHROPIC_HEADER = "request-id"
+"""The same id under the name that Anthropic's clients read."""
 SERVER_HEADER = "x-tessera-server"
 """The name of the server that answered, of several."""
 DURATION_HEADER = "openai-processing-ms"
@@ -63,7 +65,7 @@ class AccessLogMiddleware:
             if event["type"] == "http.response.start":
                 status = event["status"]
                 headers = MutableHeaders(scope=event)
-                headers[HEADER] = request_id
+                headers[HEADER] = headers[ANTHROPIC_HEADER] = request_id
                 if self._server_name is not None:
                     headers[SERVER_HEADER] = self._server_name
                 headers[DURATION_HEADER] = str(round((time.perf_counter() - started_at_s) * 1000))

@@ -14,6 +14,7 @@ from server.core.errors import BadRequestError
 
 EXPOSED_HEADERS = (
     "x-request-id",
+    "request-id",
     "x-tessera-ignored",
     "openai-processing-ms",
     "retry-after",

@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag
 
 from server.api.base_models import RequestModel, bounded
 from server.prompt.messages import tagged_by
-from server.tools.protocol import MAX_TOOLS, FunctionName, choice_form, type_of
+from server.tools.protocol import MAX_TOOLS, FunctionName, ProvidedTool, choice_form, type_of
 from server.tools.toolset import ToolFunction, Toolset
 
 
@@ -39,13 +39,6 @@ class FunctionTool(RequestModel):
     """JSON Schema of the arguments, which are an object. Unset: there are none."""
     strict: bool = False
     """Refuse parameters that cannot be enforced to the letter, instead of enforcing a JSON object."""
-
-
-class ProvidedTool(RequestModel):
-    """A tool that is no function, such as `web_search`; it is left out and reported."""
-
-    type: Annotated[str, Field(min_length=1)]
-    name: str | None = None
 
 
 def _tool_form(value: Any) -> str:

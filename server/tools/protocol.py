@@ -32,6 +32,13 @@ class Tool(RequestModel):
     function: Function
 
 
+class ProvidedTool(RequestModel):
+    """A tool that is no function of the client's but the service's own, such as `web_search`; left out and reported."""
+
+    type: Annotated[str, Field(min_length=1)]
+    name: str | None = None
+
+
 class FunctionReference(RequestModel):
     """One of the functions, by its name."""
 

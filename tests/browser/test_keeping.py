@@ -15,6 +15,25 @@ FREE_BOX = b"\x00\x00\x00\x00free"
 """Of an MP4, up to the end of the file."""
 
 
+async def test_what_was_open_comes_back_from_a_slow_storage(page: Page, serve: OpenPage) -> None:
+    await page.add_init_script(
+        "const query = navigator.locks.query.bind(navigator.locks);"
+        "navigator.locks.query = () => new Promise((resolve) => setTimeout(resolve, 4000)).then(query);"
+    )
+    async with serve() as world:
+        await open_ready(page, world)
+        await ask(page, "Hi.")
+        await expect(page.locator(".measures dl")).to_be_visible()
+        await page.reload()
+        await expect(page.locator("#model")).to_have_attribute("data-state", "ready")
+        await expect(page.locator(".answer .prose")).to_have_text("Hello, world!")
+        await page.reload()
+        await page.get_by_label("Question", exact=True).fill("Something else")
+        await page.wait_for_timeout(5000)
+        await expect(page.locator(".answer")).to_have_count(0)
+        await expect(page.get_by_label("Question", exact=True)).to_have_value("Something else")
+
+
 async def test_a_reload_brings_all_back(page: Page, serve: OpenPage, tmp_path: Path) -> None:
     (tmp_path / "rocket.png").write_bytes(encoded(photo()))
     async with serve() as world:
@@ -122,6 +141,7 @@ async def test_a_browser_that_keeps_nothing_says_so_and_works_on(page: Page, ser
         await open_ready(page, world)
         await ask(page, "Hi.")
         await expect(page.locator("#toast")).to_contain_text("keeps no more")
+        await expect(page.locator(".measures dl")).to_be_visible()
         await ask(page, "And now?")
         await expect(page.locator(".measures dl")).to_have_count(2)
 

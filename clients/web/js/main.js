@@ -205,6 +205,14 @@ function open(/** @type {any} */ kept) {
   field.focus();
 }
 
+/** Bring back what this tab had open, unless the person has begun something else by the time it is there. */
+async function reopen() {
+  const last = await lastOpen();
+  if (!last || session.turns.length || !draft.isEmpty) return;
+  open(last);
+  draft.put({ text: rememberedDraft(last.id) ?? draft.text, attachments: draft.attachments });
+}
+
 function startAnew() {
   archive.now(record());
   waiting = false;
@@ -313,11 +321,7 @@ byId("base").textContent = BASE;
 byId("api-document").href = new URL("openapi.json", document.baseURI).href;
 showExamples(askExample);
 server.watch();
-// A browser whose storage hangs must not keep the page from starting.
-const last = await Promise.race([lastOpen(), new Promise((resolve) => setTimeout(() => resolve(null), STORAGE_WAIT_MS))]);
-if (last && !session.turns.length) {
-  open(last);
-  draft.put({ text: rememberedDraft(last.id) ?? draft.text, attachments: draft.attachments });
-}
+// A browser whose storage is slow must not keep the page from starting.
+await Promise.race([reopen(), new Promise((resolve) => setTimeout(resolve, STORAGE_WAIT_MS))]);
 window.addEventListener("pagehide", () => rememberDraft(session.current.id, field.value));
 showState();

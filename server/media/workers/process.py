@@ -4,6 +4,7 @@ Twin that must agree: `server/media/workers/main.py`.
 """
 
 import asyncio
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -129,7 +130,7 @@ class WorkerProcess:
     async def kill(self) -> None:
         """Kill the process, wait for its end, and close its pipes."""
         assert self._process.stdin is not None
-        if self._process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
             self._process.kill()
         self._process.stdin.close()
         await self._process.wait()

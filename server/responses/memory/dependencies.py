@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from server.api.validation import refusal
 from server.core.errors import NotFoundError
+from server.responses.memory.history import find_conversation
 from server.responses.memory.items import FindFile
 from server.responses.memory.store import Memory, StoredConversation, StoredItem, StoredResponse
 from server.responses.memory.wire import ItemList, ItemQuery
@@ -41,14 +42,7 @@ async def _response(response_id: str, memory: MemoryDep, request: Request) -> St
 
 
 async def _conversation(conversation_id: str, memory: MemoryDep, request: Request) -> StoredConversation:
-    found = await memory.get(request.state.tenant, conversation_id)
-    if not isinstance(found, StoredConversation):
-        raise NotFoundError(
-            f"Conversation with id {conversation_id[:100]!r} not found.",
-            param="conversation_id",
-            code="conversation_not_found",
-        )
-    return found
+    return await find_conversation(memory, request.state.tenant, conversation_id, param="conversation_id")
 
 
 KeptResponse = Annotated[StoredResponse, Depends(_response)]

@@ -94,17 +94,24 @@ async def _referred(body: ResponseRequest, memory: Memory, tenant: str) -> dict[
     return found
 
 
+async def find_conversation(memory: Memory, tenant: str, conversation_id: str, *, param: str) -> StoredConversation:
+    """A conversation of a key.
+
+    Raises:
+        NotFoundError: the key has none of this id; `param` is the client's field.
+    """
+    found = await memory.get(tenant, conversation_id)
+    if not isinstance(found, StoredConversation):
+        raise NotFoundError(
+            f"Conversation with id {conversation_id[:100]!r} not found.", param=param, code="conversation_not_found"
+        )
+    return found
+
+
 async def _conversation(body: ResponseRequest, memory: Memory, tenant: str) -> StoredConversation | None:
     if body.conversation_id is None:
         return None
-    found = await memory.get(tenant, body.conversation_id)
-    if not isinstance(found, StoredConversation):
-        raise NotFoundError(
-            f"Conversation with id {body.conversation_id[:100]!r} not found.",
-            param="conversation",
-            code="conversation_not_found",
-        )
-    return found
+    return await find_conversation(memory, tenant, body.conversation_id, param="conversation")
 
 
 async def _before(

@@ -82,6 +82,17 @@ async def test_a_message(live: ServerFixture) -> None:
     assert part.modality == "image" and part.source == f"data:image/png;base64,{IMAGE}"
 
 
+async def test_the_client_reads_the_requests_id(live: ServerFixture) -> None:
+    async with sdk(live) as client:
+        message = await client.messages.create(
+            model=MODEL, max_tokens=16, messages=HI, extra_headers={"x-request-id": "mine-1"}
+        )
+        assert message._request_id == "mine-1"
+        with pytest.raises(anthropic.NotFoundError) as refused:
+            await client.messages.create(model="none", max_tokens=16, messages=HI)
+        assert refused.value.request_id and refused.value.request_id.startswith("req_")
+
+
 async def test_a_stream(live: ServerFixture) -> None:
     async with sdk(live) as client:
         kinds = []

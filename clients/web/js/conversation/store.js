@@ -4,8 +4,9 @@
 const NAME = "tessera";
 const STORE = "conversations";
 
-/** @type {Promise<IDBDatabase> | null} */
-let opening = null;
+/** Opened with the page: the first time takes long, and a page that is left by then would have kept nothing. */
+const opening = opened();
+opening.catch(() => {}); // said when something is to be kept
 
 /** All conversations, newest first; none where the browser keeps nothing. @returns {Promise<any[]>} */
 export async function all() {
@@ -34,6 +35,7 @@ export async function put(/** @type {any} */ record) {
     for (const name of ["error", "abort"]) place.transaction.addEventListener(name, () => reject(place.transaction.error));
   });
   place.put(record);
+  place.transaction.commit(); // now, so that it is kept even if the page is left
   await finished;
 }
 
@@ -43,11 +45,10 @@ export async function remove(/** @type {string} */ id) {
 }
 
 async function store(/** @type {IDBTransactionMode} */ mode) {
-  opening ??= opened();
   return (await opening).transaction(STORE, mode).objectStore(STORE);
 }
 
-function opened() {
+async function opened() {
   const request = indexedDB.open(NAME, 1);
   request.addEventListener("upgradeneeded", () => request.result.createObjectStore(STORE, { keyPath: "id" }));
   return done(request);
