@@ -15,6 +15,8 @@ from tests.support.fakes import FakeEngine, FakeMedia, say
 from tests.support.images import png, real_video
 from tests.support.world import OpenWorld, ServerFixture
 
+pytestmark = pytest.mark.slow
+
 BOX = "<|object_ref_start|>it<|object_ref_end|><|box_start|>(500,250),(999,750)<|box_end|>"
 
 

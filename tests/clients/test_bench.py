@@ -23,6 +23,8 @@ from tests.clients.conftest import tessera
 from tests.support.fakes import FakeEngine, Script, Step, say
 from tests.support.world import OpenWorld, ServerFixture
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("--requests", "6", "--concurrency", "1", "3", "--video-seconds", "0.5", "--image-size", "64x48")
 
 

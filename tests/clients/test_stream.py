@@ -35,6 +35,7 @@ async def test_the_pieces_of_an_answer(live: ServerFixture) -> None:
     assert items[-1].usage.completion_tokens == 3
 
 
+@pytest.mark.slow
 async def test_tells_how_far_media_are_prepared(open_world: OpenWorld) -> None:
     media = FakeMedia(delay_s=0.5)
     media.frames.num_done, media.frames.num_total = 3, 4

@@ -12,6 +12,8 @@ from tests.support.fakes import FakeEngine, say
 from tests.support.raw_http import connection, raw_request
 from tests.support.world import OpenWorld, ServerFixture
 
+pytestmark = pytest.mark.slow
+
 HEAD = b"GET /health HTTP/1.1\r\nhost: x\r\n"
 CHUNKED = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n"
 

@@ -17,6 +17,8 @@ from tests.support.raw_http import connection, raw_request
 from tests.support.waiting import until
 from tests.support.world import OpenWorld, ServerFixture
 
+pytestmark = pytest.mark.slow
+
 ROUTE = "/v1/chat/completions"
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
 

@@ -19,6 +19,8 @@ from training.pack import Packer, collate, room_for
 from training.recipe import QUICK, UNDERSTAND, Capacity
 from training.sample import Exchange, Media, Region, Sample
 
+pytestmark = pytest.mark.slow
+
 SIZE = Capacity(bins=12, bin_tokens=512, windows=40, window_patches=256, bin_queries=400, answers=4000, media=60)
 
 

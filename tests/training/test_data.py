@@ -30,6 +30,7 @@ def test_equal_seeds_give_equal_samples_and_others_do_not() -> None:
     assert first.exchanges != other.exchanges
 
 
+@pytest.mark.slow
 def test_every_kind_of_sample_of_the_recipe_can_be_drawn() -> None:
     for stage in FULL.stages:
         tasks = {exchange.task for seed in range(200) for exchange in draw_sample(stage, str(seed)).exchanges}

@@ -84,6 +84,7 @@ def test_boxes_of_quarters_hold_what_they_name(side: int) -> None:
         assert outside <= 0.03 * side * side
 
 
+@pytest.mark.slow
 def test_ablations_change_positions_only(tokenizer: Tokenizer) -> None:
     encoded = [encode(draw_sample(UNDERSTAND, "3"), tokenizer, QUICK.limits)]
     batch, _ = collate(encoded, room_for(encoded))

@@ -18,6 +18,8 @@ from model_executor.processor.tokenizer import MediaPlaceholder, TemplateText, T
 from tests.support.qwen_vl_oracle import SPECIAL, SPLIT
 from training.qwen_tokenizer import vocabulary_path
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:

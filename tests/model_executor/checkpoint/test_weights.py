@@ -59,6 +59,7 @@ def test_the_tensors_of_the_first_generation_have_as_many_values_as_its_report_s
     assert round((sum(sizes.values()) - tower) / 1e9, 1) == 7.7
 
 
+@pytest.mark.slow
 def test_a_first_generation_checkpoint_is_accounted_for(tmp_path: Path) -> None:
     shape = QwenVLShape(num_layers=1, intermediate=32, vision_layers=1, vocab_size=151_860)
     write_random_qwen_vl(tmp_path, shape)

@@ -25,6 +25,8 @@ from model_executor.ipc import WINDOW
 from tests.support.scripted_engine import GOOD, ask, running, until_stats
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 def group(process_id: int) -> list[int]:
     """Living processes of a process group."""

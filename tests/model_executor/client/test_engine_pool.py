@@ -22,6 +22,8 @@ from model_executor.engine import (
 from tests.support.scripted_engine import ask, running_pool, until_stats
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 POISON, SLOW = 4, 5
 LONG = SamplingParams(max_tokens=1_000_000)
 

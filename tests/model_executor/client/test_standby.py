@@ -16,6 +16,8 @@ from model_executor.engine import EngineState
 from tests.support.scripted_engine import ask, running, until_stats
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 SERVER = """
 import asyncio

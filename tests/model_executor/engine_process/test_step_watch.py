@@ -64,6 +64,7 @@ def _spin() -> None:
         pass
 
 
+@pytest.mark.slow
 def test_processor_time_is_that_of_the_engines_processes() -> None:
     process = multiprocessing.get_context("fork").Process(target=_spin, daemon=True)
     process.start()

@@ -37,6 +37,7 @@ def test_equals_plain_torch_to_the_last_bit(case: Case, instructions: str) -> No
     assert torch.equal(ours, expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(cases())
 def test_equals_plain_torch_for_any_shape_layout_and_position(instructions: str, case: Case) -> None:

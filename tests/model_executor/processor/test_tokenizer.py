@@ -106,6 +106,7 @@ def test_refuses_a_malformed_tokenizer_file(tmp_path: Path, content: str) -> Non
         Tokenizer(tmp_path)
 
 
+@pytest.mark.slow
 def test_refuses_a_tokenizer_without_qwen_tokens(tmp_path: Path, tiny_checkpoint: Path) -> None:
     content = json.loads((tiny_checkpoint / "tokenizer.json").read_text())
     content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] != "<|image_pad|>"]

@@ -130,6 +130,7 @@ async def test_no_body_makes_a_500(world: ServerFixture, body: bytes) -> None:
     assert response.status_code == 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "param"),
     [

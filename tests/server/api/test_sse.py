@@ -139,6 +139,7 @@ async def test_cancelling_closes_the_generator_in_its_own_task(when_s: float) ->
     assert source.closed and len(source.tasks) == 1
 
 
+@pytest.mark.slow
 async def test_a_client_that_reads_nothing_stops_the_generator() -> None:
     taken = 0
 

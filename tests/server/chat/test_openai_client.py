@@ -309,6 +309,7 @@ async def test_a_wrong_request_is_a_bad_request_error(live: ServerFixture, strea
     assert (caught.value.param, caught.value.type) == ("temperature", "invalid_request_error")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("failure", "kind", "status", "num_asked"),
     [

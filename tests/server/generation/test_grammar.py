@@ -183,6 +183,7 @@ def test_takes_plain_patterns_as_they_are(pattern: str) -> None:
     assert enforceable({"type": "string", "pattern": pattern}, "s") == {"type": "string", "pattern": pattern}
 
 
+@pytest.mark.slow
 def test_bounds_the_size_and_the_depth() -> None:
     deep: dict[str, Any] = {}
     for _ in range(MAX_DEPTH):

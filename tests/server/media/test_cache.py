@@ -283,6 +283,7 @@ async def test_one_decoding_serves_two_requests_though_one_client_leaves(service
     media.release()
 
 
+@pytest.mark.slow
 async def test_all_who_wait_see_how_far_it_is(tmp_path: Path) -> None:
     async with running(tmp_path, num_workers=1) as service:
         part = video_part(real_video("bigbuckbunny"), fps=8.0)
@@ -331,6 +332,7 @@ async def test_cached_media_give_way_to_new_ones(tmp_path: Path) -> None:
         assert service.load.cache.idle_bytes == sum(map(os.path.getsize, files(tmp_path))) <= 3 << 20
 
 
+@pytest.mark.slow
 async def test_a_crashed_worker_takes_no_entry_along(tmp_path: Path) -> None:
     async with running(tmp_path, max_cache_bytes=1 << 30, num_workers=1) as service:
         [before] = await prepare(service, image_part(PHOTO))

@@ -321,6 +321,7 @@ async def test_sums_of_videos_are_checked_before_anything_is_decoded(tmp_path: P
             media.release()
 
 
+@pytest.mark.slow
 async def test_damaged_video_holds_the_memory_of_what_it_became(tmp_path: Path) -> None:
     data = bytearray(remux(real_video("bikes"), tmp_path / "video.mp4", options={"movflags": "faststart"}))
     data[len(data) // 2 :] = np.random.default_rng(0).bytes(len(data) - len(data) // 2)

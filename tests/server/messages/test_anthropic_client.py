@@ -220,6 +220,7 @@ async def test_an_uploaded_image(live: ServerFixture) -> None:
             await client.messages.create(model=MODEL, max_tokens=1, messages=turns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("failure", "error"),
     [

@@ -198,6 +198,7 @@ def test_unusable_profile_is_ignored_with_a_note(broken: bytes, reason: str) -> 
     assert reason in notes[0]
 
 
+@pytest.mark.slow
 @given(st.sampled_from([matrix_profile(ADOBE_RGB, 2.2), press_profile(), gray_profile(1.8)]), st.data())
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_mutated_profile_is_followed_or_left_out(data: bytes, draw: st.DataObject) -> None:

@@ -215,6 +215,7 @@ MORE_CODECS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("container", "codec", "pixel_format"), MORE_CODECS)
 def test_more_codecs_give_the_right_frames(container: str, codec: str, pixel_format: str) -> None:
     options = {"profile": "dnxhr_hqx"} if codec == "dnxhd" else {"b": "8M"}

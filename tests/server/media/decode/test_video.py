@@ -254,6 +254,7 @@ def test_sizes_follow_the_budget() -> None:
     assert sampled(data, msgspec.structs.replace(BUDGET, resized=(100, 100), min_pixels=784))[0].size == Size(112, 112)
 
 
+@pytest.mark.slow
 def test_hour_long_video_decodes_only_what_it_needs(tmp_path: Path) -> None:
     # 90 000 frames in groups of 25: the same second 3600 times.
     second = encode(numbered(25), "mp4", "mpeg4", options={"g": "25", "bf": "0"})

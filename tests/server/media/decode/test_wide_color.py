@@ -220,6 +220,7 @@ def test_full_range_hdr_is_read() -> None:
     assert np.abs(middles(frames[1]) - middles(patches())).max() <= 10
 
 
+@pytest.mark.slow
 def test_resizing_comes_close_to_mapping_every_pixel() -> None:
     photo = np.asarray(Image.fromarray(skimage.data.chelsea()).resize((1120, 756)))
     samples = np.minimum(made_hdr(photo, PQ, brightness=2.0), 1)

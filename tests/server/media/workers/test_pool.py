@@ -28,6 +28,8 @@ from server.media.workers.pool import MediaPool
 from server.media.workers.queue import LARGE_JOB_S
 from tests.support.waiting import until, wait_until
 
+pytestmark = pytest.mark.slow
+
 SMALL, LARGE = 0.0, LARGE_JOB_S
 BUDGET = ImageBudget(min_pixels=784, max_pixels=10**6, resized=None, max_source_pixels=200_000_000)
 

@@ -67,6 +67,7 @@ def test_an_unknown_architecture_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         enter_sandbox()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in MACHINES, reason="nothing is rejected here anyway")
 def test_without_a_sandbox_workers_run_and_the_log_says_so() -> None:
     code = (
