@@ -7,8 +7,9 @@ limits of the key, body limit, disconnect, routes.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 
@@ -44,7 +45,7 @@ from server.middleware.errors import ErrorMiddleware, translate_http_exception
 from server.middleware.head import HeadMiddleware
 from server.middleware.rate_limit import RateLimitMiddleware
 from server.ops import health, metrics, models, openapi, playground
-from server.ops.playground_files import read_page
+from server.ops.playground_files import PageFile, read_page
 from server.prompt.messages import StoredFile
 from server.responses import router as responses
 from server.responses.memory import conversation_router as conversations
@@ -77,6 +78,21 @@ _FEATURES = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What lives as long as the application."""
+
+    settings: Settings
+    clock: Callable[[], float]
+    measurements: Metrics
+    keys: KeyRing
+    service: ModelService
+    state: SharedState | None
+    limits: SharedLimits | None
+    store: Files
+    page: Mapping[str, PageFile]
+
+
 def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[], float] = time.monotonic) -> FastAPI:
     """The ASGI application; its lifespan opens and closes the model.
 
@@ -89,38 +105,7 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
         KeyFileError: the key file cannot be used.
         SharedStateError: what several servers share cannot be used as the settings say.
     """
-    measurements = Metrics(shows_keys=settings.metrics_key is not None)
-    fixed_keys = split_list(settings.api_key.get_secret_value() if settings.api_key else None)
-    keys = KeyRing(fixed_keys, settings.api_keys_file, clock=clock)
-    open_routes = split_list(settings.open_routes)
-    service = ModelService(settings.model_name, open_model, measurements)
-    state = None if settings.state_url is None else SharedState(settings.state_url)
-    limits = None if state is None else SharedLimits(state, fail_open=settings.state_fail_open)
-    store = _file_store(settings, state)
-    page = read_page()
-    measurements.add_files(store)
-    if settings.server_name is not None:
-        measurements.add_server(settings.server_name)
-    store.on_delete(service.forget_file)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            if state is not None and limits is not None:
-                stack.push_async_callback(state.close)
-                await stack.enter_async_context(limits.running())
-            await stack.enter_async_context(store.running())
-            await stack.enter_async_context(service.running())
-            if isinstance(store, FileStore):
-                _warn_of_orphans(store, keys)
-            watching = asyncio.create_task(
-                forever(lambda: watch_loop(measurements.loop_lag_s.observe), "the watch over the event loop")
-            )
-            try:
-                yield
-            finally:
-                watching.cancel()
-
+    parts = _parts(settings, open_model, clock)
     app = FastAPI(
         title="Tessera",
         version=version("tessera-serve"),
@@ -129,42 +114,89 @@ def create_app(settings: Settings, open_model: OpenModel, *, clock: Callable[[],
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=lifespan,
-        middleware=[
-            *_outer_middleware(settings, measurements),
-            Middleware(
-                AuthenticationMiddleware,
-                keys=keys,
-                open_paths=(*OPEN_PATHS, *open_routes, *page),
-                metrics_key=settings.metrics_key.get_secret_value() if settings.metrics_key else None,
-            ),
-            Middleware(
-                RateLimitMiddleware,
-                metrics=measurements,
-                counts_of=(lambda _: LocalCounts(clock)) if limits is None else limits.of_key,
-            ),
-            *_inner_middleware(settings),
-        ],
+        lifespan=lambda _: _lifespan(parts),
+        middleware=_middleware(parts),
         exception_handlers={HTTPException: translate_http_exception},
     )
+    _set_state(app, parts)
+    for feature in _FEATURES:
+        app.include_router(feature.router)
+    return app
+
+
+def _parts(settings: Settings, open_model: OpenModel, clock: Callable[[], float]) -> _Parts:
+    measurements = Metrics(shows_keys=settings.metrics_key is not None)
+    fixed_keys = split_list(settings.api_key.get_secret_value() if settings.api_key else None)
+    keys = KeyRing(fixed_keys, settings.api_keys_file, clock=clock)
+    service = ModelService(settings.model_name, open_model, measurements)
+    state = None if settings.state_url is None else SharedState(settings.state_url)
+    limits = None if state is None else SharedLimits(state, fail_open=settings.state_fail_open)
+    store = _file_store(settings, state)
+    store.on_delete(service.forget_file)
+    measurements.add_files(store)
+    if settings.server_name is not None:
+        measurements.add_server(settings.server_name)
+    return _Parts(settings, clock, measurements, keys, service, state, limits, store, read_page())
+
+
+@asynccontextmanager
+async def _lifespan(parts: _Parts) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        if parts.state is not None and parts.limits is not None:
+            stack.push_async_callback(parts.state.close)
+            await stack.enter_async_context(parts.limits.running())
+        await stack.enter_async_context(parts.store.running())
+        await stack.enter_async_context(parts.service.running())
+        if isinstance(parts.store, FileStore):
+            _warn_of_orphans(parts.store, parts.keys)
+        observe = parts.measurements.loop_lag_s.observe
+        watching = asyncio.create_task(forever(lambda: watch_loop(observe), "the watch over the event loop"))
+        try:
+            yield
+        finally:
+            watching.cancel()
+
+
+def _set_state(app: FastAPI, parts: _Parts) -> None:
+    """What routes read from the application."""
+    settings, store = parts.settings, parts.store
     app.state.settings = settings
-    app.state.service = service
+    app.state.service = parts.service
     app.state.files = store
     app.state.find_file = partial(_find_file, store) if isinstance(store, FileStore) else partial(_wait_for_file, store)
     app.state.finding_blocks = not isinstance(store, FileStore)
     app.state.memory = (
-        ProcessMemory(settings.responses, clock) if state is None else SharedMemory(settings.responses, state)
+        ProcessMemory(settings.responses, parts.clock)
+        if parts.state is None
+        else SharedMemory(settings.responses, parts.state)
     )
     app.state.large_bodies = large_body_queue()
-    app.state.page = page
-    app.state.needs_key = bool(keys)
-    app.state.open_paths = (*OPEN_PATHS, *open_routes)
+    app.state.page = parts.page
+    app.state.needs_key = bool(parts.keys)
+    app.state.open_paths = (*OPEN_PATHS, *split_list(settings.open_routes))
     app.state.schemas = [
         feature.SCHEMAS for feature in (chat, completions, conversations, files, messages, responses, tokenize)
     ]
-    for feature in _FEATURES:
-        app.include_router(feature.router)
-    return app
+
+
+def _middleware(parts: _Parts) -> list[Middleware]:
+    """Outermost first."""
+    settings, limits = parts.settings, parts.limits
+    return [
+        *_outer_middleware(settings, parts.measurements),
+        Middleware(
+            AuthenticationMiddleware,
+            keys=parts.keys,
+            open_paths=(*OPEN_PATHS, *split_list(settings.open_routes), *parts.page),
+            metrics_key=settings.metrics_key.get_secret_value() if settings.metrics_key else None,
+        ),
+        Middleware(
+            RateLimitMiddleware,
+            metrics=parts.measurements,
+            counts_of=(lambda _: LocalCounts(parts.clock)) if limits is None else limits.of_key,
+        ),
+        *_inner_middleware(settings),
+    ]
 
 
 def _outer_middleware(settings: Settings, measurements: Metrics) -> list[Middleware]:
