@@ -47,7 +47,8 @@ def main(port: int) -> None:
         stopped.set()
         for client in clients:
             client.join()
-        print(json.dumps({"outcome": outcome, "before": sorted(before), "after": sorted(after)}), flush=True)
+        told = {"clients": NUM_CLIENTS, "outcome": outcome, "before": sorted(before), "after": sorted(after)}
+        print(json.dumps(told), flush=True)
     finally:
         serve.shutdown()
         ray.shutdown()

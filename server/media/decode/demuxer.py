@@ -154,13 +154,19 @@ def scan_packets(file: BinaryIO, *, max_s: float, max_source_pixels: int) -> Sca
 
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream] | None"]:
     """Packets with content, in decoding order; None and the end where the container is damaged."""
-    try:
-        for packet in container.demux(stream):
-            # An empty packet would signal the end of the video to the decoder; AVI uses them for repeated frames.
-            if packet.size and not packet.is_corrupt:
-                yield packet
-    except av.FFmpegError:
-        yield None
+    is_whole = False
+    while not is_whole:
+        try:
+            for packet in container.demux(stream):
+                # An empty packet would signal the end of the video to the decoder; AVI uses them for repeated frames.
+                if packet.size and not packet.is_corrupt:
+                    yield packet
+            is_whole = True
+        except IndexError:
+            pass  # a packet of a track that begins later, which PyAV does not know; those after it follow
+        except av.FFmpegError:
+            yield None
+            return
 
 
 def decode_packet(decoder: VideoCodecContext, packet: "Packet[VideoStream] | None") -> list[VideoFrame]:

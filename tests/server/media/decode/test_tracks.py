@@ -247,3 +247,19 @@ def test_every_decoder_of_the_table_is_there() -> None:
 def test_a_codec_that_is_not_decoded_is_named() -> None:
     with pytest.raises(MediaError, match=r"Unsupported video codec: snow; convert"):
         sampled(tracks("matroska", ("snow", 20, 4, 64, DEFAULT)))
+
+
+def test_a_track_that_begins_later_in_the_stream_is_passed_over() -> None:
+    """A program may get a track at any time; FFmpeg tells of it with its first packet, and PyAV knows no such track."""
+    data = bytearray(encode(numbered(12), "mpegts", "mpeg4", pixel_format="yuv420p"))
+    packet_bytes, video_id = 188, 0x100
+    begins = [
+        start
+        for start in range(0, len(data), packet_bytes)
+        if data[start + 1] & 0x40 and int.from_bytes(data[start + 1 : start + 3]) & 0x1FFF == video_id
+    ]
+    data[begins[6] + 2] = 0x44  # the seventh frame is another track's
+    with av.open(io.BytesIO(data)) as container, pytest.raises(IndexError):
+        list(container.demux(video=0))
+    _, frames = sampled(bytes(data))
+    assert {number_of(frame) for frame in frames} > {0, 11}
