@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import io
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -94,20 +95,24 @@ def prepared_by_worker(clip: Path, budget: VideoBudget) -> tuple[Usage, Prepared
         stdout=subprocess.PIPE,
     )
     assert worker.stdin is not None and worker.stdout is not None
-    with tempfile.NamedTemporaryFile(dir="/dev/shm") as output, worker.stdin, worker.stdout:
+    # The sandbox lets a worker read what lies in shared memory.
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as shared, worker.stdin, worker.stdout:
+        output = Path(shared) / "output"
+        output.touch()
+        content = shutil.copy(clip, shared)
         try:
             assert msgspec.json.decode(worker.stdout.readline(), type=Ready).sandbox_error is None
             before_s = _cpu_s(worker.pid)
             started = time.monotonic()
-            for path in (None, output.name):
-                job = Job(contents=[str(clip)], is_frame_list=False, output=path, budget=budget, timeout_s=3600)
+            for path in (None, str(output)):
+                job = Job(contents=[content], is_frame_list=False, output=path, budget=budget, timeout_s=3600)
                 worker.stdin.write(msgspec.json.encode(job) + b"\n")
                 worker.stdin.flush()
                 while isinstance(outcome := _ANSWER.decode(worker.stdout.readline()), FramesDone):
                     pass
             wall_s = time.monotonic() - started
             assert isinstance(outcome, Prepared), outcome
-            peak = _peak_bytes(worker.pid) - Path(output.name).stat().st_size
+            peak = _peak_bytes(worker.pid) - output.stat().st_size
             return Usage(_cpu_s(worker.pid) - before_s, wall_s, peak), outcome
         finally:
             worker.kill()
