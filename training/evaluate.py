@@ -279,4 +279,5 @@ def record(folder: Path, values: dict[str, Any]) -> None:
     """Add `values` to the folder's `evaluation.json`, replacing what stood under the same names."""
     path = folder / "evaluation.json"
     before = json.loads(path.read_text()) if path.exists() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(before | values, indent=2) + "\n")

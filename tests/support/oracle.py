@@ -160,7 +160,8 @@ class Oracle:
         made = self.processor(images=[picture.convert("RGB")], return_tensors="np")
         t, h, w = made["image_grid_thw"][0].tolist()
         if picture.size != (14 * w, 14 * h):
-            made = self.processor(images=[resized_still(picture.convert("RGB"), 14 * h, 14 * w)], return_tensors="np")
+            resized = resized_still(picture.convert("RGB"), 14 * h, 14 * w)
+            made = self.processor(images=[resized], do_resize=False, return_tensors="np")  # its rule is not idempotent
         return np.asarray(made["pixel_values"], np.float32), (t, h, w)
 
 
