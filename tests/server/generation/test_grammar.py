@@ -9,7 +9,8 @@ from model_executor.engine import Grammar
 from server.chat.reader import read_request
 from server.chat.request import ChatCompletionRequest
 from server.core.errors import BadRequestError
-from server.structured_output.json_schema import MAX_CHARS, MAX_DEPTH, enforceable
+from server.structured_output.all_of import MAX_DEPTH
+from server.structured_output.json_schema import MAX_CHARS, enforceable
 from tests.support.error_body import check_error_body
 from tests.support.refusals import refused
 from tests.support.schemas import random_schema, unsupported_schema

@@ -259,7 +259,7 @@ def test_a_track_that_begins_later_in_the_stream_is_passed_over() -> None:
         if data[start + 1] & 0x40 and int.from_bytes(data[start + 1 : start + 3]) & 0x1FFF == video_id
     ]
     data[begins[6] + 2] = 0x44  # the seventh frame is another track's
-    with av.open(io.BytesIO(data)) as container, pytest.raises(IndexError):
+    with av.open(io.BytesIO(data), "r") as container, pytest.raises(IndexError):
         list(container.demux(video=0))
     _, frames = sampled(bytes(data))
     assert {number_of(frame) for frame in frames} > {0, 11}
