@@ -8,6 +8,7 @@ Source: the release's `config.json`, `generation_config.json` and weight names.
 import json
 import math
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,7 @@ from typing import Any
 import torch
 
 from model_executor.families.qwen_vl_tensors import NUM_QUERIES
-from training.qwen_tokenizer import vocabulary_path
-from training.random_weights import Named, Source
-
-_GAIN = 1.5
+from training.qwen_tokenizer import NUM_ORDINARY_TOKENS, vocabulary_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ def write_random_qwen_vl(folder: Path, shape: QwenVLShape | None = None, *, seed
     """
     shape = shape or QwenVLShape()
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.to(shape.dtype) for name, value in _weights(shape, Source(seed))}
+    weights = {name: value.to(shape.dtype) for name, value in _weights(shape, torch.Generator().manual_seed(seed))}
     torch.save(weights, folder / "pytorch_model.bin")
     _write_json(folder / "config.json", _config(shape))
     chat_format = "chatml" if shape.is_chat else "raw"
@@ -58,47 +56,61 @@ def write_random_qwen_vl(folder: Path, shape: QwenVLShape | None = None, *, seed
     shutil.copyfile(vocabulary_path(), folder / "qwen.tiktoken")
 
 
-def _weights(shape: QwenVLShape, source: Source) -> Named:
-    """Weights whose greedy output is alive: what layers add is large against what they get."""
+def _weights(shape: QwenVLShape, generator: torch.Generator) -> Iterator[tuple[str, torch.Tensor]]:
+    def normal(*size: int, std: float) -> torch.Tensor:
+        return torch.randn(*size, generator=generator) * std
+
+    def linear(name: str, out: int, into: int, *, gain: float = 1.5, bias: bool = True) -> Iterator[Any]:
+        yield f"{name}.weight", normal(out, into, std=gain / math.sqrt(into))
+        if bias:
+            yield f"{name}.bias", normal(out, std=0.1)
+
+    def norm(name: str, width: int, *, bias: bool = True) -> Iterator[Any]:
+        yield f"{name}.weight", 1 + normal(width, std=0.2)
+        if bias:
+            yield f"{name}.bias", normal(width, std=0.1)
+
+    def rows(name: str, std: float) -> Iterator[Any]:
+        values = normal(shape.vocab_size, shape.hidden, std=std)
+        values[NUM_ORDINARY_TOKENS:] *= 0.05  # never the most likely
+        yield f"{name}.weight", values
+
     hidden, width, visual = shape.hidden, shape.vision_width, "transformer.visual"
-    yield from source.token_rows("transformer.wte", shape.vocab_size, hidden, std=1.0)
+    yield from rows("transformer.wte", 1.0)
     for i in range(shape.num_layers):
         layer = f"transformer.h.{i}"
-        yield from source.norm(f"{layer}.ln_1", hidden)
-        yield from source.linear(f"{layer}.attn.c_attn", 3 * hidden, hidden, gain=_GAIN)
-        yield from source.linear(f"{layer}.attn.c_proj", hidden, hidden, gain=_GAIN, bias=False)
-        yield from source.norm(f"{layer}.ln_2", hidden)
-        yield from source.linear(f"{layer}.mlp.w1", shape.intermediate, hidden, gain=_GAIN, bias=False)
-        yield from source.linear(f"{layer}.mlp.w2", shape.intermediate, hidden, gain=_GAIN, bias=False)
-        yield from source.linear(f"{layer}.mlp.c_proj", hidden, shape.intermediate, gain=_GAIN, bias=False)
-    yield from source.norm("transformer.ln_f", hidden)
-    yield from source.token_rows("lm_head", shape.vocab_size, hidden, std=_GAIN / math.sqrt(hidden))
-    yield f"{visual}.conv1.weight", source.normal(width, 3, 14, 14, std=_GAIN / math.sqrt(3 * 14 * 14))
-    yield f"{visual}.positional_embedding", source.normal(NUM_QUERIES, width, std=0.5)
-    yield from source.norm(f"{visual}.ln_pre", width, bias=True)
+        yield from norm(f"{layer}.ln_1", hidden, bias=False)
+        yield from linear(f"{layer}.attn.c_attn", 3 * hidden, hidden)
+        yield from linear(f"{layer}.attn.c_proj", hidden, hidden, bias=False)
+        yield from norm(f"{layer}.ln_2", hidden, bias=False)
+        yield from linear(f"{layer}.mlp.w1", shape.intermediate, hidden, bias=False)
+        yield from linear(f"{layer}.mlp.w2", shape.intermediate, hidden, bias=False)
+        yield from linear(f"{layer}.mlp.c_proj", hidden, shape.intermediate, bias=False)
+    yield from norm("transformer.ln_f", hidden, bias=False)
+    yield from rows("lm_head", 1.5 / math.sqrt(hidden))
+    yield f"{visual}.conv1.weight", normal(width, 3, 14, 14, std=1.5 / math.sqrt(588))
+    yield f"{visual}.positional_embedding", normal(NUM_QUERIES, width, std=0.5)
+    yield from norm(f"{visual}.ln_pre", width)
     inner = int(width * shape.mlp_ratio)
     for i in range(shape.vision_layers):
         block = f"{visual}.transformer.resblocks.{i}"
-        yield from source.norm(f"{block}.ln_1", width, bias=True)
-        yield from source.linear(f"{block}.attn.in_proj", 3 * width, width, gain=_GAIN)
-        yield from source.linear(f"{block}.attn.out_proj", width, width, gain=_GAIN)
-        yield from source.norm(f"{block}.ln_2", width, bias=True)
-        yield from source.linear(f"{block}.mlp.c_fc", inner, width, gain=_GAIN)
-        yield from source.linear(f"{block}.mlp.c_proj", width, inner, gain=_GAIN)
-    yield from _resampler(source, f"{visual}.attn_pool", width, hidden)
-    yield from source.norm(f"{visual}.ln_post", hidden, bias=True)
-    yield f"{visual}.proj", source.normal(hidden, hidden, std=_GAIN / math.sqrt(hidden))
-
-
-def _resampler(source: Source, pool: str, width: int, hidden: int) -> Named:
-    yield from source.linear(f"{pool}.kv_proj", hidden, width, gain=_GAIN, bias=False)
-    yield from source.norm(f"{pool}.ln_kv", hidden, bias=True)
-    yield from source.norm(f"{pool}.ln_q", hidden, bias=True)
-    yield f"{pool}.query", source.normal(NUM_QUERIES, hidden, std=0.5)
-    yield f"{pool}.pos_embed", source.normal(NUM_QUERIES, hidden, std=0.5)
-    yield f"{pool}.attn.in_proj_weight", source.normal(3 * hidden, hidden, std=_GAIN / math.sqrt(hidden))
-    yield f"{pool}.attn.in_proj_bias", source.normal(3 * hidden, std=0.1)
-    yield from source.linear(f"{pool}.attn.out_proj", hidden, hidden, gain=_GAIN)
+        yield from norm(f"{block}.ln_1", width)
+        yield from linear(f"{block}.attn.in_proj", 3 * width, width)
+        yield from linear(f"{block}.attn.out_proj", width, width)
+        yield from norm(f"{block}.ln_2", width)
+        yield from linear(f"{block}.mlp.c_fc", inner, width)
+        yield from linear(f"{block}.mlp.c_proj", width, inner)
+    pool = f"{visual}.attn_pool"
+    yield from linear(f"{pool}.kv_proj", hidden, width, bias=False)
+    yield from norm(f"{pool}.ln_kv", hidden)
+    yield from norm(f"{pool}.ln_q", hidden)
+    yield f"{pool}.query", normal(NUM_QUERIES, hidden, std=0.5)
+    yield f"{pool}.pos_embed", normal(NUM_QUERIES, hidden, std=0.5)
+    yield f"{pool}.attn.in_proj_weight", normal(3 * hidden, hidden, std=1.5 / math.sqrt(hidden))
+    yield f"{pool}.attn.in_proj_bias", normal(3 * hidden, std=0.1)
+    yield from linear(f"{pool}.attn.out_proj", hidden, hidden)
+    yield from norm(f"{visual}.ln_post", hidden)
+    yield f"{visual}.proj", normal(hidden, hidden, std=1.5 / math.sqrt(hidden))
 
 
 def _config(shape: QwenVLShape) -> dict[str, Any]:
