@@ -1,6 +1,6 @@
 """Qwen-VL where the released models' rotary base grows: at 2048 and 4096 tokens.
 
-In a file of its own, so that no other model's servers are alive beside this one's.
+In a file of its own, so that no other model's servers run at the same time.
 """
 
 import asyncio

@@ -27,8 +27,6 @@ import { emptyConversation, Session } from "./conversation/session.js";
 import { showTurns, showWriting } from "./conversation/turns.js";
 import { sentence } from "./server/errors.js";
 
-const STORAGE_WAIT_MS = 3_000;
-
 translate();
 const field = byId("question");
 const server = new Server();
@@ -321,7 +319,6 @@ byId("base").textContent = BASE;
 byId("api-document").href = new URL("openapi.json", document.baseURI).href;
 showExamples(askExample);
 server.watch();
-// A browser whose storage is slow must not keep the page from starting.
-await Promise.race([reopen(), new Promise((resolve) => setTimeout(resolve, STORAGE_WAIT_MS))]);
-window.addEventListener("pagehide", () => rememberDraft(session.current.id, field.value));
 showState();
+await reopen(); // until then, what the tab remembers is not overwritten
+window.addEventListener("pagehide", () => rememberDraft(session.current.id, field.value));

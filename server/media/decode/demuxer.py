@@ -154,16 +154,15 @@ def scan_packets(file: BinaryIO, *, max_s: float, max_source_pixels: int) -> Sca
 
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream] | None"]:
     """Packets with content, in decoding order; None and the end where the container is damaged."""
-    is_whole = False
-    while not is_whole:
+    while True:
         try:
             for packet in container.demux(stream):
                 # An empty packet would signal the end of the video to the decoder; AVI uses them for repeated frames.
                 if packet.size and not packet.is_corrupt:
                     yield packet
-            is_whole = True
+            return
         except IndexError:
-            pass  # a packet of a track that begins later, which PyAV does not know; those after it follow
+            continue  # a packet of a track that begins later, which PyAV does not know; those after it follow
         except av.FFmpegError:
             yield None
             return
